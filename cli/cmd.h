@@ -1,0 +1,28 @@
+/* The commands: each runs with a parsed line and returns an exit status. */
+#ifndef IST_CLI_CMD_H
+#define IST_CLI_CMD_H
+
+#include "opts.h"
+
+#define COMMAND(id, name, arguments, most, run, summary, detail, example) int run(ist_args *a);
+#include "opts.def"
+
+/* Opens the model of the line with its --compute, --backend, --threads and
+ * --adapter. The caller closes it. */
+ist_status ist_cmd_open_model(ist_model **out, const ist_args *a, ist_error *err);
+
+/* The argument of the line, or all of standard input; free with free(). */
+char *ist_cmd_read_argument(const ist_args *a, size_t *len, ist_error *err);
+
+/* From now on SIGINT and SIGTERM are noted (`notice` goes to stderr at once); a
+ * second one ends the process. */
+void ist_signals_catch(const char *notice);
+/* The signal noted, or 0. */
+int ist_signals_caught(void);
+void ist_signals_release(void);
+
+/* Renders JSON text of the library as readable tables; `all` merges and shortens
+ * nothing, `bars` draws what is measured in bytes. */
+ist_status ist_cmd_show_json(const char *json, bool all, bool bars, ist_error *err);
+
+#endif

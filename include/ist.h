@@ -1,0 +1,328 @@
+/* ist.h: the public interface of libist.
+ *
+ * libist fine-tunes a language model (a GGUF file) with Importance-aware Sparse
+ * Tuning (IST, Yao et al., EMNLP 2024 Findings, arXiv 2410.11772), on the CPU,
+ * in about the memory it takes to run it.
+ *
+ * Conventions
+ * - Every call that can fail returns an ist_status and fills an optional
+ *   ist_error (may be NULL) that names the file, tensor or field, what was
+ *   found and what was expected. The library never exits, prints or aborts on
+ *   input, and installs no signal handler.
+ * - Public structs that a caller fills begin with `size`; set them with their
+ *   *_init function, so that fields added later keep their defaults.
+ * - "Owned by the caller" means the caller frees; "borrowed until X" means the
+ *   pointer is valid until X is called. Freeing or closing NULL is fine.
+ * - Sizes are int64_t. Letters: N packed tokens, T positions of a sequence,
+ *   V vocabulary, L layers, D model width, F feed-forward width, H query heads,
+ *   K key/value heads, E head size, R rank. Weights are (out, in), row-major.
+ * - One model may be used by one trainer or generator at a time; different
+ *   models may be used from different threads.
+ */
+#ifndef IST_H
+#define IST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define IST_API __attribute__((visibility("default")))
+#else
+#define IST_API
+#endif
+
+#define IST_VERSION_MAJOR 0
+#define IST_VERSION_MINOR 1
+#define IST_VERSION_PATCH 0
+
+/* "0.1.0"; static storage. */
+IST_API const char *ist_version(void);
+
+/* ---- Status and errors ------------------------------------------------- */
+
+typedef enum ist_status {
+  IST_OK = 0,
+  IST_ERR_ARG,         /* an argument or option that makes no sense */
+  IST_ERR_IO,          /* the operating system refused (open, read, write, ...) */
+  IST_ERR_FORMAT,      /* a file that is not what it claims to be */
+  IST_ERR_UNSUPPORTED, /* a valid file or request that libist cannot serve */
+  IST_ERR_DATA,        /* training data that cannot be used */
+  IST_ERR_MISMATCH,    /* a checkpoint or adapter of another model or run */
+  IST_ERR_NOMEM,       /* memory, or a memory limit that cannot be met */
+  IST_ERR_NONFINITE,   /* NaN or Inf, too many times in a row */
+  IST_ERR_INTERNAL     /* a defect in libist */
+} ist_status;
+
+typedef struct ist_error {
+  ist_status code;
+  char message[1024]; /* one line, no trailing newline, UTF-8 */
+  char hint[512];     /* what to do about it, or "" */
+} ist_error;
+
+/* A short English name ("ok", "input/output", ...); static storage. */
+IST_API const char *ist_status_name(ist_status status);
+
+/* ---- Log ---------------------------------------------------------------- */
+
+typedef enum ist_log_level { IST_LOG_DEBUG, IST_LOG_INFO, IST_LOG_WARN } ist_log_level;
+typedef void (*ist_log_fn)(void *user, ist_log_level level, const char *message);
+
+/* Sends the library's messages to `fn` (NULL: nowhere, the default). Process-wide. */
+IST_API void ist_log_set(ist_log_fn fn, void *user);
+
+/* Number of threads used from now on (0: all processors). Process-wide. */
+IST_API void ist_set_threads(int n);
+IST_API int ist_get_threads(void);
+
+/* ---- Model --------------------------------------------------------------- */
+
+typedef struct ist_model ist_model;
+
+typedef enum ist_compute { IST_COMPUTE_AUTO, IST_COMPUTE_F32, IST_COMPUTE_BF16 } ist_compute;
+typedef enum ist_backend_kind { IST_BACKEND_CPU, IST_BACKEND_REFERENCE } ist_backend_kind;
+
+typedef struct ist_model_options {
+  size_t size;
+  ist_compute compute;      /* AUTO: what is faster on this CPU */
+  ist_backend_kind backend; /* REFERENCE: the slow, plain truth (f32 only) */
+} ist_model_options;
+IST_API void ist_model_options_init(ist_model_options *o);
+
+/* Opens a GGUF file; its weights stay mapped and are never changed. Options may
+ * be NULL. The model is owned by the caller. */
+IST_API ist_status ist_model_open(ist_model **out, const char *path, const ist_model_options *options,
+                                  ist_error *err);
+IST_API void ist_model_close(ist_model *m);
+
+typedef struct ist_model_info {
+  char name[128], architecture[32], quantisation[32], compute[16], isa[32];
+  int64_t L, D, F, H, K, E, V, context;
+  int64_t parameters, file_bytes;
+  bool tied_output;
+} ist_model_info;
+IST_API void ist_model_get_info(const ist_model *m, ist_model_info *info);
+
+/* Puts an adapter on the model: a Hugging Face PEFT directory (or the output
+ * directory of a run). NULL takes it off. */
+IST_API ist_status ist_model_set_adapter(ist_model *m, const char *dir, ist_error *err);
+
+/* Text <-> tokens. *ids / *text are fresh memory, freed by ist_free_memory. With
+ * `special`, the texts of control tokens are those tokens. */
+IST_API ist_status ist_tokenize(const ist_model *m, const char *text, size_t len, bool special,
+                                int32_t **ids, int64_t *n, ist_error *err);
+IST_API ist_status ist_detokenize(const ist_model *m, const int32_t *ids, int64_t n, bool special,
+                                  char **text, size_t *len, ist_error *err);
+IST_API void ist_free_memory(void *p);
+
+/* Logits (n, V) of every position of one sequence; `logits` is the caller's. */
+IST_API ist_status ist_model_logits(ist_model *m, const int32_t *ids, int64_t n, float *logits, ist_error *err);
+
+/* A description of a file or directory as JSON text (GGUF model or adapter,
+ * safetensors, PEFT directory, run directory, checkpoint); no weights are read.
+ * Free with ist_free_memory. */
+IST_API ist_status ist_inspect(const char *path, char **json, ist_error *err);
+
+/* ---- Training ---------------------------------------------------------------- */
+
+/* Every option of a run. Strings are borrowed until ist_trainer_open returns.
+ * Names, defaults, JSON keys and what may change on resume: src/train/options.def. */
+typedef struct ist_train_options {
+  size_t size;
+  /* data */
+  const char *train_path;   /* .jsonl or .json; required */
+  const char *valid_path;   /* NULL: split from the training data */
+  const char *template_name; /* auto, chatml, alpaca, paper, none */
+  const char *loss_on;      /* completion, all */
+  int64_t max_tokens;       /* longer samples are cut */
+  int64_t valid_examples;   /* -1: min(120, 10 %), all of valid_path; 0: none */
+  int64_t probe_examples;   /* -1: min(256, max(16, 2 %)); 0: probe on training data */
+  int64_t limit;            /* use the first records only; 0: all */
+  /* method */
+  const char *method;       /* lora */
+  const char *targets;      /* "q,k,v,o,gate,up,down", "all-linear" */
+  int64_t rank;
+  double alpha, dropout;
+  /* selection */
+  const char *selector;     /* ist, random, all, fixed:0,3,7 */
+  double active_ratio, suppress_ratio, suppress_factor;
+  int64_t probe_every, probe_candidates, probe_batch, redraw_every;
+  const char *reward;       /* exp, normalised */
+  double score_step, score_limit; /* step 0: 10 for exp, 0.4 for normalised; limit 0: none */
+  /* optimizer */
+  double lr;
+  bool lr_by_active;        /* divide lr by the active ratio (see docs/method.md) */
+  const char *lr_schedule;  /* linear, cosine, constant */
+  int64_t warmup_steps;     /* -1: 3 % of the steps, at most 100 */
+  double beta1, beta2, eps, weight_decay, clip_norm;
+  int64_t batch;            /* samples an optimizer step */
+  double epochs;
+  int64_t steps;            /* 0: by epochs */
+  uint64_t seed;
+  /* validation, saving */
+  int64_t eval_every;       /* steps; 0: at the end of every epoch, -1: only at the end */
+  int64_t save_every;       /* steps between checkpoints; 0: only at the end */
+  int64_t keep_checkpoints;
+  int64_t patience;         /* evaluations without improvement before stopping; 0: never */
+  const char *output;       /* directory; NULL: nothing is written */
+  bool resume;              /* continue from the newest whole checkpoint in `output` */
+  bool overwrite;           /* allow an output directory that holds another run */
+  /* engine */
+  int64_t micro_tokens;     /* tokens a pass; 0: chosen by the plan */
+  const char *recompute;    /* auto, none, mlp, layer */
+  const char *order;        /* auto, token, layer */
+  int64_t max_memory;       /* bytes; 0: what is free, less a margin */
+  double depth_budget;      /* 0: off; f: three steps of four draw among layers >= f*L */
+} ist_train_options;
+/* Fills in the defaults, or a preset over them: "default", "paper". */
+IST_API void ist_train_options_init(ist_train_options *o);
+IST_API ist_status ist_train_options_preset(ist_train_options *o, const char *preset, ist_error *err);
+
+typedef struct ist_trainer ist_trainer;
+
+/* Reads the data, plans the memory, reserves it, and restores the newest
+ * checkpoint where options->resume asks for it. The model is borrowed until
+ * ist_trainer_close and carries the trainer's adapters until then. Nothing is
+ * written before everything was checked. */
+IST_API ist_status ist_trainer_open(ist_trainer **out, ist_model *m, const ist_train_options *options,
+                                    ist_error *err);
+IST_API void ist_trainer_close(ist_trainer *t);
+
+typedef struct ist_train_info {
+  int64_t total_steps, done_steps, steps_per_epoch;
+  int64_t n_train, n_valid, n_probe, n_cut, n_dropped;
+  bool probe_on_train, resumed;
+  int64_t trainable, active_layers; /* parameters in all layers; layers a step */
+  int64_t micro_tokens;
+  int64_t planned_bytes;            /* expected peak, the model file's pages included */
+  double lr;                        /* peak learning rate in force */
+  const char *template_name, *recompute, *order; /* resolved; static storage */
+} ist_train_info;
+IST_API void ist_trainer_get_info(const ist_trainer *t, ist_train_info *info);
+/* The plan as JSON text (arenas, bytes, schedule); free with ist_free_memory. */
+IST_API ist_status ist_trainer_plan(const ist_trainer *t, char **json, ist_error *err);
+/* The plan for a model and options without reading weights or training data
+ * (lengths: max_tokens); free with ist_free_memory. */
+IST_API ist_status ist_plan(const char *model_path, const ist_train_options *options, char **json, ist_error *err);
+
+typedef struct ist_step_report {
+  int64_t step;             /* finished optimizer steps, this one included */
+  double epoch, loss, lr, grad_norm;
+  int64_t tokens, targets;  /* real tokens; supervised ones */
+  double seconds, probe_seconds;
+  bool skipped;             /* loss or gradients were not finite: nothing changed */
+  bool probed, evaluated, saved, improved, finished;
+  double valid_loss;        /* when evaluated */
+  int64_t L;
+  const uint8_t *active;    /* (L) borrowed until the next call */
+  const double *importance; /* (L) sigmoid(-score) */
+  const int64_t *observed;  /* (L) probe observations */
+} ist_step_report;
+
+/* One optimizer step with the probe, evaluation and checkpoint that fall due. */
+IST_API ist_status ist_trainer_step(ist_trainer *t, ist_step_report *report, ist_error *err);
+/* Mean loss over the supervised tokens of the validation set; best (when it
+ * exists) evaluates the best adapter kept so far instead of the current one. */
+IST_API ist_status ist_trainer_validate(ist_trainer *t, double *loss, ist_error *err);
+/* Writes a checkpoint now. */
+IST_API ist_status ist_trainer_save(ist_trainer *t, ist_error *err);
+/* Restores the best adapter (where validation chose one), writes the adapter in
+ * Hugging Face PEFT's format and as adapter.gguf, importance.json, settings.json. */
+IST_API ist_status ist_trainer_finish(ist_trainer *t, ist_error *err);
+
+/* Peak resident memory of this process (VmHWM), in bytes; 0 where unknown. */
+IST_API int64_t ist_peak_memory(void);
+
+/* ---- Evaluation and generation --------------------------------------------- */
+
+typedef struct ist_eval_options {
+  size_t size;
+  const char *data_path, *template_name, *loss_on;
+  int64_t max_tokens, limit, micro_tokens, max_new;
+} ist_eval_options;
+IST_API void ist_eval_options_init(ist_eval_options *o);
+
+typedef struct ist_loss_result { double loss, perplexity; int64_t samples, tokens, targets; } ist_loss_result;
+IST_API ist_status ist_eval_loss(ist_model *m, const ist_eval_options *o, ist_loss_result *r, ist_error *err);
+
+/* Greedy generation from every record's prompt, compared with its last
+ * assistant message, white space at both ends aside. When the answer is a JSON
+ * object, fields are compared one by one as well. */
+typedef struct ist_exact_example {
+  int64_t index;
+  const char *prompt, *expected, *got; /* borrowed during the call */
+  bool exact;
+  int64_t fields, fields_right;
+} ist_exact_example;
+typedef void (*ist_exact_fn)(void *user, const ist_exact_example *example);
+typedef struct ist_exact_result { int64_t samples, exact, fields, fields_right; double seconds; int64_t new_tokens; } ist_exact_result;
+IST_API ist_status ist_eval_exact(ist_model *m, const ist_eval_options *o, ist_exact_fn each, void *user,
+                                  ist_exact_result *r, ist_error *err);
+
+/* Measured importance: one layer's adapters suppressed at a time, the paired
+ * difference of each sample's loss, with a 95 % interval. */
+typedef struct ist_layer_importance { double delta, low, high; } ist_layer_importance;
+/* `out` has room for L entries. factor: what the layer's adapters are multiplied by. */
+IST_API ist_status ist_eval_layers(ist_model *m, const ist_eval_options *o, double factor,
+                                   ist_layer_importance *out, ist_error *err);
+
+typedef struct ist_generate_options {
+  size_t size;
+  int64_t max_new;
+  double temperature;      /* 0: greedy */
+  int64_t top_k;           /* 0: off */
+  double top_p;            /* 1: off */
+  uint64_t seed;
+  bool raw;                /* the prompt as it is; else through the template */
+  const char *template_name; /* auto: the adapter's, else the model's */
+  const char *system;      /* system message or NULL */
+} ist_generate_options;
+IST_API void ist_generate_options_init(ist_generate_options *o);
+/* Called with each piece of text (whole UTF-8 characters); false stops. */
+typedef bool (*ist_text_fn)(void *user, const char *piece, size_t len);
+typedef struct ist_generate_result {
+  int64_t prompt_tokens, new_tokens;
+  double prompt_seconds, seconds;
+  bool ended; /* an end token was reached */
+} ist_generate_result;
+IST_API ist_status ist_generate(ist_model *m, const char *prompt, const ist_generate_options *o,
+                                ist_text_fn each, void *user, ist_generate_result *r, ist_error *err);
+
+/* ---- Selectors alone ----------------------------------------------------------
+ * For another training loop: L, a seed and losses in; sets of layers out. */
+
+typedef struct ist_selector ist_selector;
+/* `spec` is "ist", "random", "all" or "fixed:0,3"; the constants come from the
+ * selection fields and seed of `options` (NULL: the defaults). */
+IST_API ist_status ist_selector_open(ist_selector **out, int64_t L, const ist_train_options *options, ist_error *err);
+IST_API void ist_selector_free(ist_selector *s);
+/* True when a probe is due before the draw of step t (finished optimizer steps). */
+IST_API bool ist_selector_wants_probe(const ist_selector *s, int64_t t);
+/* The candidate sets to try: returns their number n <= 8; factor (n, L): what
+ * each layer's adapters are multiplied by while loss k is measured. */
+IST_API int64_t ist_selector_propose(ist_selector *s, int64_t t, float *factor);
+/* The n mean losses; updates the scores. */
+IST_API void ist_selector_observe(ist_selector *s, int64_t t, const double *loss, int64_t n);
+/* active (L) := 1 for the layers that train in step t; returns their number. */
+IST_API int64_t ist_selector_draw(ist_selector *s, int64_t t, uint8_t *active);
+/* sigmoid(-score) in (0, 1): rises with importance. */
+IST_API double ist_selector_importance(const ist_selector *s, int64_t layer);
+
+/* ---- Files for benchmarks --------------------------------------------------------- */
+
+typedef struct ist_shape { int64_t L, D, F, H, K, E, V, context; bool tied; } ist_shape;
+/* "smollm2-135m", "llama-1b", "llama-7b", "llama-13b"; false when unknown. */
+IST_API bool ist_shape_find(const char *name, ist_shape *out);
+/* Writes a GGUF Llama model of that shape with random weights of a type
+ * ("Q4_0", "F32", ...) and a byte-level tokenizer, a tensor at a time. */
+IST_API ist_status ist_make_model(const char *path, const ist_shape *shape, const char *type, uint64_t seed,
+                                  ist_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,27 @@
+#!/bin/sh
+# test.sh: everything that CI runs. Needs no network once the packages are there,
+# no Python and no model.
+set -eu
+cd "$(dirname "$0")/.."
+say() { printf '\n== %s\n' "$*"; }
+
+sh scripts/install-deps.sh test
+
+say "gcc and clang, warnings are errors"
+sh scripts/build.sh ci-gcc
+sh scripts/build.sh ci-clang
+
+say "symbols and headers"
+sh scripts/check-symbols.sh build/ci-gcc
+sh scripts/check-headers.sh
+
+say "tests under the address and undefined-behaviour sanitizers"
+sh scripts/build.sh debug
+jobs=$(getconf _NPROCESSORS_ONLN)
+ctest --preset debug -j "$jobs"
+
+say "examples"
+build/ci-gcc/examples/selector_only
+
+say "tests"
+ctest --preset ci-gcc -j "$jobs"

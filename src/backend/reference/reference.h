@@ -1,0 +1,29 @@
+/* The parts of the reference backend and of what completes other backends. */
+#ifndef IST_BACKEND_REFERENCE_REFERENCE_H
+#define IST_BACKEND_REFERENCE_REFERENCE_H
+
+#include "backend/backend.h"
+
+/* slots.c is compiled twice, like src/ops: the slots that compute in one type.
+ * Views of another type are a defect and assert. */
+const ist_backend *ist_reference_slots(void);
+const ist_backend *ist_reference_slots_f64(void);
+
+/* Movement (movement.c): any mixture of F64, F32, F16 and BF16, through double. */
+void ist_reference_dequant(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype src_type,
+                           int64_t row0);
+void ist_reference_gather_rows(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype src_type,
+                               const int32_t *ids, double scale);
+void ist_reference_scatter_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *ids);
+void ist_reference_zero(ist_ctx *ctx, ist_view dst);
+void ist_reference_copy(ist_ctx *ctx, ist_view dst, ist_view src);
+void ist_reference_add(ist_ctx *ctx, ist_view y, ist_view a, ist_view b);
+void ist_reference_scale_rows(ist_ctx *ctx, ist_view y, double s, const float *row_scale);
+
+/* A linear as the products and additions of `be` (linear.c). */
+void ist_linear_fwd_composed(const ist_backend *be, ist_ctx *ctx, ist_view y, ist_view x,
+                             ist_view w, ist_view bias, ist_view u, ist_view b);
+void ist_linear_bwd_composed(const ist_backend *be, ist_ctx *ctx, ist_view dx, bool acc,
+                             ist_view du, ist_view dy, ist_view w, ist_view b);
+
+#endif

@@ -1,0 +1,106 @@
+/* Training data: files -> records -> text by template -> tokens and loss mask
+ * -> samples; samples -> packed batches. */
+#ifndef IST_DATA_DATA_H
+#define IST_DATA_DATA_H
+
+#include "base/rng.h"
+#include "tokenizer/tokenizer.h"
+
+typedef enum ist_template {
+  IST_TEMPLATE_AUTO,   /* chatml where the vocabulary has its tokens, else alpaca */
+  IST_TEMPLATE_CHATML, IST_TEMPLATE_ALPACA,
+  IST_TEMPLATE_PAPER,  /* the IST authors' prompt, exact white space; EOS appended
+                          only where it fits under max_tokens */
+  IST_TEMPLATE_NONE    /* the texts as they are */
+} ist_template;
+
+typedef enum ist_loss_on { IST_LOSS_COMPLETION, IST_LOSS_ALL } ist_loss_on;
+
+typedef enum ist_role { IST_ROLE_SYSTEM, IST_ROLE_USER, IST_ROLE_ASSISTANT } ist_role;
+typedef struct ist_message { ist_role role; char *text; size_t len; } ist_message;
+
+/* One record: messages in order; prompt/completion and instruction/input/output
+ * become user + assistant; text becomes one assistant message of a `plain` record,
+ * which every template leaves as it is. For the alpaca and paper templates
+ * instruction and input are kept apart. */
+typedef struct ist_record {
+  int64_t line;            /* 1-based line (.jsonl) or index + 1 (.json) */
+  int64_t n_messages;
+  ist_message *message;
+  bool plain;              /* a `text` record */
+  char *instruction, *input; /* NULL when the record had none; "" counts as none for input */
+} ist_record;
+
+typedef struct ist_records { ist_record *p; int64_t n, cap; char *path; } ist_records;
+
+/* One JSON object a line (blank lines are an error), or one JSON array of objects:
+ * told apart by the first character, not by the file's name. The kind is that of
+ * the first record, the first that fits of: messages, prompt + completion,
+ * instruction (+ input) + output, text. Other fields are ignored. Errors name file,
+ * line, field, found, expected; on error *out is empty. */
+ist_status ist_records_read(ist_records *out, const char *path, ist_error *err);
+void ist_records_free(ist_records *r);
+
+/* AUTO becomes one of the others; chatml is refused where the vocabulary lacks its tokens. */
+ist_status ist_template_resolve(ist_template *t, const ist_tokenizer *tok, ist_error *err);
+const char *ist_template_name(ist_template t);
+int ist_template_from_name(const char *name); /* -1: unknown */
+
+/* A tokenised record. Token t is a target of token t-1; mask[t] is 1 when it is
+ * supervised, else 0 (mask[0] always). The last token is supervised: what follows
+ * the last supervised token cannot matter and is left out. */
+typedef struct ist_sample {
+  int32_t *ids;
+  uint8_t *mask;       /* in the block of ids */
+  int32_t n;           /* tokens */
+  int32_t n_target;    /* supervised tokens */
+  int64_t line;
+} ist_sample;
+
+typedef struct ist_dataset {
+  ist_sample *p;
+  int64_t n, cap;
+  int64_t n_cut;       /* samples cut to max_tokens */
+  int64_t n_dropped;   /* samples without a supervised token after the cut */
+  int64_t n_tokens, n_target;
+  int64_t max_len;
+} ist_dataset;
+
+typedef struct ist_data_options {
+  ist_template tmpl;   /* resolved */
+  ist_loss_on loss_on;
+  int64_t max_tokens;
+  int64_t limit;       /* 0: all records */
+} ist_data_options;
+
+/* Tokenises every record (on all threads). User text never becomes a control
+ * token. A sample is cut to its first max_tokens tokens. No sample left is an
+ * error. On error *out is empty. */
+ist_status ist_dataset_build(ist_dataset *out, const ist_records *r, const ist_tokenizer *tok,
+                             const ist_data_options *opt, ist_error *err);
+void ist_dataset_free(ist_dataset *d);
+
+/* The prompt of a record as ids: the tokens that a sample has before the text of
+ * its last message, when that is the assistant's; its text is then the expected
+ * answer (borrowed from the record). When the last message is not the assistant's,
+ * the prompt asks for a reply to it, and *answer is NULL. */
+ist_status ist_prompt_build(ist_ids *out, const ist_record *r, const ist_tokenizer *tok,
+                            ist_template tmpl, const char **answer, ist_error *err);
+
+/* Seeded split of 0..n-1 into train, validation and probe index lists, disjoint.
+ * Returns lists in fresh memory owned by the caller (ist_split_free). */
+typedef struct ist_split { int64_t *train, *valid, *probe; int64_t n_train, n_valid, n_probe; bool probe_is_train; } ist_split;
+/* n_valid, n_probe < 0: defaults (validation min(120, 10 %): a caller that has a
+ * validation file passes 0; probe min(256, max(16, 2 %)), but below 200 records the
+ * training set). n_probe 0: the probe set is a copy of the training set, and
+ * probe_is_train says so. At least one record must be left for training. */
+ist_status ist_split_make(ist_split *out, int64_t n, int64_t n_valid, int64_t n_probe, uint64_t seed, ist_error *err);
+void ist_split_free(ist_split *s);
+
+/* Order of training: the permutation of n samples for an epoch. */
+void ist_epoch_order(int64_t *out, int64_t n, uint64_t seed, int64_t epoch);
+
+/* xxh64 over ids and masks: notices changed data on resume. */
+uint64_t ist_dataset_hash(const ist_dataset *d);
+
+#endif

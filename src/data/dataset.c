@@ -1,0 +1,138 @@
+/* Records to samples: tokens, mask, the cut to max_tokens. */
+#include <inttypes.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "base/parallel.h"
+#include "data/render.h"
+
+typedef struct builder {
+  const ist_records *records;
+  const ist_tokenizer *tok;
+  const ist_data_options *opt;
+  struct built {
+    ist_sample sample;  /* n 0: nothing to train on */
+    bool cut, failed;
+  } *built;             /* one a record */
+} builder;
+
+/* The mask of one sample by what the loss is on; returns the index behind the
+ * last supervised token, 0 if there is none. */
+static int64_t supervise(uint8_t *mask, int64_t n, ist_loss_on loss_on) {
+  if (loss_on == IST_LOSS_ALL) memset(mask, 1, (size_t)n);
+  mask[0] = 0;
+  while (n > 0 && !mask[n - 1]) n--;
+  return n;
+}
+
+static ist_status make_sample(struct built *b, const ist_rendered *r, int64_t n, ist_error *err) {
+  if (n == 0) return IST_OK;
+  size_t ids_bytes = (size_t)n * sizeof(int32_t);
+  ist_sample *s = &b->sample;
+  s->ids = ist_calloc(ids_bytes + (size_t)n, 1);
+  if (!s->ids) return ist_fail_nomem(err, "a training sample", ids_bytes + (size_t)n);
+  s->mask = (uint8_t *)s->ids + ids_bytes;
+  s->n = (int32_t)n;
+  memcpy(s->ids, r->ids.p, ids_bytes);
+  memcpy(s->mask, r->mask, (size_t)n);
+  for (int64_t t = 0; t < n; t++) s->n_target += s->mask[t];
+  return IST_OK;
+}
+
+static ist_status build_one(const builder *w, int64_t i, ist_rendered *r, ist_error *err) {
+  const ist_record *record = &w->records->p[i];
+  struct built *b = &w->built[i];
+  *b = (struct built){.sample.line = record->line};
+  r->ids.n = 0;
+  ist_status status = ist_render_record(r, record, w->tok, w->opt->tmpl, w->opt->max_tokens, err);
+  if (status != IST_OK) {
+    ist_error_context(err, "%s: record %" PRId64, w->records->path, record->line);
+    return status;
+  }
+  int64_t n = r->ids.n;
+  b->cut = n > w->opt->max_tokens;
+  if (b->cut) n = w->opt->max_tokens;
+  return make_sample(b, r, n > 0 ? supervise(r->mask, n, w->opt->loss_on) : 0, err);
+}
+
+static void build_some(void *arg, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const builder *w = arg;
+  ist_rendered r = {0};
+  for (int64_t i = begin; i < end; i++) w->built[i].failed = build_one(w, i, &r, NULL) != IST_OK;
+  ist_rendered_free(&r);
+}
+
+/* Tokenises all records. The first that fails is done again for its message, so
+ * that the message does not depend on which thread came first. */
+static ist_status build_all(builder *w, int64_t n, ist_error *err) {
+  ist_parallel_for_dynamic(n, 32, build_some, w);
+  for (int64_t i = 0; i < n; i++) {
+    if (!w->built[i].failed) continue;
+    ist_rendered r = {0};
+    ist_status status = build_one(w, i, &r, err);
+    ist_rendered_free(&r);
+    if (status != IST_OK) return status;
+  }
+  return IST_OK;
+}
+
+/* Moves the samples into the dataset, in the order of the records. */
+static ist_status collect(ist_dataset *d, const builder *w, int64_t n, ist_error *err) {
+  IST_TRY(ist_grow(&d->p, &d->cap, n, sizeof *d->p, err));
+  for (int64_t i = 0; i < n; i++) {
+    struct built *b = &w->built[i];
+    d->n_cut += b->cut;
+    if (b->sample.n == 0) {
+      d->n_dropped++;
+      continue;
+    }
+    d->p[d->n++] = b->sample;
+    b->sample.ids = NULL;
+    d->n_tokens += b->sample.n;
+    d->n_target += b->sample.n_target;
+    if (b->sample.n > d->max_len) d->max_len = b->sample.n;
+  }
+  if (d->n > 0) return IST_OK;
+  ist_fail(err, IST_ERR_DATA, "%s: none of %" PRId64 " records has a token to train on (%" PRId64
+           " were cut to %" PRId64 " tokens)", w->records->path, n, d->n_cut, w->opt->max_tokens);
+  ist_hint(err, d->n_cut ? "allow more tokens, or take the loss on the whole text"
+                         : "records need a completion, or take the loss on the whole text");
+  return IST_ERR_DATA;
+}
+
+ist_status ist_dataset_build(ist_dataset *out, const ist_records *r, const ist_tokenizer *tok,
+                             const ist_data_options *opt, ist_error *err) {
+  *out = (ist_dataset){0};
+  if (opt->max_tokens < 2 || opt->max_tokens > INT32_MAX)
+    return ist_fail(err, IST_ERR_ARG, "at most %" PRId64 " tokens a sample, expected 2 or more",
+                    opt->max_tokens);
+  int64_t n = opt->limit > 0 && opt->limit < r->n ? opt->limit : r->n;
+  builder w = {.records = r, .tok = tok, .opt = opt};
+  w.built = ist_calloc((size_t)n, sizeof *w.built);
+  if (!w.built) return ist_fail_nomem(err, "training samples", (size_t)n * sizeof *w.built);
+  ist_status status = build_all(&w, n, err);
+  if (status == IST_OK) status = collect(out, &w, n, err);
+  for (int64_t i = 0; i < n; i++) ist_free(w.built[i].sample.ids);
+  ist_free(w.built);
+  if (status != IST_OK) ist_dataset_free(out);
+  return status;
+}
+
+void ist_dataset_free(ist_dataset *d) {
+  for (int64_t i = 0; i < d->n; i++) ist_free(d->p[i].ids);
+  ist_free(d->p);
+  *d = (ist_dataset){0};
+}
+
+uint64_t ist_dataset_hash(const ist_dataset *d) {
+  uint64_t h = XXH64(&d->n, sizeof d->n, 0);
+  for (int64_t i = 0; i < d->n; i++) {
+    const ist_sample *s = &d->p[i];
+    h = XXH64(&s->n, sizeof s->n, h);
+    h = XXH64(s->ids, (size_t)s->n * sizeof *s->ids, h);
+    h = XXH64(s->mask, (size_t)s->n, h);
+  }
+  return h;
+}

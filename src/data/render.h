@@ -1,0 +1,24 @@
+/* From a record to tokens, by template. */
+#ifndef IST_DATA_RENDER_H
+#define IST_DATA_RENDER_H
+
+#include "data/data.h"
+
+/* Tokens with their mask: 1 where the token belongs to a completion. */
+typedef struct ist_rendered {
+  ist_ids ids;
+  uint8_t *mask;
+  int64_t mask_cap;
+} ist_rendered;
+void ist_rendered_free(ist_rendered *r);
+
+/* Appends the whole record. max_tokens only decides whether the paper template
+ * still adds EOS; nothing is cut here. */
+ist_status ist_render_record(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
+                             ist_template tmpl, int64_t max_tokens, ist_error *err);
+/* Appends what a record has before the text of its last message, when that is the
+ * assistant's, else the record and the opening of a reply. */
+ist_status ist_render_prompt(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
+                             ist_template tmpl, ist_error *err);
+
+#endif

@@ -1,0 +1,262 @@
+/* Memory of the decoder: one function lays the buffers out, both to measure them
+ * for the plan and to reserve them, so that the two cannot differ. */
+#include "model/decoder.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+const char *const ist_arena_names[IST_ARENA_DECODER_COUNT] = {
+    [IST_ARENA_WEIGHTS] = "weights in use", [IST_ARENA_BOUNDARY] = "layer inputs",
+    [IST_ARENA_SAVED] = "saved activations", [IST_ARENA_FORWARD] = "forward",
+    [IST_ARENA_BACKWARD] = "backward", [IST_ARENA_HEAD] = "output head and logits",
+    [IST_ARENA_SCRATCH] = "scratch",
+};
+
+/* Lays out buffers: counts bytes while `reserve` is off, takes them when it is on. */
+typedef struct layout {
+  ist_decoder *d;
+  bool reserve;
+  size_t bytes[IST_ARENA_DECODER_COUNT];
+} layout;
+
+static void *take(layout *l, ist_arena_id id, size_t bytes) {
+  l->bytes[id] += ist_arena_round(bytes);
+  return l->reserve ? ist_arena_alloc(&l->d->arena[id], bytes) : NULL;
+}
+
+static ist_view take_view(layout *l, ist_arena_id id, ist_dtype dt, int64_t rows, int64_t cols, int64_t tail) {
+  void *p = take(l, id, (size_t)ist_dtype_bytes(dt, rows * (cols + tail)));
+  return ist_view_make(p, dt, rows, cols, cols + tail);
+}
+
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t site_tail(const ist_decoder *d, ist_site site) {
+  return d->adapters ? d->adapters->layout.max_rank[site] : 0;
+}
+
+/* Columns free behind each weight; none in the wide type, where the file's own
+ * F32 rows are used in place. */
+static void weight_tails(const ist_decoder *d, int64_t tail[IST_MOD_COUNT]) {
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    bool fused = d->adapters && d->compute != d->wide && d->adapters->layout.module[m].rank > 0;
+    tail[m] = fused ? site_tail(d, ist_module_site(m)) : 0;
+  }
+}
+
+static void lay_out_kept(layout *l) {
+  ist_decoder *d = l->d;
+  const ist_model_config *c = d->config;
+  const ist_decoder_sizes *s = &d->sizes;
+  ist_dtype t = d->compute, wide = d->wide;
+  int64_t q = c->H * c->E, kv = c->K * c->E, n = s->rows;
+  for (int64_t i = 0; i < s->n_boundary; i++) {
+    d->boundary[i] = take_view(l, IST_ARENA_BOUNDARY, t, s->boundary_rows, c->D, 0);
+  }
+  for (int64_t i = 0; i < s->n_attn; i++) {
+    d->attn[i] = (ist_attn_acts){
+        .q = take_view(l, IST_ARENA_SAVED, t, n, q, 0),
+        .k = take_view(l, IST_ARENA_SAVED, t, n, kv, 0),
+        .v = take_view(l, IST_ARENA_SAVED, t, n, kv, 0),
+        .o = take_view(l, IST_ARENA_SAVED, t, n, q, site_tail(d, IST_SITE_ATTN_OUT)),
+        .lse = take_view(l, IST_ARENA_SAVED, wide, n, c->H, 0),
+        .xmid = take_view(l, IST_ARENA_SAVED, t, n, c->D, 0),
+        .stat1 = take_view(l, IST_ARENA_SAVED, wide, n, 2, 0),
+        .stat2 = take_view(l, IST_ARENA_SAVED, wide, n, 2, 0),
+    };
+  }
+  for (int64_t i = 0; i < s->n_mlp; i++) {
+    d->mlp[i].gate = take_view(l, IST_ARENA_SAVED, t, n, c->F, 0);
+    d->mlp[i].up = take_view(l, IST_ARENA_SAVED, t, n, c->F, 0);
+  }
+  for (int64_t i = 0; i < s->n_low; i++) {
+    for (int site = 0; site < IST_SITE_COUNT; site++) {
+      int64_t rank = d->adapters->layout.site_rank[site];
+      d->low[i].u[site] = take_view(l, IST_ARENA_SAVED, t, n, rank, 0);
+    }
+  }
+}
+
+static void lay_out_forward(layout *l) {
+  ist_decoder *d = l->d;
+  const ist_model_config *c = d->config;
+  ist_dtype t = d->compute;
+  int64_t n = d->sizes.rows, widest = max64(max64(c->D, c->F), c->H * c->E);
+  int64_t tail = max64(site_tail(d, IST_SITE_ATTN_IN), site_tail(d, IST_SITE_MLP_IN));
+  d->h = take_view(l, IST_ARENA_FORWARD, t, n, c->D, tail);
+  d->a = take_view(l, IST_ARENA_FORWARD, t, n, c->F, site_tail(d, IST_SITE_MLP_OUT));
+  d->y = take_view(l, IST_ARENA_FORWARD, t, n, c->D, 0);
+  d->row_factor = take(l, IST_ARENA_FORWARD, (size_t)n * sizeof(float));
+  if (!d->adapters) return;
+  int64_t rank = 0;
+  for (int site = 0; site < IST_SITE_COUNT; site++) rank = max64(rank, d->adapters->layout.site_rank[site]);
+  if (t != d->wide) d->a_compute = take_view(l, IST_ARENA_FORWARD, t, rank, widest, 0);
+  if (t != d->wide) d->b_compute = take_view(l, IST_ARENA_FORWARD, t, widest, rank, 0);
+  if (d->sizes.dropout) d->x_dropped = take_view(l, IST_ARENA_FORWARD, t, n, widest, 0);
+}
+
+static void lay_out_backward(layout *l) {
+  ist_decoder *d = l->d;
+  const ist_model_config *c = d->config;
+  ist_dtype t = d->compute, wide = d->wide;
+  int64_t n = d->sizes.rows, q = c->H * c->E, kv = c->K * c->E;
+  d->dres = take_view(l, IST_ARENA_BACKWARD, wide, d->sizes.dres_rows, c->D, 0);
+  d->dwide = take_view(l, IST_ARENA_BACKWARD, wide, n, c->D, 0);
+  d->dout = take_view(l, IST_ARENA_BACKWARD, t, n, q, 0);
+  d->dq = take_view(l, IST_ARENA_BACKWARD, t, n, q, 0);
+  d->dk = take_view(l, IST_ARENA_BACKWARD, wide, n, kv, 0);
+  d->dv = take_view(l, IST_ARENA_BACKWARD, wide, n, kv, 0);
+  d->da = take_view(l, IST_ARENA_BACKWARD, t, n, c->F, 0);
+  if (t != wide) {
+    d->dy = take_view(l, IST_ARENA_BACKWARD, t, n, c->D, 0);
+    d->dk_compute = take_view(l, IST_ARENA_BACKWARD, t, n, kv, 0);
+    d->dv_compute = take_view(l, IST_ARENA_BACKWARD, t, n, kv, 0);
+  }
+  if (!d->adapters) return;
+  int64_t rank = 0;
+  for (int site = 0; site < IST_SITE_COUNT; site++) rank = max64(rank, d->adapters->layout.site_rank[site]);
+  d->du = take_view(l, IST_ARENA_BACKWARD, t, n, rank, 0);
+  if (d->sizes.dropout) d->dtmp = take_view(l, IST_ARENA_BACKWARD, t, n, max64(max64(c->D, c->F), q), 0);
+}
+
+static void lay_out_head(layout *l) {
+  ist_decoder *d = l->d;
+  const ist_model_config *c = d->config;
+  ist_dtype t = d->compute, wide = d->wide;
+  int64_t n = d->sizes.head_chunk;
+  d->head_x = take_view(l, IST_ARENA_HEAD, t, n, c->D, 0);
+  d->head_h = take_view(l, IST_ARENA_HEAD, t, n, c->D, 0);
+  d->head_stat = take_view(l, IST_ARENA_HEAD, wide, n, 2, 0);
+  d->logits = take_view(l, IST_ARENA_HEAD, wide, n, c->V, 0);
+  d->run = take_view(l, IST_ARENA_HEAD, wide, n, 2, 0);
+  d->tgt = take_view(l, IST_ARENA_HEAD, wide, n, 1, 0);
+  d->head_ids = take(l, IST_ARENA_HEAD, (size_t)(2 * n) * sizeof(int32_t));
+  if (!d->sizes.dres_rows) return;
+  d->head_dh = take_view(l, IST_ARENA_HEAD, wide, n, c->D, 0);
+  d->head_dx = take_view(l, IST_ARENA_HEAD, wide, n, c->D, 0);
+}
+
+/* Scratch is a stack, so it is as large as the hungriest single call. */
+static size_t scratch_bytes(const ist_decoder *d, const ist_backend *be) {
+  const ist_model_config *c = d->config;
+  int64_t n = d->sizes.rows, widest = max64(max64(c->D, c->F), c->H * c->E), rank = 0;
+  size_t most = 0;
+  if (d->adapters) {
+    for (int site = 0; site < IST_SITE_COUNT; site++) rank = max64(rank, d->adapters->layout.site_rank[site]);
+  }
+  const int64_t products[][3] = {
+      {n, widest + rank, widest + rank}, {widest + rank, widest + rank, n},
+      {d->sizes.head_chunk, c->V, c->D}, {d->sizes.head_chunk, c->D, c->V},
+  };
+  for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
+    size_t bytes = be->matmul_scratch(products[i][0], products[i][1], products[i][2], d->compute);
+    if (bytes > most) most = bytes;
+  }
+  int64_t longest = d->sizes.longest;
+  ist_attn_seg seg = {.nq = longest, .n_spans = 1, .span = {{.causal = true, .n = longest}}};
+  ist_attn attn = {.H = c->H, .K = c->K, .E = c->E, .n_seg = 1, .seg = &seg};
+  size_t bytes = be->attention_scratch(&attn, n, d->compute);
+  return bytes > most ? bytes : most;
+}
+
+static void lay_out(layout *l, const ist_backend *be) {
+  ist_decoder *d = l->d;
+  int64_t tail[IST_MOD_COUNT];
+  weight_tails(d, tail);
+  l->bytes[IST_ARENA_WEIGHTS] += ist_weights_policy_bytes(d->weights, d->sizes.policy, d->compute, tail) +
+                                 ist_weights_head_bytes(d->weights, d->compute, d->sizes.head_rows) +
+                                 ist_weights_norm_bytes(d->weights, d->compute);
+  lay_out_kept(l);
+  lay_out_forward(l);
+  if (d->sizes.dres_rows) lay_out_backward(l);
+  lay_out_head(l);
+  l->bytes[IST_ARENA_SCRATCH] += ist_arena_round(scratch_bytes(d, be));
+}
+
+static ist_status alloc_tables(ist_decoder *d, ist_error *err) {
+  const ist_decoder_sizes *s = &d->sizes;
+  d->boundary = ist_calloc((size_t)s->n_boundary, sizeof *d->boundary);
+  d->attn = ist_calloc((size_t)s->n_attn, sizeof *d->attn);
+  d->mlp = ist_calloc((size_t)s->n_mlp, sizeof *d->mlp);
+  d->low = d->adapters ? ist_calloc((size_t)s->n_low, sizeof *d->low) : NULL;
+  if (d->boundary && d->attn && d->mlp && (d->low || !d->adapters)) return IST_OK;
+  return ist_fail_nomem(err, "decoder tables", (size_t)(s->n_boundary + s->n_attn) * sizeof *d->attn);
+}
+
+static void free_tables(ist_decoder *d) {
+  ist_free(d->boundary);
+  ist_free(d->attn);
+  ist_free(d->mlp);
+  ist_free(d->low);
+}
+
+static ist_status begin(ist_decoder *d, const ist_model_config *c, ist_weights *w, const ist_adapters *ad,
+                        const ist_decoder_sizes *s, ist_error *err) {
+  memset(d, 0, sizeof *d);
+  d->config = c;
+  d->weights = w;
+  d->adapters = ad;
+  d->sizes = *s;
+  if (!ad) d->sizes.n_low = 0;
+  d->compute = s->compute;
+  d->wide = ist_wide(s->compute);
+  return alloc_tables(d, err);
+}
+
+ist_status ist_decoder_measure(const ist_model_config *c, const ist_weights *w, const ist_adapters *ad,
+                               const ist_backend *be, const ist_decoder_sizes *s,
+                               size_t bytes[IST_ARENA_DECODER_COUNT], ist_error *err) {
+  ist_decoder d;
+  layout l = {&d, false, {0}};
+  /* Measuring reads the tensor table only. */
+  ist_status status = begin(&d, c, (ist_weights *)(uintptr_t)w, ad, s, err);
+  if (status == IST_OK) {
+    lay_out(&l, be);
+    memcpy(bytes, l.bytes, sizeof l.bytes);
+  }
+  free_tables(&d);
+  return status;
+}
+
+ist_status ist_decoder_open(ist_decoder *d, const ist_model_config *c, ist_weights *w,
+                            const ist_adapters *ad, ist_ctx *ctx, const ist_decoder_sizes *s,
+                            ist_error *err) {
+  size_t bytes[IST_ARENA_DECODER_COUNT];
+  IST_TRY(ist_decoder_measure(c, w, ad, ctx->be, s, bytes, err));
+  ist_status status = begin(d, c, w, ad, s, err);
+  for (int i = 0; i < IST_ARENA_DECODER_COUNT && status == IST_OK; i++) {
+    status = ist_arena_init(&d->arena[i], ist_arena_names[i], bytes[i], err);
+  }
+  if (status == IST_OK) {
+    int64_t tail[IST_MOD_COUNT];
+    weight_tails(d, tail);
+    status = ist_weights_set_policy(w, s->policy, s->compute, tail, s->head_rows, &d->arena[IST_ARENA_WEIGHTS], err);
+  }
+  if (status != IST_OK) {
+    ist_decoder_close(d);
+    return status;
+  }
+  layout l = {d, true, {0}};
+  lay_out(&l, ctx->be);
+  d->ctx = ctx;
+  ctx->scratch = &d->arena[IST_ARENA_SCRATCH];
+  return IST_OK;
+}
+
+void ist_decoder_close(ist_decoder *d) {
+  for (int i = 0; i < IST_ARENA_DECODER_COUNT; i++) ist_arena_free(&d->arena[i]);
+  free_tables(d);
+  memset(d, 0, sizeof *d);
+}
+
+/* Per token: 2 FLOPs a weight in forward and 2 for the input gradient; attention
+ * 4 E H per visible key in forward, 10 with its recomputed scores in backward. */
+ist_decoder_flops ist_decoder_count_flops(const ist_model_config *c, double context) {
+  ist_linear_sizes s;
+  ist_model_linear_sizes(c, &s);
+  double linears = 0, attention = (double)(c->H * c->E) * context;
+  for (int m = 0; m < IST_MOD_COUNT; m++) linears += 2.0 * (double)s.in[m] * (double)s.out[m];
+  double head = 2.0 * (double)c->D * (double)c->V;
+  return (ist_decoder_flops){linears + 4.0 * attention, linears + 10.0 * attention, head, head};
+}

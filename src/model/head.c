@@ -1,0 +1,71 @@
+/* The output head: final norm, projection and cross-entropy, forward and backward
+ * together, in chunks of supervised tokens, so that logits never exist as a whole. */
+#include "model/decoder.h"
+
+/* The supervised rows of the micro-batch, from `from` on: at most `cap` into ids;
+ * returns how many and where to go on. */
+static int64_t next_rows(const ist_micro *m, int64_t *from, int64_t cap, int32_t *ids) {
+  int64_t count = 0;
+  for (; *from < m->n && count < cap; ++*from) {
+    if (m->target[*from] >= 0) ids[count++] = (int32_t)*from;
+  }
+  return count;
+}
+
+/* head_x -> normed head_h -> logits of `n` rows, a vocabulary tile at a time. */
+static void project(ist_decoder *d, int64_t n) {
+  const ist_backend *be = d->ctx->be;
+  ist_view h = ist_view_rows(d->head_h, 0, n), logits = ist_view_rows(d->logits, 0, n);
+  be->norm_fwd(d->ctx, h, ist_view_rows(d->head_stat, 0, n), ist_view_rows(d->head_x, 0, n),
+               ist_weights_norm(d->weights, -1, IST_T_OUTPUT_NORM), ist_view_none(), d->config->norm,
+               d->config->norm_eps);
+  for (int64_t v = 0; v < d->config->V; v += d->sizes.head_rows) {
+    int64_t tile = d->config->V - v < d->sizes.head_rows ? d->config->V - v : d->sizes.head_rows;
+    ist_view w = ist_weights_acquire_head(d->weights, d->ctx, v, tile);
+    be->matmul(d->ctx, ist_view_cols(logits, v, tile), h, false, w, true, 0);
+  }
+}
+
+/* d loss / d logits -> gradient of the rows of x, scattered into dres. */
+static void project_bwd(ist_decoder *d, const ist_pass *p, int64_t n, const int32_t *target) {
+  const ist_backend *be = d->ctx->be;
+  ist_view logits = ist_view_rows(d->logits, 0, n), dlogits = logits;
+  if (d->compute != d->wide) dlogits = ist_view_make(logits.p, d->compute, n, logits.cols, 2 * logits.stride);
+  be->xent_grad(d->ctx, dlogits, logits, ist_view_rows(d->run, 0, n), target, 0,
+                d->config->final_softcap, p->loss_weight);
+  ist_view dh = ist_view_rows(d->head_dh, 0, n), dx = ist_view_rows(d->head_dx, 0, n);
+  for (int64_t v = 0; v < d->config->V; v += d->sizes.head_rows) {
+    int64_t tile = d->config->V - v < d->sizes.head_rows ? d->config->V - v : d->sizes.head_rows;
+    ist_view w = ist_weights_acquire_head(d->weights, d->ctx, v, tile);
+    be->matmul(d->ctx, dh, ist_view_cols(dlogits, v, tile), false, w, false, v > 0);
+  }
+  be->norm_bwd(d->ctx, dx, false, ist_view_none(), ist_view_none(), dh, ist_view_rows(d->head_x, 0, n),
+               ist_weights_norm(d->weights, -1, IST_T_OUTPUT_NORM), ist_view_rows(d->head_stat, 0, n),
+               d->config->norm);
+  be->scatter_rows(d->ctx, ist_view_rows(d->dres, p->micro->boundary_row, p->micro->rows), dx, d->head_ids);
+}
+
+void ist_decoder_head(ist_decoder *d, const ist_pass *p, const ist_work *w) {
+  const ist_backend *be = d->ctx->be;
+  const ist_micro *m = p->micro;
+  ist_view x = ist_decoder_boundary(d, p, w->in);
+  int32_t *target = d->head_ids + d->sizes.head_chunk;
+  if (w->backward) be->zero(d->ctx, ist_view_rows(d->dres, m->boundary_row, m->rows));
+  int64_t from = 0, done = 0, n;
+  while ((n = next_rows(m, &from, d->sizes.head_chunk, d->head_ids)) > 0) {
+    for (int64_t i = 0; i < n; i++) target[i] = m->target[d->head_ids[i]];
+    be->gather_rows(d->ctx, ist_view_rows(d->head_x, 0, n), x.p, x.dt, d->head_ids, 1.0);
+    project(d, n);
+    ist_view run = ist_view_rows(d->run, 0, n), tgt = ist_view_rows(d->tgt, 0, n);
+    be->xent_tile(d->ctx, run, tgt, ist_view_rows(d->logits, 0, n), target, 0, d->config->final_softcap, true);
+    be->xent_loss(d->ctx, p->row_loss + done, run, tgt);
+    if (w->backward) project_bwd(d, p, n, target);
+    done += n;
+  }
+}
+
+ist_view ist_decoder_logits(ist_decoder *d, int32_t slot, int64_t row0, int64_t n) {
+  d->ctx->be->copy(d->ctx, ist_view_rows(d->head_x, 0, n), ist_view_rows(d->boundary[slot], row0, n));
+  project(d, n);
+  return ist_view_rows(d->logits, 0, n);
+}

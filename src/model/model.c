@@ -1,0 +1,116 @@
+#include "model/model.h"
+
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/mem.h"
+
+void ist_model_options_init(ist_model_options *o) {
+  *o = (ist_model_options){.size = sizeof *o, .compute = IST_COMPUTE_AUTO, .backend = IST_BACKEND_CPU};
+}
+
+static ist_status choose_backend(ist_model *m, const ist_model_options *o, ist_error *err) {
+  m->ctx.be = o->backend == IST_BACKEND_REFERENCE ? ist_backend_reference() : ist_backend_cpu();
+  m->compute = o->compute == IST_COMPUTE_F32    ? IST_F32
+               : o->compute == IST_COMPUTE_BF16 ? IST_BF16
+                                                : ist_backend_cpu_default_dtype();
+  if (o->backend == IST_BACKEND_REFERENCE) {
+    if (o->compute == IST_COMPUTE_BF16) {
+      return ist_fail(err, IST_ERR_UNSUPPORTED, "compute: found bf16, the reference backend has f32 only");
+    }
+    m->compute = IST_F32;
+  }
+  return m->ctx.be->open ? m->ctx.be->open(&m->ctx, err) : IST_OK;
+}
+
+static ist_status open_parts(ist_model *m, const char *path, const ist_model_options *o, ist_error *err) {
+  m->path = ist_strdup(path);
+  if (!m->path) return ist_fail_nomem(err, "path", strlen(path));
+  IST_TRY(ist_gguf_open(&m->gguf, path, err));
+  ist_status status = ist_model_config_read(&m->config, m->gguf, err);
+  if (status == IST_OK) status = ist_weights_open(&m->weights, &m->config, m->gguf, err);
+  if (status == IST_OK) status = ist_tokenizer_from_gguf(&m->tokenizer, m->gguf, err);
+  if (status == IST_OK && ist_tokenizer_size(m->tokenizer) > m->config.V) {
+    status = ist_fail(err, IST_ERR_FORMAT, "tokenizer.ggml.tokens: found %lld tokens, expected at most the %lld rows of token_embd.weight",
+                      (long long)ist_tokenizer_size(m->tokenizer), (long long)m->config.V);
+  }
+  if (status != IST_OK) {
+    ist_error_context(err, "%s", path);
+    return status;
+  }
+  return choose_backend(m, o, err);
+}
+
+ist_status ist_model_open(ist_model **out, const char *path, const ist_model_options *options, ist_error *err) {
+  *out = NULL;
+  ist_model_options o;
+  ist_model_options_init(&o);
+  if (options) {
+    size_t size = options->size < sizeof o ? options->size : sizeof o;
+    memcpy(&o, options, size);
+  }
+  ist_model *m = ist_calloc(1, sizeof *m);
+  if (!m) return ist_fail_nomem(err, "model", sizeof *m);
+  ist_status status = open_parts(m, path, &o, err);
+  if (status != IST_OK) {
+    ist_model_close(m);
+    return status;
+  }
+  *out = m;
+  return IST_OK;
+}
+
+void ist_model_close(ist_model *m) {
+  if (!m) return;
+  if (m->ctx.be && m->ctx.be->close) m->ctx.be->close(&m->ctx);
+  ist_tokenizer_free(m->tokenizer);
+  ist_weights_close(&m->weights);
+  ist_model_config_free(&m->config);
+  ist_gguf_close(m->gguf);
+  ist_free(m->own_adapter);
+  ist_free(m->template_name);
+  ist_free(m->path);
+  ist_free(m);
+}
+
+/* Name of the type that most bytes of the model have. */
+static const char *main_type(const ist_model *m) {
+  int64_t bytes[IST_DTYPE_COUNT] = {0};
+  int best = 0;
+  for (int64_t i = 0; i < m->gguf->n_tensors; i++) bytes[m->gguf->tensor[i].type] += m->gguf->tensor[i].bytes;
+  for (int t = 1; t < IST_DTYPE_COUNT; t++) {
+    if (bytes[t] > bytes[best]) best = t;
+  }
+  return ist_dtype_get((ist_dtype)best)->name;
+}
+
+void ist_model_get_info(const ist_model *m, ist_model_info *info) {
+  const ist_model_config *c = &m->config;
+  *info = (ist_model_info){
+      .L = c->L, .D = c->D, .F = c->F, .H = c->H, .K = c->K, .E = c->E, .V = c->V,
+      .context = c->context,
+      .parameters = m->weights.parameters,
+      .file_bytes = (int64_t)m->gguf->map.size,
+      .tied_output = c->tied,
+  };
+  memcpy(info->name, c->name, sizeof info->name);
+  memcpy(info->architecture, c->arch, sizeof info->architecture);
+  strncpy(info->quantisation, main_type(m), sizeof info->quantisation - 1);
+  strncpy(info->compute, m->compute == IST_BF16 ? "bf16" : "f32", sizeof info->compute - 1);
+  strncpy(info->isa, m->ctx.be == ist_backend_reference() ? "reference" : ist_backend_cpu_isa(), sizeof info->isa - 1);
+}
+
+uint64_t ist_model_hash(const ist_model *m) {
+  uint64_t hash = 0;
+  for (int64_t i = 0; i < m->gguf->n_tensors; i++) {
+    const ist_gguf_tensor *t = &m->gguf->tensor[i];
+    hash = XXH64(t->name.p, t->name.len, hash);
+    hash = XXH64(t->ne, sizeof t->ne, hash ^ (uint64_t)t->type);
+    /* A page at the start and one at the end: a changed file is noticed
+     * without reading gigabytes. */
+    size_t size = (size_t)t->bytes, part = size < 4096 ? size : 4096;
+    hash = XXH64(t->data, part, hash);
+    hash = XXH64(t->data + (size - part), part, hash);
+  }
+  return hash;
+}

@@ -1,0 +1,101 @@
+#include "model/schedule.h"
+
+#include "base/mem.h"
+
+ist_slots ist_schedule_slots(int64_t L, int64_t active, ist_order order, ist_recompute recompute) {
+  if (order == IST_ORDER_LAYER) recompute = IST_RECOMPUTE_LAYER;
+  return (ist_slots){
+      .boundary = L + 1,
+      .attn = recompute == IST_RECOMPUTE_LAYER ? 1 : L,
+      .mlp = recompute == IST_RECOMPUTE_NONE ? L : 1,
+      .low = recompute == IST_RECOMPUTE_LAYER ? 1 : active + 1,
+  };
+}
+
+int64_t ist_schedule_items(int64_t L, int64_t n_micro) { return n_micro * (2 * L + 2); }
+
+ist_status ist_schedule_reserve(ist_schedule *s, int64_t items, ist_error *err) {
+  return ist_grow(&s->work, &s->cap, items, sizeof *s->work, err);
+}
+
+void ist_schedule_free(ist_schedule *s) {
+  ist_free(s->work);
+  *s = (ist_schedule){0};
+}
+
+int64_t ist_lowest_active(const uint8_t *active, int64_t L) {
+  int64_t l = 0;
+  while (l < L && !active[l]) l++;
+  return l;
+}
+
+static void push(ist_schedule *s, ist_work w) {
+  IST_ASSERT(s->n < s->cap);
+  s->work[s->n++] = w;
+}
+
+/* Where layer l keeps its values. Layers below `lowest` work in place in slot 0. */
+typedef struct slot_map {
+  int64_t lowest;
+  ist_recompute recompute;
+  const uint8_t *active;
+} slot_map;
+
+static ist_work layer_item(const slot_map *map, ist_work_op op, int64_t l, int64_t micro) {
+  int64_t kept = l > map->lowest ? l - map->lowest : 0, ordinal = 0;
+  bool keeps = l >= map->lowest;
+  if (map->recompute != IST_RECOMPUTE_LAYER && keeps && map->active[l]) {
+    for (int64_t i = 0; i <= l; i++) ordinal += map->active[i] != 0;
+  }
+  return (ist_work){
+      .op = (uint8_t)op,
+      .recompute = (uint8_t)(op == IST_WORK_BWD ? map->recompute : IST_RECOMPUTE_NONE),
+      .layer = (int16_t)l,
+      .micro = (int32_t)micro,
+      .in = (int32_t)kept,
+      .out = (int32_t)(keeps ? kept + 1 : 0),
+      .attn = (int32_t)(map->recompute == IST_RECOMPUTE_LAYER ? 0 : kept),
+      .mlp = (int32_t)(map->recompute == IST_RECOMPUTE_NONE ? kept : 0),
+      .low = (int32_t)ordinal,
+  };
+}
+
+void ist_schedule_forward(ist_schedule *s, int64_t L, int64_t n_micro, bool head) {
+  const slot_map map = {.lowest = L, .recompute = IST_RECOMPUTE_LAYER};
+  s->n = 0;
+  for (int64_t m = 0; m < n_micro; m++) {
+    push(s, (ist_work){.op = IST_WORK_EMBED, .micro = (int32_t)m});
+    for (int64_t l = 0; l < L; l++) push(s, layer_item(&map, IST_WORK_FWD, l, m));
+    if (head) push(s, (ist_work){.op = IST_WORK_HEAD, .micro = (int32_t)m});
+  }
+}
+
+/* Micro-batches [first, last) through all layers forward, then all backward. */
+static void push_group(ist_schedule *s, int64_t L, const slot_map *map, int64_t first, int64_t last) {
+  int32_t top = (int32_t)(L - map->lowest);
+  for (int64_t m = first; m < last; m++) push(s, (ist_work){.op = IST_WORK_EMBED, .micro = (int32_t)m});
+  for (int64_t l = 0; l < L; l++) {
+    for (int64_t m = first; m < last; m++) push(s, layer_item(map, IST_WORK_FWD, l, m));
+  }
+  for (int64_t m = first; m < last; m++) {
+    push(s, (ist_work){.op = IST_WORK_HEAD, .backward = map->lowest < L, .micro = (int32_t)m, .in = top});
+  }
+  for (int64_t l = L - 1; l >= map->lowest; l--) {
+    for (int64_t m = first; m < last; m++) push(s, layer_item(map, IST_WORK_BWD, l, m));
+  }
+}
+
+void ist_schedule_train(ist_schedule *s, int64_t L, int64_t n_micro, const uint8_t *active,
+                        ist_order order, ist_recompute recompute) {
+  const slot_map map = {
+      .lowest = ist_lowest_active(active, L),
+      .recompute = order == IST_ORDER_LAYER ? IST_RECOMPUTE_LAYER : recompute,
+      .active = active,
+  };
+  s->n = 0;
+  if (order == IST_ORDER_LAYER) {
+    push_group(s, L, &map, 0, n_micro);
+  } else {
+    for (int64_t m = 0; m < n_micro; m++) push_group(s, L, &map, m, m + 1);
+  }
+}

@@ -1,0 +1,92 @@
+/* Base weights as handles. Every use is bracketed by acquire and release; what
+ * lies behind (a view onto the mapped file, a scratch that holds one matrix or
+ * one layer, a copy that stays) is a policy chosen by the plan. */
+#ifndef IST_MODEL_WEIGHTS_H
+#define IST_MODEL_WEIGHTS_H
+
+#include "model/config.h"
+
+typedef enum ist_tensor_id {
+#define IST_LAYER_TENSOR(id, stem, rows, cols, need) IST_T_##id,
+#include "model/tensors.def"
+  IST_T_LAYER_COUNT,
+#define IST_MODEL_TENSOR(id, stem, rows, cols, need) IST_T_##id,
+#include "model/tensors.def"
+  IST_T_END
+} ist_tensor_id;
+#define IST_T_MODEL_FIRST (IST_T_LAYER_COUNT + 1)
+
+/* A tensor as stored: (rows, cols) of `type` at data; data NULL when absent. */
+typedef struct ist_stored {
+  const unsigned char *data;
+  ist_dtype type;
+  int64_t rows, cols;
+} ist_stored;
+
+typedef enum ist_weight_policy {
+  IST_WEIGHT_STREAM, /* one matrix at a time in one scratch */
+  IST_WEIGHT_LAYER,  /* one layer at a time, a scratch a module */
+  IST_WEIGHT_KEEP    /* every matrix dequantised once and kept */
+} ist_weight_policy;
+
+/* A place that can hold one dequantised matrix. */
+typedef struct ist_weight_slot {
+  unsigned char *p;
+  int64_t held; /* key of the tensor inside, -1: none */
+} ist_weight_slot;
+
+typedef struct ist_weights {
+  const ist_model_config *config;
+  ist_stored *layer;          /* (L, IST_T_LAYER_COUNT) */
+  ist_stored model[IST_T_END - IST_T_LAYER_COUNT];
+  int64_t parameters;         /* elements of all tensors */
+  /* policy */
+  ist_dtype compute;
+  ist_weight_policy policy;
+  int64_t tail[IST_MOD_COUNT]; /* columns kept free behind each matrix, for B */
+  ist_weight_slot *slot;
+  int64_t n_slots;
+  ist_weight_slot head;       /* the output head, or a tile of it, in the compute type */
+  int64_t head_rows;          /* rows the head slot holds: V, or a vocabulary tile */
+  unsigned char *norms;       /* (2 L + 1, D) norm weights in the wide type */
+} ist_weights;
+
+/* Name of a tensor in the file ("blk.3.attn_q.weight"), into a caller's buffer. */
+void ist_tensor_name(char *out, size_t size, int64_t layer, int id);
+/* Rows and columns that the config asks for; need: must be in the file. */
+void ist_tensor_shape(const ist_model_config *c, int id, int64_t *rows, int64_t *cols, bool *need);
+
+/* Finds and checks every tensor of the model; a tensor of the file that the
+ * architecture does not know is an error. */
+ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist_gguf *g, ist_error *err);
+void ist_weights_close(ist_weights *w);
+
+const ist_stored *ist_weights_stored(const ist_weights *w, int64_t layer, int id);
+/* The matrix of the output head: `output`, or the embedding where tied. */
+const ist_stored *ist_weights_head(const ist_weights *w);
+
+/* Bytes that a policy needs, for the plan: matrices, and the head apart. */
+size_t ist_weights_policy_bytes(const ist_weights *w, ist_weight_policy policy, ist_dtype compute,
+                                const int64_t tail[IST_MOD_COUNT]);
+size_t ist_weights_head_bytes(const ist_weights *w, ist_dtype compute, int64_t rows);
+size_t ist_weights_norm_bytes(const ist_weights *w, ist_dtype compute);
+/* Sets the policy with memory of those sizes from `arena` (slot table: heap). */
+ist_status ist_weights_set_policy(ist_weights *w, ist_weight_policy policy, ist_dtype compute,
+                                  const int64_t tail[IST_MOD_COUNT], int64_t head_rows,
+                                  ist_arena *arena, ist_error *err);
+
+/* A matrix in the compute type: (rows, cols), stride >= cols + tail where the
+ * policy copied it. Valid until release; the same slot may then hold another. */
+ist_view ist_weights_acquire(ist_weights *w, ist_ctx *ctx, int64_t layer, ist_module m);
+void ist_weights_release(ist_weights *w, int64_t layer, ist_module m);
+/* True when columns [cols, cols + tail) behind an acquired view may be written. */
+bool ist_weights_has_tail(const ist_weights *w, int64_t layer, ist_module m);
+/* Rows [row0, row0 + rows) of the head in the compute type. */
+ist_view ist_weights_acquire_head(ist_weights *w, ist_ctx *ctx, int64_t row0, int64_t rows);
+/* A norm weight (1, D) in the wide type. layer -1: the output norm. */
+ist_view ist_weights_norm(const ist_weights *w, int64_t layer, int id);
+
+/* The type of reductions and parameters beside a compute type. */
+static inline ist_dtype ist_wide(ist_dtype compute) { return compute == IST_F64 ? IST_F64 : IST_F32; }
+
+#endif

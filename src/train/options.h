@@ -1,0 +1,27 @@
+/* Training options as a checked copy, and as JSON for settings and checkpoints. */
+#ifndef IST_TRAIN_OPTIONS_H
+#define IST_TRAIN_OPTIONS_H
+
+#include <jansson.h>
+
+#include "base/error.h"
+#include "data/data.h"
+#include "select/select.h"
+
+/* Copies `in` (an older, smaller struct gets the defaults for the rest), checks
+ * every value and owns its strings. */
+ist_status ist_options_copy(ist_train_options *out, const ist_train_options *in, ist_error *err);
+void ist_options_free(ist_train_options *o);
+
+/* New reference, keys in the order of options.def; NULL when out of memory. */
+json_t *ist_options_to_json(const ist_train_options *o);
+/* Compares with the settings of a checkpoint: a difference in an option that must
+ * stay is an error that names it with both values. */
+ist_status ist_options_check_resume(const ist_train_options *o, const json_t *saved, ist_error *err);
+
+/* The selector's part: "ist", "random", "all", "fixed:0,3,7". `fixed` receives the
+ * list in fresh memory (NULL for the others). */
+ist_status ist_options_selector(const ist_train_options *o, ist_select_options *out, int32_t **fixed,
+                                ist_error *err);
+
+#endif

@@ -1,0 +1,239 @@
+#include "train/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const recompute_names[] = {"none", "mlp", "layer"};
+static const char *const order_names[] = {"token", "layer"};
+static const char *const policy_names[] = {"stream", "layer", "keep"};
+
+const char *ist_recompute_name(ist_recompute r) { return recompute_names[r]; }
+const char *ist_order_name(ist_order o) { return order_names[o]; }
+const char *ist_policy_name(ist_weight_policy p) { return policy_names[p]; }
+
+static int index_of(const char *name, const char *const *names, int n) {
+  for (int i = 0; i < n; i++) {
+    if (strcmp(name, names[i]) == 0) return i;
+  }
+  return -1;
+}
+int ist_recompute_from_name(const char *name) { return index_of(name, recompute_names, 3); }
+int ist_order_from_name(const char *name) { return index_of(name, order_names, 2); }
+
+/* A figure in kB from a file of /proc, in bytes; 0 when it is not there. */
+static int64_t proc_kb(const char *path, const char *field) {
+  FILE *f = fopen(path, "re");
+  if (!f) return 0;
+  char line[256];
+  long long kb = 0;
+  size_t len = strlen(field);
+  while (fgets(line, sizeof line, f)) {
+    if (strncmp(line, field, len) == 0 && sscanf(line + len, ": %lld", &kb) == 1) break;
+    kb = 0;
+  }
+  fclose(f);
+  return kb * 1024;
+}
+
+int64_t ist_memory_resident(void) { return proc_kb("/proc/self/status", "VmRSS"); }
+int64_t ist_memory_free(void) { return proc_kb("/proc/meminfo", "MemAvailable"); }
+int64_t ist_peak_memory(void) { return proc_kb("/proc/self/status", "VmHWM"); }
+
+/* ---- One candidate ------------------------------------------------------------ */
+
+static void add_term(ist_run_plan *p, const char *name, int64_t bytes) {
+  IST_ASSERT(p->n_terms < IST_PLAN_TERMS);
+  p->term[p->n_terms++] = (ist_plan_term){name, bytes};
+  p->total += bytes;
+}
+
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* The runner packs steps, probes and evaluation batches. */
+static ist_runner_limits joint_limits(const ist_plan_input *in, bool layer_order) {
+  return (ist_runner_limits){
+      .tokens = max64(in->step.tokens, in->probe.tokens),
+      .segments = max64(in->step.segments, in->probe.segments),
+      .longest = max64(in->step.longest, in->probe.longest),
+      .layer_order = layer_order,
+  };
+}
+
+static void choose_sizes(ist_run_plan *p, const ist_plan_input *in) {
+  const ist_model_config *c = in->config;
+  ist_slots slots = ist_schedule_slots(c->L, in->active_layers, p->order, p->recompute);
+  int64_t rows = (p->micro_tokens + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET;
+  int64_t all_rows = ist_runner_rows(&in->step, p->micro_tokens);
+  /* Logits of a chunk: about 32 MB, in full rows of the vocabulary. */
+  int64_t chunk = (INT64_C(32) << 20) / (c->V * (int64_t)ist_dtype_bytes(ist_wide(in->compute), 1));
+  chunk = chunk < 16 ? 16 : chunk > 256 ? 256 : chunk / 16 * 16;
+  p->limits = joint_limits(in, p->order == IST_ORDER_LAYER);
+  p->sizes = (ist_decoder_sizes){
+      .compute = in->compute,
+      .rows = rows,
+      .longest = p->limits.longest,
+      .boundary_rows = p->order == IST_ORDER_LAYER ? max64(rows, all_rows) : rows,
+      .n_boundary = slots.boundary,
+      .n_attn = slots.attn,
+      .n_mlp = slots.mlp,
+      .n_low = slots.low,
+      .dres_rows = p->order == IST_ORDER_LAYER ? max64(rows, all_rows) : rows,
+      .dropout = in->dropout > 0,
+      .head_chunk = chunk < rows ? chunk : rows,
+      .head_rows = p->sizes.head_rows,
+      .policy = p->sizes.policy,
+  };
+}
+
+/* Time of a step against the same products without recompute or dequantising.
+ * Dequantising a matrix costs about 52 / N of its product at N rows. */
+static double estimate_cost(const ist_run_plan *p, const ist_plan_input *in) {
+  static const double redone[] = {0.0, 0.20, 0.36}; /* share of forward + backward */
+  double n = p->order == IST_ORDER_LAYER ? (double)p->limits.tokens
+             : (double)(p->micro_tokens < in->step.tokens ? p->micro_tokens : in->step.tokens);
+  double dequant = p->sizes.policy == IST_WEIGHT_KEEP ? 0 : 52.0 / n;
+  double head = p->sizes.head_rows < in->config->V ? 0.05 : 0;
+  return (1.0 + redone[p->recompute]) * (1.0 + dequant) + head;
+}
+
+static ist_status measure(ist_run_plan *p, const ist_plan_input *in, ist_error *err) {
+  choose_sizes(p, in);
+  size_t bytes[IST_ARENA_DECODER_COUNT];
+  IST_TRY(ist_decoder_measure(in->config, in->weights, in->adapters, in->backend, &p->sizes, bytes, err));
+  const ist_adapters *ad = in->adapters;
+  int64_t element = ist_dtype_bytes(ad->dt, 1), all = ad->L * ad->layout.params * element;
+  p->n_terms = 0;
+  p->total = 0;
+  add_term(p, "program, libraries, tokenizer, data", in->resident_bytes);
+  add_term(p, "model file (mapped)", in->file_bytes);
+  add_term(p, "adapters", all);
+  add_term(p, "adapter gradients", in->active_layers * ad->layout.params * element);
+  add_term(p, "optimizer moments", 2 * all);
+  for (int i = 0; i < IST_ARENA_DECODER_COUNT; i++) add_term(p, ist_arena_names[i], (int64_t)bytes[i]);
+  add_term(p, "batches", (int64_t)ist_runner_bytes(&p->limits, p->micro_tokens));
+  p->cost = estimate_cost(p, in);
+  return IST_OK;
+}
+
+/* ---- The choice ------------------------------------------------------------------ */
+
+static const int64_t micro_choices[] = {4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256, 128, 64};
+
+typedef struct search {
+  const ist_plan_input *in;
+  int64_t limit;
+  ist_run_plan best, smallest;
+  bool found, any;
+} search;
+
+/* A candidate replaces the best when it is clearly faster, or hardly slower and
+ * smaller: three percent of the time are not worth hundreds of megabytes. */
+static ist_status consider(search *s, const ist_run_plan *candidate, ist_error *err) {
+  ist_run_plan p = *candidate;
+  IST_TRY(measure(&p, s->in, err));
+  if (!s->any || p.total < s->smallest.total) s->smallest = p;
+  s->any = true;
+  if (p.total > s->limit) return IST_OK;
+  bool faster = p.cost < s->best.cost * 0.97;
+  bool smaller = p.cost < s->best.cost * 1.03 && p.total < s->best.total;
+  if (!s->found || faster || smaller) s->best = p;
+  s->found = true;
+  return IST_OK;
+}
+
+static ist_status consider_weights(search *s, ist_run_plan p, ist_error *err) {
+  const int64_t V = s->in->config->V, tiles[] = {V, 4096};
+  const ist_weight_policy stream = p.order == IST_ORDER_LAYER ? IST_WEIGHT_LAYER : IST_WEIGHT_STREAM;
+  const ist_weight_policy policies[] = {stream, IST_WEIGHT_KEEP};
+  for (size_t i = 0; i < 2; i++) {
+    for (size_t j = 0; j < 2; j++) {
+      if (tiles[j] > V || (j > 0 && tiles[j] == V)) continue;
+      p.sizes.policy = policies[i];
+      p.sizes.head_rows = tiles[j];
+      IST_TRY(consider(s, &p, err));
+    }
+  }
+  return IST_OK;
+}
+
+static ist_status consider_micro(search *s, int64_t micro, ist_error *err) {
+  const ist_plan_input *in = s->in;
+  for (int order = 0; order < 2; order++) {
+    if (in->order >= 0 && in->order != order) continue;
+    for (int recompute = 0; recompute < 3; recompute++) {
+      if (in->recompute >= 0 && in->recompute != recompute && order == IST_ORDER_TOKEN) continue;
+      if (order == IST_ORDER_LAYER && recompute != IST_RECOMPUTE_LAYER) continue;
+      ist_run_plan p = {.order = (ist_order)order, .recompute = (ist_recompute)recompute, .micro_tokens = micro};
+      IST_TRY(consider_weights(s, p, err));
+    }
+  }
+  return IST_OK;
+}
+
+static ist_status cannot_fit(const search *s, ist_error *err) {
+  const double mb = 1e6;
+  ist_status status = ist_fail(err, IST_ERR_NOMEM, "memory: found a limit of %.0f MB, the smallest plan for these settings needs %.0f MB",
+                               (double)s->limit / mb, (double)s->smallest.total / mb);
+  ist_hint(err, "shorter --max-tokens, a smaller --rank or fewer --targets need less");
+  return status;
+}
+
+ist_status ist_plan_make(ist_run_plan *out, const ist_plan_input *in, ist_error *err) {
+  search s = {.in = in, .limit = in->max_memory};
+  if (!s.limit) {
+    int64_t free_bytes = ist_memory_free();
+    s.limit = free_bytes ? in->resident_bytes + free_bytes - free_bytes / 8 : INT64_MAX;
+  }
+  int64_t longest = max64(in->step.longest, in->probe.longest);
+  if (in->micro_tokens) {
+    IST_TRY(consider_micro(&s, max64(in->micro_tokens, longest), err));
+  } else {
+    bool tried_longest = false;
+    for (size_t i = 0; i < sizeof micro_choices / sizeof *micro_choices && !tried_longest; i++) {
+      int64_t micro = micro_choices[i];
+      if (micro <= longest) {
+        micro = longest;
+        tried_longest = true;
+      }
+      IST_TRY(consider_micro(&s, micro, err));
+    }
+  }
+  if (!s.found) return cannot_fit(&s, err);
+  *out = s.best;
+  out->limit = s.limit;
+  return IST_OK;
+}
+
+/* ---- JSON ------------------------------------------------------------------------- */
+
+json_t *ist_plan_to_json(const ist_run_plan *p) {
+  json_t *terms = json_array();
+  for (int i = 0; i < p->n_terms; i++) {
+    json_array_append_new(terms, json_pack("{s:s, s:I}", "name", p->term[i].name, "bytes", (json_int_t)p->term[i].bytes));
+  }
+  return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
+                   "order", ist_order_name(p->order), "recompute", ist_recompute_name(p->recompute),
+                   "weights", ist_policy_name(p->sizes.policy),
+                   "micro_tokens", (json_int_t)p->micro_tokens,
+                   "head_rows", (json_int_t)p->sizes.head_rows,
+                   "head_chunk", (json_int_t)p->sizes.head_chunk,
+                   "total_bytes", (json_int_t)p->total, "limit_bytes", (json_int_t)p->limit,
+                   "cost", p->cost, "terms", terms);
+}
+
+ist_status ist_plan_fix(ist_plan_input *in, const json_t *saved, ist_error *err) {
+  const char *order, *recompute;
+  json_int_t micro;
+  if (json_unpack((json_t *)(uintptr_t)saved, "{s:s, s:s, s:I}", "order", &order, "recompute", &recompute,
+                  "micro_tokens", &micro) != 0) {
+    return ist_fail(err, IST_ERR_FORMAT, "plan: found no order, recompute and micro_tokens in the checkpoint");
+  }
+  in->order = ist_order_from_name(order);
+  in->recompute = ist_recompute_from_name(recompute);
+  in->micro_tokens = micro;
+  if (in->order < 0 || in->recompute < 0 || micro < 1) {
+    return ist_fail(err, IST_ERR_FORMAT, "plan: found order \"%s\", recompute \"%s\" and %lld micro_tokens in the checkpoint",
+                    order, recompute, (long long)micro);
+  }
+  return IST_OK;
+}

@@ -1,0 +1,153 @@
+/* The tiny Llama-shaped model of tests/golden, opened for a test with a backend,
+ * a compute type and, where asked, the golden adapter. */
+#ifndef IST_TESTS_FIXTURE_H
+#define IST_TESTS_FIXTURE_H
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "format/safetensors.h"
+#include "model/adapter_io.h"
+#include "model/schedule.h"
+#include "train/runner.h"
+
+#define TINY IST_GOLDEN_DIR "/llama_tiny/"
+#define MUST(expr) must(expr, &err, #expr)
+
+static inline void must(ist_status status, const ist_error *err, const char *what) {
+  if (status != IST_OK) fail_msg("%s: %s", what, err->message);
+}
+
+typedef struct tiny {
+  ist_gguf *gguf;
+  ist_safetensors *golden;
+  ist_model_config config;
+  ist_weights weights;
+  ist_adapters adapters;
+  ist_ctx ctx;
+  ist_dataset data;
+  ist_runner runner;
+} tiny;
+
+static inline const ist_st_tensor *golden_tensor(const tiny *t, const char *name) {
+  const ist_st_tensor *g = ist_safetensors_find(t->golden, name);
+  if (!g) fail_msg("%s: no such golden tensor", name);
+  return g;
+}
+
+static inline double golden_number(const tiny *t, const char *key) {
+  const char *text = ist_safetensors_meta(t->golden, key);
+  if (!text) fail_msg("%s: no such golden figure", key);
+  return atof(text);
+}
+
+static inline int32_t golden_i32(const ist_st_tensor *g, int64_t i) {
+  int32_t v;
+  memcpy(&v, g->data + i * 4, sizeof v);
+  return v;
+}
+
+static inline float golden_f32(const ist_st_tensor *g, int64_t i) {
+  float v;
+  memcpy(&v, g->data + i * 4, sizeof v);
+  return v;
+}
+
+/* The golden segments as samples; `targets` may differ from the tokens' own order
+ * only in which positions are supervised. */
+static inline void tiny_data(tiny *t) {
+  const ist_st_tensor *tokens = golden_tensor(t, "tokens"), *mask = golden_tensor(t, "label_mask");
+  const ist_st_tensor *starts = golden_tensor(t, "segment_starts");
+  t->data.n = t->data.cap = starts->shape[0] - 1;
+  t->data.p = ist_calloc((size_t)t->data.n, sizeof *t->data.p);
+  for (int64_t s = 0; s < t->data.n; s++) {
+    int32_t a = golden_i32(starts, s), b = golden_i32(starts, s + 1);
+    ist_sample *sample = &t->data.p[s];
+    sample->n = b - a;
+    sample->ids = ist_calloc((size_t)sample->n, sizeof *sample->ids);
+    sample->mask = ist_calloc((size_t)sample->n, 1);
+    for (int32_t i = 0; i < sample->n; i++) {
+      sample->ids[i] = golden_i32(tokens, a + i);
+      sample->mask[i] = (uint8_t)golden_i32(mask, a + i);
+    }
+  }
+}
+
+static inline void tiny_adapters(tiny *t, ist_dtype dt) {
+  ist_error err;
+  ist_linear_sizes sizes;
+  ist_model_linear_sizes(&t->config, &sizes);
+  ist_peft_config pc = {"lora", (1u << IST_MOD_COUNT) - 1, (int64_t)golden_number(t, "rank"),
+                        golden_number(t, "alpha"), 0.0};
+  MUST(ist_adapters_layout(&t->adapters, &pc, &sizes, t->config.L, dt, &err));
+  size_t block = (size_t)(t->adapters.layout.params * t->config.L);
+  t->adapters.params = ist_calloc(block, 8);
+  t->adapters.grads = ist_calloc(block, 8);
+  t->adapters.grad_slot = ist_calloc((size_t)t->config.L, sizeof(int32_t));
+  ist_safetensors *file;
+  MUST(ist_safetensors_open(&file, TINY "adapter/adapter_model.safetensors", &err));
+  for (int64_t l = 0; l < t->config.L; l++) {
+    for (int m = 0; m < IST_MOD_COUNT; m++) {
+      for (int half = 0; half < 2; half++) {
+        char name[160];
+        ist_adapter_peft_name(name, sizeof name, l, (ist_module)m, (ist_half)half);
+        const ist_st_tensor *g = ist_safetensors_find(file, name);
+        if (!g) fail_msg("%s: no such tensor", name);
+        int64_t n = g->shape[0] * g->shape[1];
+        float *values = malloc((size_t)n * sizeof *values);
+        MUST(ist_st_to_f32(g, values, n, &err));
+        ist_adapter_write(&t->adapters, &t->config, l, (ist_module)m, (ist_half)half, true, values);
+        free(values);
+      }
+    }
+  }
+  ist_safetensors_close(file);
+}
+
+static inline void tiny_open(tiny *t, const ist_backend *be, ist_dtype compute, bool adapter, ist_order order,
+                             ist_recompute recompute, int64_t micro_tokens) {
+  ist_error err = {0};
+  memset(t, 0, sizeof *t);
+  MUST(ist_gguf_open(&t->gguf, TINY "llama_tiny.gguf", &err));
+  MUST(ist_safetensors_open(&t->golden, TINY "goldens.safetensors", &err));
+  MUST(ist_model_config_read(&t->config, t->gguf, &err));
+  MUST(ist_weights_open(&t->weights, &t->config, t->gguf, &err));
+  t->ctx.be = be;
+  if (be->open) MUST(be->open(&t->ctx, &err));
+  tiny_data(t);
+  if (adapter) tiny_adapters(t, ist_wide(compute));
+  ist_runner_limits lim = {.tokens = 3 * 64, .segments = 3 * 5, .longest = 17, .layer_order = order == IST_ORDER_LAYER};
+  ist_slots slots = ist_schedule_slots(t->config.L, t->config.L, order, recompute);
+  int64_t rows = (micro_tokens + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET;
+  int64_t all = order == IST_ORDER_LAYER ? ist_runner_rows(&lim, micro_tokens) : rows;
+  ist_decoder_sizes s = {
+      .compute = compute, .rows = rows, .longest = 17, .boundary_rows = all, .n_boundary = slots.boundary,
+      .n_attn = slots.attn, .n_mlp = slots.mlp, .n_low = slots.low, .dres_rows = all, .dropout = true,
+      .head_chunk = 8, .head_rows = t->config.V, .policy = IST_WEIGHT_STREAM,
+  };
+  MUST(ist_decoder_open(&t->runner.decoder, &t->config, &t->weights, adapter ? &t->adapters : NULL, &t->ctx, &s, &err));
+  MUST(ist_runner_open(&t->runner, &lim, micro_tokens, &err));
+}
+
+static inline void tiny_close(tiny *t) {
+  ist_runner_close(&t->runner);
+  if (t->ctx.be->close) t->ctx.be->close(&t->ctx);
+  ist_dataset_free(&t->data);
+  ist_free(t->adapters.params);
+  ist_free(t->adapters.grads);
+  ist_free(t->adapters.grad_slot);
+  ist_weights_close(&t->weights);
+  ist_model_config_free(&t->config);
+  ist_safetensors_close(t->golden);
+  ist_gguf_close(t->gguf);
+}
+
+#endif
