@@ -33,7 +33,8 @@ static ist_status encode(const ist_tokenizer *t, const ist_map *text, bool by_li
   return IST_OK;
 }
 
-static ist_status measure(const ist_tokenizer *t, const ist_map *text, bool by_line, ist_error *err) {
+static ist_status measure(const ist_tokenizer *t, const ist_map *text, bool by_line,
+                          ist_error *err) {
   ist_ids ids = {0};
   double best = 1e30;
   ist_status status = IST_OK;
@@ -44,9 +45,9 @@ static ist_status measure(const ist_tokenizer *t, const ist_map *text, bool by_l
     if (took < best) best = took;
   }
   if (status == IST_OK)
-    printf("%-12s %8.1f MB/s  %6.2f Mtokens/s  %.2f bytes a token\n", by_line ? "line by line" : "whole",
-           (double)text->size / best * 1e-6, (double)ids.n / best * 1e-6,
-           (double)text->size / (double)ids.n);
+    printf("%-12s %8.1f MB/s  %6.2f Mtokens/s  %.2f bytes a token\n",
+           by_line ? "line by line" : "whole", (double)text->size / best * 1e-6,
+           (double)ids.n / best * 1e-6, (double)text->size / (double)ids.n);
   ist_ids_free(&ids);
   return status;
 }
@@ -64,8 +65,9 @@ int main(int argc, char **argv) {
   ist_status status = ist_gguf_open(&g, argv[1], &err);
   if (status == IST_OK) status = ist_tokenizer_from_gguf(&t, g, &err);
   if (status == IST_OK)
-    printf("%lld tokens, rule %s, read in %.0f ms, %.1f MB held\n", (long long)ist_tokenizer_size(t),
-           ist_tokenizer_pre(t), 1e3 * (seconds() - start), (double)ist_tokenizer_bytes(t) * 1e-6);
+    printf("%lld tokens, rule %s, read in %.0f ms, %.1f MB held\n",
+           (long long)ist_tokenizer_size(t), ist_tokenizer_pre(t), 1e3 * (seconds() - start),
+           (double)ist_tokenizer_bytes(t) * 1e-6);
   if (status == IST_OK) status = ist_map_open(&text, argv[2], &err);
   for (int by_line = 0; by_line < 2 && status == IST_OK; by_line++)
     status = measure(t, &text, by_line, &err);

@@ -43,13 +43,21 @@ typedef struct exact_view {
   int64_t seen, exact;
 } exact_view;
 
+/* What a model writes need not be UTF-8, JSON must be. */
+static json_t *json_text(const char *text) {
+  json_t *value = json_string(text);
+  if (value) return value;
+  char *clean = ist_repair_utf8(text);
+  value = clean ? json_string(clean) : NULL;
+  free(clean);
+  return value;
+}
+
 static void write_example(FILE *to, const ist_exact_example *e) {
-  json_t *record = json_pack("{s:I, s:b, s:I, s:I, s:s#, s:s#, s:s#}", "index", (json_int_t)e->index, "exact", e->exact,
+  json_t *record = json_pack("{s:I, s:b, s:I, s:I, s:o*, s:o*, s:o*}", "index", (json_int_t)e->index, "exact", e->exact,
                              "fields", (json_int_t)e->fields, "fields_right", (json_int_t)e->fields_right, "prompt",
-                             e->prompt, (int)strlen(e->prompt), "expected", e->expected, (int)strlen(e->expected),
-                             "got", e->got, (int)strlen(e->got));
-  if (record) json_dumpf(record, to, JSON_COMPACT);
-  else fprintf(to, "{\"index\":%lld,\"exact\":%s}", (long long)e->index, e->exact ? "true" : "false");
+                             json_text(e->prompt), "expected", json_text(e->expected), "got", json_text(e->got));
+  json_dumpf(record, to, JSON_COMPACT);
   fputc('\n', to);
   json_decref(record);
 }
@@ -219,15 +227,13 @@ static ist_status write_logits(const char *path, const float *logits, int64_t T,
 
 static void show_best(const float *logits, int64_t T, int64_t V) {
   enum { BEST = 5 };
-  int64_t best[BEST], n = 0;
+  int64_t best[BEST + 1], n = 0; /* one more, to fall off the end */
   const float *last = logits + (T - 1) * V;
   for (int64_t i = 0; i < V; i++) {
-    int64_t at = n < BEST ? n++ : BEST;
-    for (; at > 0 && (at == BEST || last[i] > last[best[at - 1]]); at--) {
-      if (at == BEST && !(last[i] > last[best[BEST - 1]])) break;
-      if (at < BEST) best[at] = best[at - 1];
-    }
-    if (at < BEST) best[at] = i;
+    int64_t at = n;
+    for (; at > 0 && last[i] > last[best[at - 1]]; at--) best[at] = best[at - 1];
+    best[at] = i;
+    if (n < BEST) n++;
   }
   puts("likeliest next tokens (id, logit):");
   for (int64_t i = 0; i < n; i++) printf("%8lld  %.4f\n", (long long)best[i], (double)last[best[i]]);

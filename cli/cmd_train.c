@@ -47,9 +47,13 @@ static ist_status validate(ist_trainer *t, ist_screen *screen, double *loss, ist
  * *signal_number is set where a signal stopped the run. */
 static ist_status run(ist_trainer *t, const ist_model *m, const ist_args *a, int *signal_number, ist_error *err) {
   ist_screen screen;
+  ist_model_info model;
+  ist_train_info info;
   ist_step_report last = {0};
   double before, after;
-  ist_screen_open(&screen, stdout, a, m, t);
+  ist_model_get_info(m, &model);
+  ist_trainer_get_info(t, &info);
+  ist_screen_open(&screen, stdout, a, &model, &info);
   if (!a->quiet) ist_screen_header(&screen);
   ist_status s = validate(t, &screen, &before, err);
   if (s) return s;

@@ -13,17 +13,20 @@ static bool knows(ist_command_id command, const ist_opt *o) {
 
 /* Prints words between column `at` and WIDTH; following lines begin at `indent`. */
 static void put_wrapped(FILE *to, const char *text, int at, int indent) {
+  bool line_start = true;
   while (*text) {
-    int word = (int)strcspn(text, " \n");
-    if (at + word > WIDTH && at > indent) {
+    int word = (int)strcspn(text, " ");
+    if (!line_start && at + 1 + word > WIDTH) {
       fprintf(to, "\n%*s", indent, "");
       at = indent;
+    } else if (!line_start) {
+      fputc(' ', to);
+      at++;
     }
     fprintf(to, "%.*s", word, text);
+    line_start = false;
     at += word;
-    text += word;
-    if (*text == ' ' && at + 1 + (int)strcspn(text + 1, " \n") <= WIDTH) fputc(' ', to), at++;
-    while (*text == ' ' || *text == '\n') text++;
+    text += word + strspn(text + word, " ");
   }
   fputc('\n', to);
 }

@@ -186,14 +186,13 @@ void ist_opt_expected(const ist_opt *o, char *out, size_t cap) {
       return;
     case IST_OPT_INT:
     case IST_OPT_REAL:
+      if (isfinite(v.low) && isfinite(v.high) && !v.open_low && !v.open_high) {
+        snprintf(out, cap, "%s from %.10g to %.10g", noun, v.low, v.high);
+        return;
+      }
       at = (size_t)snprintf(out, cap, "%s", noun);
-      if (isfinite(v.low) && isfinite(v.high) && !v.open_low && !v.open_high)
-        snprintf(out + at, cap - at, " from %.10g to %.10g", v.low, v.high);
-      else if (isfinite(v.low) && isfinite(v.high))
-        snprintf(out + at, cap - at, " %s %.10g and %s %.10g", v.open_low ? "above" : "from", v.low,
-                 v.open_high ? "below" : "up to", v.high);
-      else if (isfinite(v.low))
-        snprintf(out + at, cap - at, v.open_low ? " above %.10g" : ", at least %.10g", v.low);
+      if (isfinite(v.low)) at += (size_t)snprintf(out + at, cap - at, " %s %.10g", v.open_low ? "above" : "of at least", v.low);
+      if (isfinite(v.high)) snprintf(out + at, cap - at, " and %s %.10g", v.open_high ? "below" : "at most", v.high);
       return;
     case IST_OPT_SEED: snprintf(out, cap, "a whole number from 0 to %lld", (long long)INT64_MAX); return;
     case IST_OPT_SIZE: snprintf(out, cap, "a size such as 512M, 4G or a number of bytes"); return;
@@ -263,6 +262,8 @@ static void hint_choice(const ist_opt *o, const char *text, ist_error *err) {
   size_t len;
   int distance = 1000;
   for (int i = 0; i < 16 && (choice = ist_opt_choice(o, i, &len)); i++) {
+    bool open_ended = choice[len - 1] == ':';
+    if (open_ended) continue; /* what follows it cannot be guessed */
     snprintf(names[i], sizeof names[i], "%.*s", (int)len, choice);
     if (!strncmp(choice, text, strlen(text)) && *text) best = names[i], distance = 0;
     consider(text, names[i], &distance, &best);
@@ -354,6 +355,7 @@ typedef struct line {
 
 static ist_status unknown_option(ist_command_id command, const char *spelled, const char *name, ist_error *err) {
   const char *best = nearest_option(command, name);
+  if (!best && !strncmp(name, "no-", 3)) best = nearest_option(command, name + 3);
   ist_cli_fail(err, IST_ERR_ARG, "unknown option %s of ist %s", spelled, ist_commands[command].name);
   for (int i = 0; i < IST_N_COMMANDS && !best; i++) {
     if (ist_opt_find(i, name)) {
@@ -391,6 +393,7 @@ static ist_status take_option(line *l, ist_command_id command, int argc, char **
     o = find_letter(command, arg[1]);
     snprintf(g->where, sizeof g->where, "-%c", arg[1]);
     if (!o) return unknown_option(command, g->where, arg + 1, err);
+    snprintf(g->where, sizeof g->where, "-%c (--%.30s)", arg[1], o->name);
     inside = arg[2] ? arg + 2 + (arg[2] == '=') : NULL;
   }
   if (!ist_opt_takes_value(o)) {
@@ -433,6 +436,7 @@ static const given *last_given(const line *l, const char *name) {
 /* Settings of the run that is resumed, then the preset, then the line itself. */
 static ist_status apply(ist_args *a, const line *l, ist_error *err) {
   const given *resume = last_given(l, "resume"), *preset = last_given(l, "preset");
+  const given *output = last_given(l, "output");
   ist_status s = IST_OK;
   if (last_given(l, "help")) {
     a->help = true;
@@ -440,8 +444,9 @@ static ist_status apply(ist_args *a, const line *l, ist_error *err) {
   }
   if (resume && preset)
     return ist_cli_fail(err, IST_ERR_ARG, "--preset and --resume exclude each other: a run keeps its settings");
-  if (resume && last_given(l, "output"))
-    return ist_cli_fail(err, IST_ERR_ARG, "--output and --resume exclude each other: a run stays in its directory");
+  if (resume && output && strcmp(resume->value, output->value))
+    return ist_cli_fail(err, IST_ERR_ARG, "--output %s and --resume %s: a run stays in its directory", output->value,
+                        resume->value);
   if (resume) s = ist_opt_set(a, resume->option, resume->value, resume->where, err);
   if (!s && resume) s = ist_settings_apply(a, resume->value, err);
   if (!s && preset) s = ist_opt_set(a, preset->option, preset->value, preset->where, err);

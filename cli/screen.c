@@ -19,12 +19,13 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void ist_screen_open(ist_screen *s, FILE *to, const ist_args *a, const ist_model *m, const ist_trainer *t) {
+void ist_screen_open(ist_screen *s, FILE *to, const ist_args *a, const ist_model_info *model,
+                     const ist_train_info *run) {
   memset(s, 0, sizeof *s);
   s->term = ist_term_of(to);
   s->args = a;
-  ist_model_get_info(m, &s->model);
-  ist_trainer_get_info(t, &s->run);
+  s->model = *model;
+  s->run = *run;
   s->scored = !strcmp(a->train.selector, "ist");
   s->report_every = a->report_every;
   if (s->report_every <= 0) s->report_every = (s->run.total_steps + REPORTS - 1) / REPORTS;
@@ -67,9 +68,13 @@ static void put_items(const ist_screen *s, const char *label, const char *fmt, .
   fputc('\n', s->term.to);
 }
 
-/* 0.0002 as "2.0e-4". */
+/* 0.0002 as "2.0e-4": six columns and no more. */
 static void format_rate(char out[32], double x) {
   char text[16];
+  if (x == 0) {
+    snprintf(out, 32, "0");
+    return;
+  }
   snprintf(text, sizeof text, "%.1e", x);
   char *digits = strchr(text, 'e');
   int exponent = digits ? atoi(digits + 1) : 0;
@@ -139,8 +144,9 @@ static void header_steps(const ist_screen *s) {
 static void header_memory(const ist_screen *s) {
   char bytes[32];
   ist_format_bytes(bytes, (double)s->run.planned_bytes);
-  put_items(s, "memory", "%s expected at most\nrecompute %s\n%lld tokens a pass\n%s\n%d threads, %s", bytes,
-            s->run.recompute, (long long)s->run.micro_tokens, s->model.compute, ist_get_threads(), s->model.isa);
+  put_items(s, "memory", "%s expected at most\nrecompute %s\n%lld tokens a pass\n%s\n%d thread%s, %s", bytes,
+            s->run.recompute, (long long)s->run.micro_tokens, s->model.compute, ist_get_threads(),
+            ist_get_threads() == 1 ? "" : "s", s->model.isa);
   put_items(s, "output", "%s", s->args->train.output);
 }
 
@@ -191,7 +197,7 @@ static void put_cell(const ist_screen *s, const ist_step_report *r, int64_t laye
   }
   bool known = !s->scored || r->observed[layer] >= ENOUGH_OBSERVATIONS;
   int level = s->scored ? (int)(8 * r->importance[layer]) : 7;
-  ist_style style = active ? (known ? IST_ACCENT : IST_ACCENT_DIM) : (known ? IST_PLAIN : IST_DIM);
+  ist_style style = active ? (known ? IST_ACCENT : IST_ACCENT_DIM) : (known ? IST_GREY : IST_GREY_DIM);
   ist_print(t, style, "%s", height[level < 0 ? 0 : level > 7 ? 7 : level]);
 }
 
@@ -205,19 +211,18 @@ void ist_screen_strip(const ist_screen *s, const ist_step_report *r, int width, 
 static void put_legend(const ist_screen *s) {
   const ist_term *t = &s->term;
   if (!t->utf8) {
-    fputs("layers: # trained in the step, . did not\n", t->to);
+    fputs("layers: # trained in the step, . did not\n\n", t->to);
     return;
   }
   fputs("layers: ", t->to);
   ist_print(t, IST_ACCENT, s->scored ? "▅" : "█");
   fputs(" trained in the step, ", t->to);
-  if (t->colour && s->scored) fputs("▅", t->to);
+  if (t->colour && s->scored) ist_print(t, IST_GREY, "▅");
   else ist_print(t, IST_DIM, "·");
   fputs(" did not", t->to);
   if (s->scored) {
-    fputs("; height: importance by the scores,\n        ", t->to);
-    if (t->colour) ist_print(t, IST_DIM, "faint");
-    else fputs("of little meaning", t->to);
+    fputs("\n        height: importance by the scores, ", t->to);
+    ist_print(t, IST_DIM, t->colour ? "faint" : "of no meaning");
     fprintf(t->to, " below %d observations", ENOUGH_OBSERVATIONS);
   }
   fputs("\n\n", t->to);
@@ -227,22 +232,30 @@ static void put_legend(const ist_screen *s) {
 
 /* The widths of the columns, and where the strip goes. */
 typedef struct layout {
-  int step, speed, gap, used;
+  int step, epoch, speed, gap;
   bool strip_beside;
 } layout;
 
+static int width_of(const layout *l) {
+  return l->step + l->epoch + 5 + 5 + 6 + l->speed + 4 + 5 + 8 * l->gap;
+}
+
+/* Columns give way, one after the other, so that the strip fits beside them:
+ * 80 columns hold 30 to 32 layers. Where it does not, it has its own lines. */
 static layout lay_out(const ist_screen *s) {
   char number[32];
-  layout l = {.speed = 5, .gap = 2};
+  layout l = {.epoch = 5, .speed = 5, .gap = 2};
   l.step = 2 * snprintf(number, sizeof number, "%lld", (long long)s->run.total_steps) + 1;
   if (l.step < 5) l.step = 5;
-  int room = s->term.columns - (int)s->model.L, columns = l.step + 4 + 5 + 5 + 6 + 4 + 5;
-  if (columns + l.speed + 8 * l.gap > room) l.gap = 1;
-  if (columns + l.speed + 8 * l.gap > room) l.speed = 4;
-  l.used = columns + l.speed + 8 * l.gap;
-  l.strip_beside = l.used <= room;
-  if (!l.strip_beside) l.speed = 5, l.gap = s->term.columns >= columns + 5 + 14 ? 2 : 1;
-  return l;
+  layout wide = l;
+  int room = s->term.columns - (int)s->model.L;
+  if (width_of(&l) > room) l.gap = 1;
+  if (width_of(&l) > room) l.epoch = 4;
+  if (width_of(&l) > room) l.speed = 4;
+  l.strip_beside = width_of(&l) <= room;
+  if (l.strip_beside) return l;
+  if (width_of(&wide) > s->term.columns) wide.gap = 1;
+  return wide;
 }
 
 static void put_cell_text(const ist_screen *s, const layout *l, int width, const char *text) {
@@ -257,7 +270,7 @@ static void show_columns(ist_screen *s) {
   put_legend(s);
   ist_style_set(&s->term, IST_DIM);
   put_cell_text(s, &l, l.step, "step");
-  put_cell_text(s, &l, 4, "epo.");
+  put_cell_text(s, &l, l.epoch, l.epoch < 5 ? "ep." : "epoch");
   put_cell_text(s, &l, 5, "loss");
   put_cell_text(s, &l, 5, "valid");
   put_cell_text(s, &l, 6, "lr");
@@ -269,9 +282,16 @@ static void show_columns(ist_screen *s) {
   fputc('\n', s->term.to);
 }
 
-/* At most `width` columns for any loss: 1.234, 12.34, 123.4, 1e+05. */
+/* Five columns for any loss: 1.234, 12.34, 123.4, 1e+05. */
 static void format_loss(char out[32], double loss) {
   snprintf(out, 32, loss < 9.9995 ? "%.3f" : loss < 99.995 ? "%.2f" : loss < 999.95 ? "%.1f" : "%.0e", loss);
+}
+
+/* Four columns: 9999, 10k, 999k, 1.2M. */
+static void format_speed(char out[32], double x) {
+  if (x < 9999.5) snprintf(out, 32, "%.0f", x);
+  else if (x < 999500) snprintf(out, 32, "%.0fk", x / 1e3);
+  else snprintf(out, 32, "%.3gM", x / 1e6);
 }
 
 typedef struct figures {
@@ -289,15 +309,19 @@ static figures figures_of(const ist_screen *s, const ist_step_report *r) {
   };
 }
 
+/* The line of one step. One that is not fixed lives until the next output, and a
+ * line that the terminal would break could not be rewritten. */
 static void put_report(ist_screen *s, const ist_step_report *r, bool fixed) {
   ist_term_measure(&s->term);
   layout l = lay_out(s);
+  if (!fixed && width_of(&l) > s->term.columns) return;
+  if (!fixed) ist_live_begin(&s->term);
   figures f = figures_of(s, r);
   char text[64];
   snprintf(text, sizeof text, "%lld/%lld", (long long)r->step, (long long)s->run.total_steps);
   put_cell_text(s, &l, l.step, text);
-  snprintf(text, sizeof text, r->epoch < 9.995 ? "%.2f" : "%.1f", r->epoch);
-  put_cell_text(s, &l, 4, text);
+  snprintf(text, sizeof text, r->epoch < 9.995 ? "%.2f" : r->epoch < 99.95 ? "%.1f" : "%.0f", r->epoch);
+  put_cell_text(s, &l, l.epoch, text);
   format_loss(text, f.loss);
   put_cell_text(s, &l, 5, text);
   format_loss(text, r->valid_loss);
@@ -306,7 +330,7 @@ static void put_report(ist_screen *s, const ist_step_report *r, bool fixed) {
   if (r->evaluated && r->improved) ist_style_set(&s->term, IST_PLAIN);
   format_rate(text, r->lr);
   put_cell_text(s, &l, 6, text);
-  snprintf(text, sizeof text, f.tokens_per_second < 9999 ? "%.0f" : "%.3g", f.tokens_per_second);
+  format_speed(text, f.tokens_per_second);
   put_cell_text(s, &l, l.speed, text);
   ist_format_bytes_short(text, (double)f.peak);
   put_cell_text(s, &l, 4, f.peak ? text : "");
@@ -319,6 +343,7 @@ static void put_report(ist_screen *s, const ist_step_report *r, bool fixed) {
     fprintf(s->term.to, "\n%*s", l.step + l.gap, "");
     ist_screen_strip(s, r, width, l.step + l.gap);
   }
+  if (fixed) fputc('\n', s->term.to);
 }
 
 static void put_plain_report(const ist_screen *s, const ist_step_report *r) {
@@ -366,9 +391,7 @@ void ist_screen_step(ist_screen *s, const ist_step_report *r) {
   } else {
     ist_live_clear();
     show_columns(s);
-    if (!due) ist_live_begin(&s->term);
     put_report(s, r, due);
-    if (due) fputc('\n', s->term.to);
   }
   fflush(s->term.to);
   if (r->finished) keep_layers(s, r);
@@ -380,7 +403,7 @@ void ist_screen_step(ist_screen *s, const ist_step_report *r) {
 static void summary_layers(const ist_screen *s) {
   const char *doubt = s->layers_known ? "" : "too few observations to trust";
   if (!s->scored || !s->trained) return;
-  put_items(s, "layers", "importance by the scores: %.2f (layer %lld) to %.2f (layer %lld)\n%s\nist eval --layers measures it",
+  put_items(s, "layers", "importance by the scores: %.2f (layer %lld) to %.2f (layer %lld)\n%s\nmeasured by ist eval --layers",
             s->lowest, (long long)s->lowest_layer, s->highest, (long long)s->highest_layer, doubt);
 }
 

@@ -29,7 +29,8 @@ typedef struct ist_screen {
 } ist_screen;
 
 /* The arguments are borrowed until the last call. */
-void ist_screen_open(ist_screen *s, FILE *to, const ist_args *a, const ist_model *m, const ist_trainer *t);
+void ist_screen_open(ist_screen *s, FILE *to, const ist_args *a, const ist_model_info *model,
+                     const ist_train_info *run);
 void ist_screen_header(ist_screen *s);
 /* Says what takes a while ("measuring ..."); the next output replaces it. */
 void ist_screen_wait(ist_screen *s, const char *what);

@@ -27,17 +27,21 @@ void ist_term_measure(ist_term *t) {
 
 ist_term ist_term_of(FILE *to) {
   ist_term t = {.to = to, .tty = isatty(fileno(to)) == 1, .utf8 = locale_is_utf8()};
-  const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR");
+  const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR"), *more = getenv("COLORTERM");
   bool dumb = !term || !*term || !strcmp(term, "dumb");
   if (dumb) t.tty = false; /* it can do no more than a file */
   t.colour = t.tty && !(no_colour && *no_colour);
+  t.greys = t.colour && (strstr(term, "256color") || (more && *more));
   ist_term_measure(&t);
   return t;
 }
 
 void ist_style_set(const ist_term *t, ist_style style) {
-  static const char *const codes[] = {[IST_PLAIN] = "0", [IST_BOLD] = "1", [IST_DIM] = "2", [IST_GOOD] = "32",
-                                      [IST_BAD] = "31", [IST_ACCENT] = "1;36", [IST_ACCENT_DIM] = "2;36"};
+  static const char *const codes[] = {[IST_PLAIN] = "0",     [IST_BOLD] = "1",          [IST_DIM] = "2",
+                                      [IST_GOOD] = "32",     [IST_BAD] = "31",          [IST_ACCENT] = "1;36",
+                                      [IST_ACCENT_DIM] = "2;36", [IST_GREY] = "38;5;245", [IST_GREY_DIM] = "2;38;5;245"};
+  if (style == IST_GREY && !t->greys) style = IST_PLAIN;
+  if (style == IST_GREY_DIM && !t->greys) style = IST_DIM;
   if (t->colour) fprintf(t->to, "\033[%sm", codes[style]);
 }
 
@@ -137,6 +141,20 @@ int ist_put_text(FILE *to, const char *text, int limit) {
 
 int ist_columns(const char *text) {
   return ist_put_text(NULL, text, 0);
+}
+
+char *ist_repair_utf8(const char *text) {
+  size_t len = strlen(text), at = 0;
+  char *out = malloc(3 * len + 1);
+  for (size_t i = 0, n; out && i < len; i += n) {
+    uint32_t c;
+    n = decode((const unsigned char *)text + i, len - i, &c);
+    bool broken = c == 0xfffd;
+    memcpy(out + at, broken ? "\xef\xbf\xbd" : text + i, broken ? 3 : n);
+    at += broken ? 3 : n;
+  }
+  if (out) out[at] = '\0';
+  return out;
 }
 
 void ist_put_spaces(FILE *to, int n) {

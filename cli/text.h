@@ -10,7 +10,7 @@
 /* What stands behind a stream. */
 typedef struct ist_term {
   FILE *to;
-  bool tty, colour, utf8;
+  bool tty, colour, greys, utf8; /* greys: 256 colours */
   int columns; /* 0: no limit (not a terminal) */
 } ist_term;
 /* utf8: the locale's character set, also where there is no terminal; colours
@@ -19,7 +19,8 @@ ist_term ist_term_of(FILE *to);
 /* The width may change at any time. */
 void ist_term_measure(ist_term *t);
 
-typedef enum ist_style { IST_PLAIN, IST_BOLD, IST_DIM, IST_GOOD, IST_BAD, IST_ACCENT, IST_ACCENT_DIM } ist_style;
+typedef enum ist_style { IST_PLAIN, IST_BOLD, IST_DIM, IST_GOOD, IST_BAD, IST_ACCENT, IST_ACCENT_DIM,
+                         IST_GREY, IST_GREY_DIM } ist_style;
 /* Switches the style where there are colours, else nothing. */
 void ist_style_set(const ist_term *t, ist_style style);
 /* printf in a style, back to plain after it. */
@@ -34,6 +35,8 @@ int ist_put_clean(FILE *to, const char *text, size_t len, int limit, bool lines)
 /* The same for a string of one line. */
 int ist_put_text(FILE *to, const char *text, int limit);
 int ist_columns(const char *text);
+/* A copy with broken UTF-8 replaced by U+FFFD; free with free(). */
+char *ist_repair_utf8(const char *text);
 void ist_put_spaces(FILE *to, int n);
 
 /* "612 MiB", "1.21 GiB"; short: "612M", "1.2G". */

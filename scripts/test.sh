@@ -20,8 +20,9 @@ sh scripts/build.sh debug
 jobs=$(getconf _NPROCESSORS_ONLN)
 ctest --preset debug -j "$jobs"
 
-say "examples"
+say "examples, and the library as installed"
 build/ci-gcc/examples/selector_only
+sh scripts/check-install.sh build/ci-gcc
 
 say "tests"
 ctest --preset ci-gcc -j "$jobs"

@@ -7,7 +7,8 @@ size_t ist_batch_bytes(int64_t max_tokens, int64_t max_segments) {
 }
 
 /* One block: start first, because it has the widest elements. */
-ist_status ist_batch_reserve(ist_batch *b, int64_t max_tokens, int64_t max_segments, ist_error *err) {
+ist_status ist_batch_reserve(ist_batch *b, int64_t max_tokens, int64_t max_segments,
+                             ist_error *err) {
   IST_ASSERT(max_tokens > 0 && max_segments > 0);
   *b = (ist_batch){.max_tokens = max_tokens, .max_segments = max_segments};
   size_t bytes = ist_batch_bytes(max_tokens, max_segments);

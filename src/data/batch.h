@@ -17,9 +17,11 @@ typedef struct ist_batch {
 } ist_batch;
 
 /* Memory for the largest batch there will be; the batch is empty until filled. */
-ist_status ist_batch_reserve(ist_batch *b, int64_t max_tokens, int64_t max_segments, ist_error *err);
+ist_status ist_batch_reserve(ist_batch *b, int64_t max_tokens, int64_t max_segments,
+                             ist_error *err);
 void ist_batch_free(ist_batch *b);
-size_t ist_batch_bytes(int64_t max_tokens, int64_t max_segments); /* what reserve takes, for the plan */
+/* What reserve takes, for the plan. */
+size_t ist_batch_bytes(int64_t max_tokens, int64_t max_segments);
 
 /* Packs the n samples index[0..n-1] of d, in order. They must fit (a defect of
  * the caller otherwise). Allocates nothing. */

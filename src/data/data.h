@@ -89,12 +89,17 @@ ist_status ist_prompt_build(ist_ids *out, const ist_record *r, const ist_tokeniz
 
 /* Seeded split of 0..n-1 into train, validation and probe index lists, disjoint.
  * Returns lists in fresh memory owned by the caller (ist_split_free). */
-typedef struct ist_split { int64_t *train, *valid, *probe; int64_t n_train, n_valid, n_probe; bool probe_is_train; } ist_split;
+typedef struct ist_split {
+  int64_t *train, *valid, *probe;
+  int64_t n_train, n_valid, n_probe;
+  bool probe_is_train;
+} ist_split;
 /* n_valid, n_probe < 0: defaults (validation min(120, 10 %): a caller that has a
  * validation file passes 0; probe min(256, max(16, 2 %)), but below 200 records the
  * training set). n_probe 0: the probe set is a copy of the training set, and
  * probe_is_train says so. At least one record must be left for training. */
-ist_status ist_split_make(ist_split *out, int64_t n, int64_t n_valid, int64_t n_probe, uint64_t seed, ist_error *err);
+ist_status ist_split_make(ist_split *out, int64_t n, int64_t n_valid, int64_t n_probe,
+                          uint64_t seed, ist_error *err);
 void ist_split_free(ist_split *s);
 
 /* Order of training: the permutation of n samples for an epoch. */

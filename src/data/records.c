@@ -25,7 +25,7 @@ typedef struct reader {
   kind kind;
 } reader;
 
-/* ---- Fields ------------------------------------------------------------------------- */
+/* ---- Fields ---- */
 
 static const char *type_name(const json_t *v) {
   switch (json_typeof(v)) {
@@ -47,8 +47,8 @@ static ist_status fail_fields(const json_t *object, const char *expected, ist_er
   json_t *value;
   json_object_foreach((json_t *)(uintptr_t)object, key, value)
     ist_buf_printf(&names, "%s%s", names.len ? ", " : "", key);
-  ist_fail(err, IST_ERR_DATA, "a record with the fields: %.*s; expected %s",
-           (int)(names.len < 300 ? names.len : 300), names.len ? names.p : "none", expected);
+  ist_fail(err, IST_ERR_DATA, "a record with the fields: %.300s; expected %s",
+           names.len ? names.p : "none", expected);
   ist_buf_free(&names);
   return IST_ERR_DATA;
 }
@@ -61,7 +61,8 @@ static ist_status copy_field(char **out, size_t *len, const json_t *object, cons
   if (list) snprintf(where, sizeof where, "%s[%" PRId64 "].", list, index);
   if (!v) return ist_fail(err, IST_ERR_DATA, "no field '%s%s'", where, field);
   if (!json_is_string(v))
-    return ist_fail(err, IST_ERR_DATA, "field '%s%s' is %s, expected a string", where, field, type_name(v));
+    return ist_fail(err, IST_ERR_DATA, "field '%s%s' is %s, expected a string", where, field,
+                    type_name(v));
   *len = json_string_length(v);
   *out = ist_strndup(json_string_value(v), *len);
   return *out ? IST_OK : ist_fail_nomem(err, "training data", *len + 1);
@@ -79,12 +80,13 @@ static ist_status read_role(ist_role *out, const json_t *message, int64_t index,
     return IST_OK;
   }
   if (!v) return ist_fail(err, IST_ERR_DATA, "no field 'messages[%" PRId64 "].role'", index);
-  return ist_fail(err, IST_ERR_DATA, "field 'messages[%" PRId64 "].role' is %s%s%s, expected 'system', "
-                  "'user' or 'assistant'", index, name ? "'" : "", name ? name : type_name(v),
-                  name ? "'" : "");
+  return ist_fail(err, IST_ERR_DATA,
+                  "field 'messages[%" PRId64 "].role' is %s%s%s, expected 'system', 'user' or "
+                  "'assistant'",
+                  index, name ? "'" : "", name ? name : type_name(v), name ? "'" : "");
 }
 
-/* ---- Records ------------------------------------------------------------------------------ */
+/* ---- Records ---- */
 
 static ist_status make_messages(ist_record *r, size_t n, ist_error *err) {
   r->message = ist_calloc(n, sizeof *r->message);
@@ -96,7 +98,8 @@ static ist_status make_messages(ist_record *r, size_t n, ist_error *err) {
 static ist_status read_messages(ist_record *r, const json_t *object, ist_error *err) {
   const json_t *list = json_object_get(object, "messages");
   if (!json_is_array(list))
-    return ist_fail(err, IST_ERR_DATA, "field 'messages' is %s, expected an array", type_name(list));
+    return ist_fail(err, IST_ERR_DATA, "field 'messages' is %s, expected an array",
+                    type_name(list));
   size_t n = json_array_size(list);
   if (n == 0) return ist_fail(err, IST_ERR_DATA, "field 'messages' is empty");
   IST_TRY(make_messages(r, n, err));
@@ -104,7 +107,8 @@ static ist_status read_messages(ist_record *r, const json_t *object, ist_error *
     const json_t *m = json_array_get(list, i);
     ist_message *out = &r->message[i];
     if (!json_is_object(m))
-      return ist_fail(err, IST_ERR_DATA, "field 'messages[%zu]' is %s, expected an object", i, type_name(m));
+      return ist_fail(err, IST_ERR_DATA, "field 'messages[%zu]' is %s, expected an object", i,
+                      type_name(m));
     IST_TRY(read_role(&out->role, m, (int64_t)i, err));
     IST_TRY(copy_field(&out->text, &out->len, m, "messages", (int64_t)i, "content", err));
   }
@@ -179,8 +183,8 @@ static ist_status check_kind(reader *rd, const json_t *object, ist_error *err) {
   }
   for (rd->kind = 0; rd->kind < KINDS; rd->kind++)
     if (fits(object, rd->kind)) return IST_OK;
-  return fail_fields(object, "messages, or prompt and completion, or instruction and output, or text",
-                     err);
+  return fail_fields(object,
+                     "messages, or prompt and completion, or instruction and output, or text", err);
 }
 
 static ist_status add_value(reader *rd, const json_t *value, int64_t line, ist_error *err) {
@@ -194,7 +198,7 @@ static ist_status add_value(reader *rd, const json_t *value, int64_t line, ist_e
   return read_record(r, rd->kind, value, err);
 }
 
-/* ---- Values in the file --------------------------------------------------------------------- */
+/* ---- Values in the file ---- */
 
 static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
@@ -216,7 +220,8 @@ static ist_status read_lines(reader *rd, const char *p, const char *end, ist_err
     const char *stop = newline ? newline : end;
     int64_t unused = 0;
     if (skip_blanks(p, stop, &unused) == stop)
-      return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": a blank line, expected a JSON object", path, line);
+      return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": a blank line, expected a JSON object",
+                      path, line);
     json_error_t e;
     json_t *value = json_loadb(p, (size_t)(stop - p), FLAGS | JSON_DECODE_ANY, &e);
     if (!value) {
@@ -236,11 +241,13 @@ static ist_status read_lines(reader *rd, const char *p, const char *end, ist_err
 }
 
 /* One element of an array; moves *p behind it and *line to there. */
-static ist_status read_element(reader *rd, const char **p, const char *end, int64_t *line, ist_error *err) {
+static ist_status read_element(reader *rd, const char **p, const char *end, int64_t *line,
+                               ist_error *err) {
   const char *path = rd->out->path;
   int64_t number = rd->out->n + 1;
   json_error_t e;
-  json_t *value = json_loadb(*p, (size_t)(end - *p), FLAGS | JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK, &e);
+  json_t *value =
+      json_loadb(*p, (size_t)(end - *p), FLAGS | JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK, &e);
   if (!value) return fail_json(path, *line, &e, err);
   ist_status status = add_value(rd, value, number, err);
   json_decref(value);
@@ -253,7 +260,8 @@ static ist_status read_element(reader *rd, const char **p, const char *end, int6
 }
 
 /* p is behind the '['. */
-static ist_status read_array(reader *rd, const char *p, const char *end, int64_t line, ist_error *err) {
+static ist_status read_array(reader *rd, const char *p, const char *end, int64_t line,
+                             ist_error *err) {
   const char *path = rd->out->path;
   p = skip_blanks(p, end, &line);
   bool more = p == end || *p != ']';
@@ -264,10 +272,12 @@ static ist_status read_array(reader *rd, const char *p, const char *end, int64_t
     if (more) p = skip_blanks(p + 1, end, &line);
   }
   if (p == end || *p != ']')
-    return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": not JSON: the array is not closed by ']'", path, line);
+    return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": not JSON: the array is not closed by ']'",
+                    path, line);
   p = skip_blanks(p + 1, end, &line);
   if (p < end)
-    return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": not JSON: text after the array", path, line);
+    return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": not JSON: text after the array", path,
+                    line);
   return IST_OK;
 }
 
@@ -288,7 +298,8 @@ ist_status ist_records_read(ist_records *out, const char *path, ist_error *err) 
   IST_TRY(ist_map_open(&map, path, err));
   out->path = ist_strdup(path);
   reader rd = {.out = out};
-  ist_status status = out->path ? read_all(&rd, &map, err) : ist_fail_nomem(err, path, strlen(path));
+  ist_status status =
+      out->path ? read_all(&rd, &map, err) : ist_fail_nomem(err, path, strlen(path));
   ist_map_close(&map);
   if (status != IST_OK) ist_records_free(out);
   return status;

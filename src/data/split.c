@@ -41,14 +41,16 @@ static ist_status cut(ist_split *s, const int64_t *order, int64_t n, ist_error *
   return take(&s->probe, s->probe_is_train ? train : order + s->n_valid, s->n_probe, err);
 }
 
-ist_status ist_split_make(ist_split *out, int64_t n, int64_t n_valid, int64_t n_probe, uint64_t seed,
-                          ist_error *err) {
+ist_status ist_split_make(ist_split *out, int64_t n, int64_t n_valid, int64_t n_probe,
+                          uint64_t seed, ist_error *err) {
   *out = (ist_split){0};
   out->n_valid = n_valid >= 0 ? n_valid : least(120, n / 10);
   out->n_probe = n_probe >= 0 ? n_probe : default_probe(n);
   if (n < 1 || out->n_valid >= n || out->n_probe >= n - out->n_valid) {
-    ist_fail(err, IST_ERR_ARG, "%" PRId64 " records cannot give %" PRId64 " for validation, %" PRId64
-             " for probes and at least one for training", n, out->n_valid, out->n_probe);
+    ist_fail(err, IST_ERR_ARG,
+             "%" PRId64 " records cannot give %" PRId64 " for validation, %" PRId64
+             " for probes and at least one for training",
+             n, out->n_valid, out->n_probe);
     *out = (ist_split){0};
     return IST_ERR_ARG;
   }

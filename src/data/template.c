@@ -37,7 +37,7 @@ ist_status ist_template_resolve(ist_template *t, const ist_tokenizer *tok, ist_e
   return IST_OK;
 }
 
-/* ---- Writing tokens -------------------------------------------------------------------- */
+/* ---- Writing tokens ---- */
 
 typedef struct writer {
   const ist_tokenizer *tok;
@@ -78,7 +78,7 @@ static ist_status put_bos(writer *w) {
   return ist_tokenizer_add_bos(w->tok) ? put_token(w, ist_tokenizer_bos(w->tok), false) : IST_OK;
 }
 
-/* ---- chatml: <|im_start|>role\ntext<|im_end|>\n ---------------------------------------------- */
+/* ---- chatml: <|im_start|>role\ntext<|im_end|>\n ---- */
 
 static ist_status chatml_open(writer *w, const char *head) {
   IST_TRY(flush(w));
@@ -101,7 +101,7 @@ static ist_status chatml_turn(writer *w, const ist_record *r, const ist_message 
 
 static ist_status chatml_reply(writer *w) { return chatml_open(w, "assistant\n"); }
 
-/* ---- alpaca ----------------------------------------------------------------------------------- */
+/* ---- alpaca ---- */
 
 #define TASK "Below is an instruction that describes a task"
 #define TASK_INPUT TASK ", paired with an input that provides further context"
@@ -130,7 +130,7 @@ static ist_status alpaca_reply(writer *w) {
   return IST_OK;
 }
 
-/* ---- none: the texts as they are ----------------------------------------------------------------- */
+/* ---- none: the texts as they are ---- */
 
 static ist_status none_turn(writer *w, const ist_record *r, const ist_message *m) {
   (void)r;
@@ -138,7 +138,7 @@ static ist_status none_turn(writer *w, const ist_record *r, const ist_message *m
   return IST_OK;
 }
 
-/* ---- Templates that go message by message ---------------------------------------------------------- */
+/* ---- Templates that go message by message ---- */
 
 static const struct {
   void (*begin)(writer *w, const ist_record *r); /* before the first message, or NULL */
@@ -183,7 +183,7 @@ static ist_status by_message(writer *w, const ist_record *r, ist_template t, boo
   return prompt ? open_reply(w, t) : flush(w);
 }
 
-/* ---- paper ---------------------------------------------------------------------------------------------
+/* ---- paper ----
  * The authors' f-string is indented, so all lines but the first begin with 16
  * spaces; and white space stands before the line breaks of its first line. */
 
@@ -194,8 +194,10 @@ static ist_status by_message(writer *w, const ist_record *r, ist_template t, boo
 static ist_status paper_text(writer *w, const ist_record *r, const ist_message **output) {
   bool whole = r->n_messages == 2 && r->message[1].role == IST_ROLE_ASSISTANT;
   if (r->message[0].role != IST_ROLE_USER || r->n_messages != 1 + whole)
-    return ist_fail(w->err, IST_ERR_DATA, "the paper template holds one instruction and one response, "
-                    "this record is a conversation of %" PRId64 " messages", r->n_messages);
+    return ist_fail(w->err, IST_ERR_DATA,
+                    "the paper template holds one instruction and one response, "
+                    "this record is a conversation of %" PRId64 " messages",
+                    r->n_messages);
   *output = whole ? &r->message[1] : NULL;
   ist_buf *b = &w->text;
   ist_buf_str(b, r->input ? TASK_INPUT ANSWER " " : TASK ANSWER "  ");
@@ -210,8 +212,15 @@ static ist_status paper_text(writer *w, const ist_record *r, const ist_message *
   return IST_OK;
 }
 
-/* The completion begins behind as many tokens as the prompt alone would take;
- * EOS is added where it fits and is not there already. */
+/* The tokens before the completion: those of the prompt without its last space,
+ * which goes with the first word of the completion. */
+static ist_status put_paper_prompt(writer *w) {
+  if (w->text.failed) return ist_fail_nomem(w->err, "a prompt", w->text.len);
+  return put_text(w, w->text.p, w->text.len - 1, false);
+}
+
+/* The whole text is tokenised as one; the completion begins behind as many tokens
+ * as the prompt takes. EOS is added where it fits and is not there already. */
 static ist_status paper_record(writer *w, const ist_record *r, int64_t max_tokens) {
   const ist_message *output;
   ist_rendered *o = w->out;
@@ -219,7 +228,7 @@ static ist_status paper_record(writer *w, const ist_record *r, int64_t max_token
   IST_TRY(put_bos(w));
   IST_TRY(paper_text(w, r, &output));
   int64_t bos_end = o->ids.n;
-  IST_TRY(put_text(w, w->text.p, w->text.len, false));
+  IST_TRY(put_paper_prompt(w));
   int64_t prompt_end = o->ids.n;
   o->ids.n = bos_end;
   if (output) ist_buf_add(&w->text, output->text, output->len);
@@ -231,35 +240,14 @@ static ist_status paper_record(writer *w, const ist_record *r, int64_t max_token
   return put_token(w, eos, output != NULL);
 }
 
-/* The last space of the prompt belongs to the first word of the answer, so the
- * prompt is tokenised as it stands before a word, and what reaches into the word
- * is dropped. */
 static ist_status paper_prompt(writer *w, const ist_record *r) {
   const ist_message *output;
   IST_TRY(put_bos(w));
   IST_TRY(paper_text(w, r, &output));
-  size_t prompt_len = w->text.len, len = 0;
-  ist_buf_str(&w->text, "a");
-  ist_rendered *o = w->out;
-  int64_t from = o->ids.n, kept = from;
-  IST_TRY(flush(w));
-  ist_buf bytes = {0};
-  for (; kept < o->ids.n; kept++) {
-    ist_buf_clear(&bytes);
-    ist_status status = ist_tokenizer_decode(w->tok, &o->ids.p[kept], 1, true, &bytes, w->err);
-    if (status != IST_OK) {
-      ist_buf_free(&bytes);
-      return status;
-    }
-    len += bytes.len;
-    if (len > prompt_len) break;
-  }
-  ist_buf_free(&bytes);
-  o->ids.n = kept;
-  return IST_OK;
+  return put_paper_prompt(w);
 }
 
-/* ---- Records ------------------------------------------------------------------------------------------------ */
+/* ---- Records ---- */
 
 static ist_status render(writer *w, const ist_record *r, ist_template tmpl, int64_t max_tokens,
                          bool prompt) {

@@ -193,36 +193,38 @@ void ist_dequant_f32_portable(float *dst, const void *src, ist_dtype t, int64_t 
   portable[t](dst, src, n / block);
 }
 
-void ist_dequant_bf16_portable(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n) {
-  if (t == IST_BF16) {
-    memcpy(dst, src, (size_t)n * sizeof *dst);
-    return;
-  }
+/* bf16 by way of f32 in pieces; `narrow` turns f32 into bf16, NULL: in portable C. */
+static void through_f32(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n,
+                        ist_dequant_x86_fn narrow) {
   enum { PIECE = 1024 }; /* a multiple of every block */
   float piece[PIECE];
   for (int64_t at = 0; at < n; at += PIECE) {
     int64_t len = n - at < PIECE ? n - at : PIECE;
     ist_dequant_f32_portable(piece, (const uint8_t *)src + ist_dtype_bytes(t, at), t, len);
-    for (int64_t i = 0; i < len; i++) dst[at + i] = ist_f32_to_bf16(piece[i]);
+    if (narrow) narrow(dst + at, (const uint8_t *)piece, len);
+    for (int64_t i = 0; !narrow && i < len; i++) dst[at + i] = ist_f32_to_bf16(piece[i]);
   }
+}
+
+void ist_dequant_bf16_portable(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n) {
+  if (t == IST_BF16) memcpy(dst, src, (size_t)n * sizeof *dst);
+  else through_f32(dst, src, t, n, NULL);
 }
 
 void ist_dequant_f32(float *dst, const void *src, ist_dtype t, int64_t n) {
   ist_dequant_x86_fn fast = ist_dequant_x86(ist_quant_isa_best(), t, false);
-  if (fast) {
-    IST_ASSERT(n % ist_dtype_get(t)->block == 0);
-    fast(dst, src, n / ist_dtype_get(t)->block);
-  } else {
-    ist_dequant_f32_portable(dst, src, t, n);
-  }
+  int block = ist_dtype_get(t)->block;
+  IST_ASSERT(n % block == 0);
+  if (fast) fast(dst, src, n / block);
+  else ist_dequant_f32_portable(dst, src, t, n);
 }
 
 void ist_dequant_bf16(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n) {
-  ist_dequant_x86_fn fast = ist_dequant_x86(ist_quant_isa_best(), t, true);
-  if (fast) {
-    IST_ASSERT(n % ist_dtype_get(t)->block == 0);
-    fast(dst, src, n / ist_dtype_get(t)->block);
-  } else {
-    ist_dequant_bf16_portable(dst, src, t, n);
-  }
+  ist_quant_isa isa = ist_quant_isa_best();
+  ist_dequant_x86_fn fast = ist_dequant_x86(isa, t, true);
+  int block = ist_dtype_get(t)->block;
+  IST_ASSERT(n % block == 0);
+  if (fast) fast(dst, src, n / block);
+  else if (t == IST_BF16) memcpy(dst, src, (size_t)n * sizeof *dst);
+  else through_f32(dst, src, t, n, ist_dequant_x86(isa, IST_F32, true));
 }

@@ -9,8 +9,9 @@
 
 /* False for integer types, which have no value as weights. */
 bool ist_dequant_supported(ist_dtype t);
-/* n elements (a multiple of the block) of a supported type t at src. Unaligned src is fine.
- * Chosen at run time: AVX-512/AVX2 for F16, Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, else portable.
+/* n elements (a multiple of the block) of a supported type t at src, which need
+ * not be aligned. AVX-512 or AVX2 where the processor has them (but for Q2_K,
+ * Q3_K and IQ4), else portable C; the results are the same to the bit.
  * The f32 results equal ggml's bit for bit; bf16 is f32 rounded to nearest even. */
 void ist_dequant_f32(float *dst, const void *src, ist_dtype t, int64_t n);
 void ist_dequant_bf16(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n);

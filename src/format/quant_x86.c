@@ -26,6 +26,17 @@
 #define LOAD16(p) _mm_loadu_si128((const __m128i *)(p))
 #define LOAD32(p) _mm256_loadu_si256((const __m256i *)(p))
 
+INLINE float f32_at(const uint8_t *p) {
+  float v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+INLINE void store1(void *y, int64_t at, float v, bool bf16) {
+  if (bf16) ((ist_bf16 *)y)[at] = ist_f32_to_bf16(v);
+  else ((float *)y)[at] = v;
+}
+
 /* ---- AVX-512 ---- */
 
 /* Round to nearest even; NaN stays a quiet NaN, as ist_f32_to_bf16. */
@@ -69,11 +80,7 @@ AVX512 INLINE __m512 ramp(void) {
 AVX512 INLINE void f16_512(void *y, const uint8_t *x, int64_t n, bool bf16) {
   int64_t at = 0;
   for (; at + 16 <= n; at += 16) store16(y, at, _mm512_cvtph_ps(LOAD32(x + 2 * at)), bf16);
-  for (; at < n; at++) {
-    float v = HALF_AT(x + 2 * at);
-    if (bf16) ((ist_bf16 *)y)[at] = ist_f32_to_bf16(v);
-    else ((float *)y)[at] = v;
-  }
+  for (; at < n; at++) store1(y, at, HALF_AT(x + 2 * at), bf16);
 }
 
 AVX512 INLINE void q4_0_512(void *y, const uint8_t *x, int64_t blocks, bool bf16) {
@@ -153,11 +160,80 @@ AVX512 INLINE void q6_k_512(void *y, const uint8_t *x, int64_t blocks, bool bf16
   }
 }
 
+/* 32 bytes of five-bit quanta: the nibbles of 16 bytes at qs, low ones first, with
+ * the bits of the 32-bit word at qh on top. */
+AVX2 INLINE __m256i q5_quanta(const uint8_t *qs, const uint8_t *qh) {
+  uint32_t word;
+  memcpy(&word, qh, sizeof word);
+  /* Byte i of the result gets byte i / 8 of the word, of which bit i % 8 is kept. */
+  __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32((int)word), spread);
+  __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
+  __m256i high = _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit),
+                                  _mm256_set1_epi8(16));
+  __m128i q = LOAD16(qs);
+  __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
+  return _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi8(15)), high);
+}
+
+/* The five-bit quanta of group j of a Q5_K block. */
+AVX2 INLINE __m256i q5_k_quanta(const uint8_t *x, int j) {
+  __m256i low = LOAD32(x + 48 + 32 * (j / 2));
+  if (j % 2) low = _mm256_srli_epi16(low, 4);
+  __m256i high = _mm256_and_si256(_mm256_srl_epi16(LOAD32(x + 16), _mm_cvtsi32_si128(j)),
+                                  _mm256_set1_epi8(1));
+  return _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi8(15)), _mm256_slli_epi16(high, 4));
+}
+
+/* Thirty-two signed bytes times a scale plus an offset. */
+AVX512 INLINE void muladd32_512(void *y, int64_t at, __m256i q, float scale, float offset, bool bf16) {
+  __m512 a = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(q)));
+  __m512 b = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(q, 1)));
+  __m512 s = _mm512_set1_ps(scale), o = _mm512_set1_ps(offset);
+  store16(y, at, _mm512_add_ps(_mm512_mul_ps(a, s), o), bf16);
+  store16(y, at + 16, _mm512_add_ps(_mm512_mul_ps(b, s), o), bf16);
+}
+
+AVX512 INLINE void q5_0_512(void *y, const uint8_t *x, int64_t blocks, bool bf16) {
+  for (int64_t at = 0; at < 32 * blocks; at += 32, x += 22) {
+    __m256i q = _mm256_sub_epi8(q5_quanta(x + 6, x + 2), _mm256_set1_epi8(16));
+    __m512 d = _mm512_set1_ps(HALF_AT(x));
+    scale16(y, at, _mm256_castsi256_si128(q), d, bf16);
+    scale16(y, at + 16, _mm256_extracti128_si256(q, 1), d, bf16);
+  }
+}
+
+AVX512 INLINE void q5_1_512(void *y, const uint8_t *x, int64_t blocks, bool bf16) {
+  for (int64_t at = 0; at < 32 * blocks; at += 32, x += 24)
+    muladd32_512(y, at, q5_quanta(x + 8, x + 4), HALF_AT(x), HALF_AT(x + 2), bf16);
+}
+
+AVX512 INLINE void q5_k_512(void *y, const uint8_t *x, int64_t blocks, bool bf16) {
+  for (int64_t at = 0; at < 256 * blocks; at += 256, x += 176) {
+    float d = HALF_AT(x), dmin = HALF_AT(x + 2);
+    for (int j = 0; j < 8; j++) {
+      int sc, m;
+      ist_q4k_scale(x + 4, j, &sc, &m);
+      /* a - b is a + -b, to the bit. */
+      muladd32_512(y, at + 32 * j, q5_k_quanta(x, j), d * (float)sc, -(dmin * (float)m), bf16);
+    }
+  }
+}
+
+AVX512 static void f32_512_bf16(void *y, const uint8_t *x, int64_t n) {
+  int64_t at = 0;
+  for (; at + 16 <= n; at += 16) store16(y, at, _mm512_loadu_ps(x + 4 * at), true);
+  for (; at < n; at++) store1(y, at, f32_at(x + 4 * at), true);
+}
+
 BOTH(AVX512, f16_512)
 BOTH(AVX512, q4_0_512)
 BOTH(AVX512, q4_1_512)
+BOTH(AVX512, q5_0_512)
+BOTH(AVX512, q5_1_512)
 BOTH(AVX512, q8_0_512)
 BOTH(AVX512, q4_k_512)
+BOTH(AVX512, q5_k_512)
 BOTH(AVX512, q6_k_512)
 
 /* ---- AVX2 ---- */
@@ -207,11 +283,7 @@ AVX2 INLINE void f16_256(void *y, const uint8_t *x, int64_t n, bool bf16) {
   for (; at + 16 <= n; at += 16)
     store8x2(y, at, _mm256_cvtph_ps(LOAD16(x + 2 * at)), _mm256_cvtph_ps(LOAD16(x + 2 * at + 16)),
              bf16);
-  for (; at < n; at++) {
-    float v = HALF_AT(x + 2 * at);
-    if (bf16) ((ist_bf16 *)y)[at] = ist_f32_to_bf16(v);
-    else ((float *)y)[at] = v;
-  }
+  for (; at < n; at++) store1(y, at, HALF_AT(x + 2 * at), bf16);
 }
 
 AVX2 INLINE void q4_0_256(void *y, const uint8_t *x, int64_t blocks, bool bf16) {
@@ -240,13 +312,30 @@ AVX2 INLINE void q8_0_256(void *y, const uint8_t *x, int64_t blocks, bool bf16) 
   }
 }
 
+AVX2 INLINE void q5_0_256(void *y, const uint8_t *x, int64_t blocks, bool bf16) {
+  for (int64_t at = 0; at < 32 * blocks; at += 32, x += 22) {
+    __m256i q = _mm256_sub_epi8(q5_quanta(x + 6, x + 2), _mm256_set1_epi8(16));
+    __m256 d = _mm256_set1_ps(HALF_AT(x));
+    mul16(y, at, _mm256_castsi256_si128(q), d, bf16);
+    mul16(y, at + 16, _mm256_extracti128_si256(q, 1), d, bf16);
+  }
+}
+
+AVX2 INLINE void q5_1_256(void *y, const uint8_t *x, int64_t blocks, bool bf16) {
+  for (int64_t at = 0; at < 32 * blocks; at += 32, x += 24) {
+    __m256i q = q5_quanta(x + 8, x + 4);
+    __m256 d = _mm256_set1_ps(HALF_AT(x)), m = _mm256_set1_ps(HALF_AT(x + 2));
+    muladd16(y, at, _mm256_castsi256_si128(q), d, m, bf16);
+    muladd16(y, at + 16, _mm256_extracti128_si256(q, 1), d, m, bf16);
+  }
+}
+
 AVX2 INLINE void q4_k_256(void *y, const uint8_t *x, int64_t blocks, bool bf16) {
   for (int64_t at = 0; at < 256 * blocks; at += 256, x += 144) {
     float d = HALF_AT(x), dmin = HALF_AT(x + 2);
     for (int j = 0; j < 8; j++) {
       int sc, m;
       ist_q4k_scale(x + 4, j, &sc, &m);
-      /* a - b is a + -b, to the bit. */
       __m256 scale = _mm256_set1_ps(d * (float)sc), offset = _mm256_set1_ps(-(dmin * (float)m));
       __m128i a = LOAD16(x + 16 + 32 * (j / 2)), b = LOAD16(x + 32 + 32 * (j / 2));
       int64_t to = at + 32 * j;
@@ -254,6 +343,29 @@ AVX2 INLINE void q4_k_256(void *y, const uint8_t *x, int64_t blocks, bool bf16) 
       muladd16(y, to + 16, j % 2 ? high_nibbles(b) : low_nibbles(b), scale, offset, bf16);
     }
   }
+}
+
+AVX2 INLINE void q5_k_256(void *y, const uint8_t *x, int64_t blocks, bool bf16) {
+  for (int64_t at = 0; at < 256 * blocks; at += 256, x += 176) {
+    float d = HALF_AT(x), dmin = HALF_AT(x + 2);
+    for (int j = 0; j < 8; j++) {
+      int sc, m;
+      ist_q4k_scale(x + 4, j, &sc, &m);
+      __m256 scale = _mm256_set1_ps(d * (float)sc), offset = _mm256_set1_ps(-(dmin * (float)m));
+      __m256i q = q5_k_quanta(x, j);
+      muladd16(y, at + 32 * j, _mm256_castsi256_si128(q), scale, offset, bf16);
+      muladd16(y, at + 32 * j + 16, _mm256_extracti128_si256(q, 1), scale, offset, bf16);
+    }
+  }
+}
+
+AVX2 static void f32_256_bf16(void *y, const uint8_t *x, int64_t n) {
+  int64_t at = 0;
+  for (; at + 16 <= n; at += 16) {
+    const float *p = (const float *)(const void *)(x + 4 * at);
+    store8x2(y, at, _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8), true);
+  }
+  for (; at < n; at++) store1(y, at, f32_at(x + 4 * at), true);
 }
 
 AVX2 INLINE void q6_k_256(void *y, const uint8_t *x, int64_t blocks, bool bf16) {
@@ -272,21 +384,25 @@ AVX2 INLINE void q6_k_256(void *y, const uint8_t *x, int64_t blocks, bool bf16) 
 BOTH(AVX2, f16_256)
 BOTH(AVX2, q4_0_256)
 BOTH(AVX2, q4_1_256)
+BOTH(AVX2, q5_0_256)
+BOTH(AVX2, q5_1_256)
 BOTH(AVX2, q8_0_256)
 BOTH(AVX2, q4_k_256)
+BOTH(AVX2, q5_k_256)
 BOTH(AVX2, q6_k_256)
 
 /* ---- Choice ---- */
 
+#define KERNELS(name) \
+  {{name##_512_f32, name##_512_bf16}, {name##_256_f32, name##_256_bf16}}
+
 static const struct {
   ist_dequant_x86_fn avx512[2], avx2[2]; /* [bf16] */
 } kernel[IST_DTYPE_COUNT] = {
-  [IST_F16] = {{f16_512_f32, f16_512_bf16}, {f16_256_f32, f16_256_bf16}},
-  [IST_Q4_0] = {{q4_0_512_f32, q4_0_512_bf16}, {q4_0_256_f32, q4_0_256_bf16}},
-  [IST_Q4_1] = {{q4_1_512_f32, q4_1_512_bf16}, {q4_1_256_f32, q4_1_256_bf16}},
-  [IST_Q8_0] = {{q8_0_512_f32, q8_0_512_bf16}, {q8_0_256_f32, q8_0_256_bf16}},
-  [IST_Q4_K] = {{q4_k_512_f32, q4_k_512_bf16}, {q4_k_256_f32, q4_k_256_bf16}},
-  [IST_Q6_K] = {{q6_k_512_f32, q6_k_512_bf16}, {q6_k_256_f32, q6_k_256_bf16}},
+  [IST_F32] = {{NULL, f32_512_bf16}, {NULL, f32_256_bf16}}, /* to f32 it is memcpy */
+  [IST_F16] = KERNELS(f16),   [IST_Q4_0] = KERNELS(q4_0), [IST_Q4_1] = KERNELS(q4_1),
+  [IST_Q5_0] = KERNELS(q5_0), [IST_Q5_1] = KERNELS(q5_1), [IST_Q8_0] = KERNELS(q8_0),
+  [IST_Q4_K] = KERNELS(q4_k), [IST_Q5_K] = KERNELS(q5_k), [IST_Q6_K] = KERNELS(q6_k),
 };
 
 ist_quant_isa ist_quant_isa_best(void) {

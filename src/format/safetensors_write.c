@@ -18,10 +18,16 @@ static int by_size_then_name(const void *a, const void *b) {
   return size ? size : strcmp(x->name, y->name);
 }
 
-/* All json_*_new calls pass NULL on, so one check at json_object_set_new tells. */
+/* NULL when out of memory, which json_object_set_new passes on. */
 static json_t *entry_of(const ist_st_item *it, int64_t at) {
   json_t *shape = json_array();
-  for (int d = 0; d < it->n_dims; d++) json_array_append_new(shape, json_integer(it->shape[d]));
+  int failures = 0;
+  for (int d = 0; d < it->n_dims; d++)
+    failures |= json_array_append_new(shape, json_integer(it->shape[d]));
+  if (failures) {
+    json_decref(shape);
+    return NULL;
+  }
   return json_pack("{s:s, s:o, s:[I,I]}", "dtype", ist_dtype_get(it->type)->name, "shape", shape,
                    "data_offsets", (json_int_t)at, (json_int_t)(at + item_bytes(it)));
 }

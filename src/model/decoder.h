@@ -31,9 +31,8 @@ typedef struct ist_micro {
 
 /* Keys and values kept across passes (generation). */
 typedef struct ist_kv_cache {
-  int64_t rows;               /* capacity in tokens */
-  int64_t length;             /* rows in use: the next token is written here */
-  ist_view *k, *v;            /* (L) views of (rows, K*E) */
+  ist_view *k, *v;            /* (L) views of (rows, K*E), compute type */
+  const int32_t *dest;        /* row of the cache for each token of the pass */
 } ist_kv_cache;
 
 /* What all work items of a pass share. */

@@ -48,18 +48,18 @@ void ist_decoder_attn_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w, 
   ist_view h = use(d->h, p), q = use(s->q, p), o = use(s->o, p), y = use(d->y, p);
   ist_view k = use(s->k, p), v = use(s->v, p);
   ist_kv kv = {k, v, {0}, {0}};
-  if (p->cache) { /* the new keys and values go straight to their rows of the cache */
-    kv.k = p->cache->k[w->layer];
-    kv.v = p->cache->v[w->layer];
-    k = ist_view_rows(kv.k, p->cache->length, p->micro->rows);
-    v = ist_view_rows(kv.v, p->cache->length, p->micro->rows);
-  }
   be->norm_fwd(d->ctx, h, use(s->stat1, p), x, ist_weights_norm(d->weights, w->layer, IST_T_ATTN_NORM),
                ist_view_none(), d->config->norm, d->config->norm_eps);
   ist_site_fwd(d, p, w->layer, IST_SITE_ATTN_IN, h, low ? use(low->u[IST_SITE_ATTN_IN], p) : ist_view_none(),
                (ist_view[]){q, k, v});
   ist_decoder_rope(d, p, q, false);
   ist_decoder_rope(d, p, k, false);
+  if (p->cache) {
+    kv.k = p->cache->k[w->layer];
+    kv.v = p->cache->v[w->layer];
+    be->scatter_rows(d->ctx, kv.k, ist_view_rows(k, 0, p->micro->n), p->cache->dest);
+    be->scatter_rows(d->ctx, kv.v, ist_view_rows(v, 0, p->micro->n), p->cache->dest);
+  }
   ist_attn attn = ist_decoder_attn_args(d, p, &kv);
   be->attention_fwd(d->ctx, o, use(s->lse, p), q, &attn);
   clear_padding(d, p, o);

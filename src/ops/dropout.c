@@ -24,7 +24,7 @@ static void mask_block(double factor[BLOCK], const ist_op_dropout *d, int64_t ro
   }
 }
 
-/* y = [y +] mask(x). A dropped value contributes 0 even where x is not finite. */
+/* y = [y +] mask(x). */
 static void apply_mask(real *y, int64_t ldy, bool acc, const real *x, int64_t ldx, int64_t N,
                        int64_t D, const ist_op_dropout *d) {
   for (int64_t i = 0; i < N; i++) {
@@ -34,7 +34,7 @@ static void apply_mask(real *y, int64_t ldy, bool acc, const real *x, int64_t ld
       double factor[BLOCK] = {1, 1, 1, 1, 1, 1, 1, 1};
       if (d->threshold > 0) mask_block(factor, d, i, j / BLOCK);
       for (int64_t c = 0; c < BLOCK && j + c < D; c++) {
-        real masked = factor[c] == 0.0 ? 0 : (real)((double)xi[j + c] * factor[c]);
+        real masked = (real)((double)xi[j + c] * factor[c]);
         yi[j + c] = acc ? yi[j + c] + masked : masked;
       }
     }

@@ -7,7 +7,7 @@
 
 #include "peft/peft.h"
 
-static ist_status lora_layout(ist_adapter_layout *out, const ist_peft_config *c,
+static ist_status lora_layout(ist_adapter_layout *out, const ist_adapter_config *c,
                               const ist_linear_sizes *s, ist_error *err) {
   if (c->rank < 1 || c->rank > 4096) {
     return ist_fail(err, IST_ERR_ARG, "rank: found %lld, expected 1 to 4096", (long long)c->rank);

@@ -87,7 +87,7 @@ ist_view ist_adapter_grad(const ist_adapters *ad, int64_t layer, int64_t offset,
   return block_view(ad->grads, ad->grad_slot[layer], ad, offset, rows, cols);
 }
 
-ist_status ist_adapters_layout(ist_adapters *ad, const ist_peft_config *c, const ist_linear_sizes *s,
+ist_status ist_adapters_layout(ist_adapters *ad, const ist_adapter_config *c, const ist_linear_sizes *s,
                                int64_t L, ist_dtype dt, ist_error *err) {
   const char *names;
   const ist_peft_method *method = ist_peft_find(c->method, &names);

@@ -31,12 +31,12 @@ const char *ist_module_gguf(ist_module m);
 ist_status ist_targets_parse(const char *text, uint32_t *modules, ist_error *err);
 
 /* What the caller asks for. */
-typedef struct ist_peft_config {
+typedef struct ist_adapter_config {
   const char *method;       /* a row of the table */
   uint32_t modules;         /* bits of ist_module */
   int64_t rank;
   double alpha, dropout;
-} ist_peft_config;
+} ist_adapter_config;
 
 /* The linears a layer has: sizes by module, in == 0 where the layer lacks it. */
 typedef struct ist_linear_sizes { int64_t in[IST_MOD_COUNT], out[IST_MOD_COUNT]; } ist_linear_sizes;
@@ -66,7 +66,7 @@ struct ist_peft_method;
  * active layers only: grad_slot[l] is the row of `grads`, or -1. */
 typedef struct ist_adapters {
   const struct ist_peft_method *method;
-  ist_peft_config config;
+  ist_adapter_config config;
   ist_linear_sizes sizes;
   ist_adapter_layout layout;
   int64_t L;
@@ -98,7 +98,7 @@ typedef struct ist_site_call {
 typedef struct ist_peft_method {
   const char *name;
   /* Sizes and offsets; errors name what cannot be (rank, alpha, module). */
-  ist_status (*layout)(ist_adapter_layout *out, const ist_peft_config *c, const ist_linear_sizes *s, ist_error *err);
+  ist_status (*layout)(ist_adapter_layout *out, const ist_adapter_config *c, const ist_linear_sizes *s, ist_error *err);
   /* Initial values (float), the layer's whole block; must leave the model as it is. */
   void (*init)(const ist_adapters *ad, int64_t layer, uint64_t seed);
   /* Forward: fills call->u. */
@@ -117,7 +117,7 @@ extern const ist_peft_method ist_peft_lora;
 const ist_peft_method *ist_peft_find(const char *name, const char **names);
 
 /* Lays out the adapters of L layers; params and grads are set by the caller. */
-ist_status ist_adapters_layout(ist_adapters *ad, const ist_peft_config *c, const ist_linear_sizes *s,
+ist_status ist_adapters_layout(ist_adapters *ad, const ist_adapter_config *c, const ist_linear_sizes *s,
                                int64_t L, ist_dtype dt, ist_error *err);
 
 #endif

@@ -9,7 +9,9 @@
 
 #define IST_MAX_CANDIDATES 8
 
-typedef enum ist_selector_kind { IST_SELECT_IST, IST_SELECT_RANDOM, IST_SELECT_ALL, IST_SELECT_FIXED } ist_selector_kind;
+typedef enum ist_selector_kind {
+  IST_SELECT_IST, IST_SELECT_RANDOM, IST_SELECT_ALL, IST_SELECT_FIXED
+} ist_selector_kind;
 typedef enum ist_reward { IST_REWARD_EXP, IST_REWARD_NORMALISED } ist_reward;
 
 typedef struct ist_select_options {
@@ -21,9 +23,9 @@ typedef struct ist_select_options {
   int64_t interval;        /* 10: steps between probes */
   int64_t candidates;      /* 3: sets tried in a probe */
   ist_reward reward;
-  double step_size;        /* negative (the default): the reward's own, 10 (exp) or 0.4 (normalised) */
-  double score_limit;      /* scores stay in [-limit, limit], 0: no limit; negative (the default): the
-                              reward's own, none (exp) or 4 (normalised) */
+  double step_size;        /* negative (the default): the reward's own, 10 or 0.4 */
+  double score_limit;      /* scores stay in [-limit, limit], 0: no limit; negative
+                              (the default): the reward's own, none or 4 */
   int64_t redraw_every;    /* random: steps one draw lasts */
   int64_t depth_floor;     /* layers below never drawn; the caller may change it per step; 0 */
   const int32_t *fixed;    /* FIXED: the layers, copied */
@@ -34,7 +36,8 @@ void ist_select_options_init(ist_select_options *o); /* IST with the paper's con
 
 /* Checks the options against L (candidates = min(asked, C(L, m)); where only one
  * set is possible, as with L = 1, there are no probes). Freed by the caller. */
-ist_status ist_selector_new(ist_selector **out, int64_t L, const ist_select_options *o, ist_error *err);
+ist_status ist_selector_new(ist_selector **out, int64_t L, const ist_select_options *o,
+                            ist_error *err);
 void ist_selector_free(ist_selector *s);
 /* The options in force (defaults resolved, candidates as possible); borrowed. */
 const ist_select_options *ist_selector_options(const ist_selector *s);
@@ -60,7 +63,11 @@ void ist_selector_set_floor(ist_selector *s, int64_t floor);
 /* The state, for checkpoints: scores (L doubles; high = suppressing helped =
  * NOT important), observations (L int64), and draws so far (L int64). Owned by
  * the selector; the caller may write them to restore a checkpoint. */
-typedef struct ist_selector_state { int64_t L; double *suppressibility; int64_t *observed, *drawn; } ist_selector_state;
+typedef struct ist_selector_state {
+  int64_t L;
+  double *suppressibility;
+  int64_t *observed, *drawn;
+} ist_selector_state;
 ist_selector_state ist_selector_get_state(ist_selector *s);
 /* sigmoid(-score): rises with importance. */
 double ist_selector_importance(const ist_selector *s, int64_t layer);
@@ -69,6 +76,7 @@ int ist_selector_kind_from_name(const char *name); /* -1: unknown */
 
 /* Successive sampling without replacement, proportional to weight (all > 0):
  * k <= n of n indices into out, ascending. Exposed for tests. */
-void ist_draw_without_replacement(ist_rng *r, const double *weight, int64_t n, int64_t k, int32_t *out);
+void ist_draw_without_replacement(ist_rng *r, const double *weight, int64_t n, int64_t k,
+                                  int32_t *out);
 
 #endif

@@ -18,7 +18,7 @@ static struct ist_merge *probe(const ist_bpe *b, int32_t left, int32_t right) {
   }
 }
 
-/* ---- Reading ------------------------------------------------------------------ */
+/* ---- Reading ---- */
 
 static ist_status fail_merge(const ist_gguf *g, uint64_t i, ist_str merge, const char *what,
                              ist_error *err) {
@@ -28,8 +28,9 @@ static ist_status fail_merge(const ist_gguf *g, uint64_t i, ist_str merge, const
 
 /* Merge i, "left right". Merges that would read or make a control token can
  * never apply, because text never becomes one: they are left out. */
-static ist_status add_merge(ist_bpe *b, const ist_vocab *v, const ist_strtab *texts, const ist_gguf *g,
-                            uint64_t i, ist_str merge, ist_buf *joined, ist_error *err) {
+static ist_status add_merge(ist_bpe *b, const ist_vocab *v, const ist_strtab *texts,
+                            const ist_gguf *g, uint64_t i, ist_str merge, ist_buf *joined,
+                            ist_error *err) {
   const char *space = merge.len > 1 ? memchr(merge.p + 1, ' ', merge.len - 1) : NULL;
   size_t left_len = space ? (size_t)(space - merge.p) : 0;
   if (!space || left_len + 1 == merge.len)
@@ -57,7 +58,8 @@ ist_status ist_bpe_read(ist_bpe *b, const ist_vocab *v, const ist_strtab *texts,
   const ist_gguf_kv *kv = ist_gguf_find(g, "tokenizer.ggml.merges");
   if (!kv) return ist_fail(err, IST_ERR_FORMAT, "%s: no key tokenizer.ggml.merges", g->path);
   if (kv->type != IST_GGUF_ARRAY || kv->elem != IST_GGUF_STRING || kv->count > INT32_MAX / 4)
-    return ist_fail(err, IST_ERR_FORMAT, "%s: tokenizer.ggml.merges is not a list of strings", g->path);
+    return ist_fail(err, IST_ERR_FORMAT, "%s: tokenizer.ggml.merges is not a list of strings",
+                    g->path);
   uint32_t size = 16;
   while (size < 2 * kv->count) size *= 2;
   b->mask = size - 1;
@@ -86,7 +88,7 @@ void ist_bpe_scratch_free(ist_bpe_scratch *s) {
   *s = (ist_bpe_scratch){0};
 }
 
-/* ---- Encoding ------------------------------------------------------------------
+/* ---- Encoding ----
  * The piece is a linked list of symbols; each knows the rank of the merge with
  * its right neighbour. A binary heap of rank << 32 | position yields the next
  * merge. An entry whose symbol has another rank by now is out of date (a rank
@@ -119,8 +121,8 @@ static uint32_t rank_at(const ist_bpe *b, const struct ist_symbol *symbol, int32
 }
 
 /* Fills the list and the heap; returns the size of the heap. */
-static int64_t begin_piece(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s, const char *piece,
-                           int32_t n) {
+static int64_t begin_piece(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s,
+                           const char *piece, int32_t n) {
   for (int32_t i = 0; i < n; i++)
     s->symbol[i] = (struct ist_symbol){v->byte_token[(unsigned char)piece[i]], i - 1,
                                        i + 1 < n ? i + 1 : -1, NONE};
@@ -156,8 +158,8 @@ static void merge_all(const ist_bpe *b, ist_bpe_scratch *s, int64_t pending) {
   }
 }
 
-ist_status ist_bpe_encode(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s, const char *piece,
-                          size_t len, ist_ids *out, ist_error *err) {
+ist_status ist_bpe_encode(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s,
+                          const char *piece, size_t len, ist_ids *out, ist_error *err) {
   IST_ASSERT(len > 0 && len <= INT32_MAX);
   int32_t n = (int32_t)len;
   /* Every merge takes one entry out and puts two in at most. */

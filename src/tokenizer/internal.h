@@ -7,7 +7,7 @@
 
 #include "tokenizer/tokenizer.h"
 
-/* ---- table.c: a hash table from bytes to the index of a string ------------ */
+/* ---- table.c: a hash table from bytes to the index of a string ---- */
 
 typedef struct ist_strtab {
   const ist_str *str; /* borrowed; must outlive the table */
@@ -21,7 +21,7 @@ int32_t ist_strtab_add(ist_strtab *t, int32_t index);
 int32_t ist_strtab_find(const ist_strtab *t, const char *p, size_t len); /* -1: absent */
 void ist_strtab_free(ist_strtab *t);
 
-/* ---- vocab.c: the tokens --------------------------------------------------- */
+/* ---- vocab.c: the tokens ---- */
 
 enum { /* flags of a token */
   IST_TOKEN_CONTROL = 1, /* control and unknown tokens: never made from plain text */
@@ -50,7 +50,7 @@ static inline bool ist_token_is_special(const ist_vocab *v, int32_t id) {
   return (v->flags[id] & (IST_TOKEN_CONTROL | IST_TOKEN_USER)) != 0;
 }
 
-/* ---- special.c: tokens that are cut out of the raw text --------------------- */
+/* ---- special.c: tokens that are cut out of the raw text ---- */
 
 typedef struct ist_specials {
   int32_t *id; /* longest text first, then by id */
@@ -63,10 +63,10 @@ ist_status ist_specials_init(ist_specials *s, const ist_vocab *v, ist_error *err
 void ist_specials_free(ist_specials *s);
 /* The special tokens to cut out of the text, by position, without overlap:
  * longer ones win, then earlier ones. Control tokens only if `control`. */
-ist_status ist_specials_find(const ist_specials *s, const ist_vocab *v, const char *text, size_t len,
-                             bool control, ist_special_hits *out, ist_error *err);
+ist_status ist_specials_find(const ist_specials *s, const ist_vocab *v, const char *text,
+                             size_t len, bool control, ist_special_hits *out, ist_error *err);
 
-/* ---- pretokenize.c: the splitting rules -------------------------------------- */
+/* ---- pretokenize.c: the splitting rules ---- */
 
 typedef struct ist_pre_rule ist_pre_rule;
 const ist_pre_rule *ist_pre_rule_find(ist_str name); /* by GGUF's name; NULL: unknown */
@@ -92,10 +92,13 @@ void ist_pieces_start(ist_pieces *it, const char *text, size_t len);
 ist_status ist_pieces_next(ist_pieces *it, const char **piece, size_t *len, ist_error *err);
 void ist_pieces_free(ist_pieces *it);
 
-/* ---- bpe.c: bytes to tokens by merges ---------------------------------------- */
+/* ---- bpe.c: bytes to tokens by merges ---- */
 
 typedef struct ist_bpe {
-  struct ist_merge { int32_t left, right; uint32_t rank; } *merge; /* hash table; rank NONE: empty */
+  struct ist_merge {
+    int32_t left, right;
+    uint32_t rank;
+  } *merge; /* hash table; rank NONE: empty */
   uint32_t mask;
   int32_t *result; /* by rank */
   int64_t n;
@@ -111,7 +114,7 @@ ist_status ist_bpe_read(ist_bpe *b, const ist_vocab *v, const ist_strtab *texts,
 void ist_bpe_free(ist_bpe *b);
 void ist_bpe_scratch_free(ist_bpe_scratch *s);
 /* Appends the tokens of one piece. A byte without a token is left out. */
-ist_status ist_bpe_encode(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s, const char *piece,
-                          size_t len, ist_ids *out, ist_error *err);
+ist_status ist_bpe_encode(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s,
+                          const char *piece, size_t len, ist_ids *out, ist_error *err);
 
 #endif

@@ -68,7 +68,7 @@ const ist_pre_rule *ist_pre_rule_find(ist_str name) {
 bool ist_pre_rule_add_bos(const ist_pre_rule *r) { return r->add_bos; }
 bool ist_pre_rule_ignore_merges(const ist_pre_rule *r) { return r->ignore_merges; }
 
-/* ---- The compiled rule --------------------------------------------------------------- */
+/* ---- The compiled rule ---- */
 
 struct ist_pre {
   pcre2_general_context *memory;
@@ -124,7 +124,7 @@ size_t ist_pre_bytes(const ist_pre *pre) {
   return sizeof *pre + size + jit;
 }
 
-/* ---- Pieces ------------------------------------------------------------------------------ */
+/* ---- Pieces ---- */
 
 ist_status ist_pieces_init(ist_pieces *it, const ist_pre *pre, ist_error *err) {
   *it = (ist_pieces){.pre = pre};
@@ -173,7 +173,8 @@ ist_status ist_pieces_next(ist_pieces *it, const char **piece, size_t *len, ist_
   PCRE2_SIZE size = (PCRE2_SIZE)(it->valid_end - it->text);
   int n = pcre2_match(it->pre->code, subject, size, 0, PCRE2_NO_UTF_CHECK, it->match, NULL);
   if (n == PCRE2_ERROR_JIT_STACKLIMIT)
-    n = pcre2_match(it->pre->code, subject, size, 0, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, it->match, NULL);
+    n = pcre2_match(it->pre->code, subject, size, 0, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, it->match,
+                    NULL);
   if (n == PCRE2_ERROR_HEAPLIMIT || n == PCRE2_ERROR_NOMEMORY)
     return ist_fail_nomem(err, "splitting a text", size);
   *len = n > 0 ? pcre2_get_ovector_pointer(it->match)[1] : 0;

@@ -91,8 +91,8 @@ static ist_status drop_overlaps(const ist_specials *s, const ist_vocab *v, size_
   return IST_OK;
 }
 
-ist_status ist_specials_find(const ist_specials *s, const ist_vocab *v, const char *text, size_t len,
-                             bool control, ist_special_hits *out, ist_error *err) {
+ist_status ist_specials_find(const ist_specials *s, const ist_vocab *v, const char *text,
+                             size_t len, bool control, ist_special_hits *out, ist_error *err) {
   out->n = 0;
   if (s->n == 0) return IST_OK;
   IST_TRY(collect(s, v, text, len, control, out, err));

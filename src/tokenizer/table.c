@@ -30,7 +30,8 @@ ist_status ist_strtab_init(ist_strtab *t, const ist_str *str, int64_t n, ist_err
 }
 
 /* The slot that holds these bytes, or the empty one where they belong. */
-static struct ist_strtab_slot *probe(const ist_strtab *t, const char *p, size_t len, uint32_t hash) {
+static struct ist_strtab_slot *probe(const ist_strtab *t, const char *p, size_t len,
+                                     uint32_t hash) {
   for (uint32_t at = hash & t->mask;; at = (at + 1) & t->mask) {
     struct ist_strtab_slot *slot = &t->slot[at];
     if (slot->index < 0) return slot;

@@ -25,7 +25,7 @@ void ist_ids_free(ist_ids *ids) {
   *ids = (ist_ids){0};
 }
 
-/* ---- Reading ------------------------------------------------------------------------ */
+/* ---- Reading ---- */
 
 static ist_status copy_str(char **out, ist_str s, ist_error *err) {
   *out = ist_strndup(s.p, s.len);
@@ -55,17 +55,20 @@ static ist_status mark_whole(ist_tokenizer *t, bool ignore_merges, ist_error *er
 }
 
 /* The splitting rule that the file asks for. */
-static ist_status read_rule(const ist_pre_rule **rule, ist_str *pre, const ist_gguf *g, ist_error *err) {
+static ist_status read_rule(const ist_pre_rule **rule, ist_str *pre, const ist_gguf *g,
+                            ist_error *err) {
   ist_str model = {0};
   IST_TRY(ist_gguf_get_str(g, "tokenizer.ggml.model", true, &model, err));
   if (model.len != 4 || memcmp(model.p, "gpt2", 4) != 0)
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: tokenizer.ggml.model is '%.*s', only byte-level BPE "
-                    "('gpt2') is supported", g->path, (int)model.len, model.p);
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "%s: tokenizer.ggml.model is '%.*s', only byte-level BPE ('gpt2') is supported",
+                    g->path, (int)model.len, model.p);
   IST_TRY(ist_gguf_get_str(g, "tokenizer.ggml.pre", true, pre, err));
   *rule = ist_pre_rule_find(*pre);
   if (*rule) return IST_OK;
-  ist_fail(err, IST_ERR_UNSUPPORTED, "%s: tokenizer.ggml.pre is '%.*s', a pre-tokeniser that is not "
-           "supported", g->path, (int)pre->len, pre->p);
+  ist_fail(err, IST_ERR_UNSUPPORTED,
+           "%s: tokenizer.ggml.pre is '%.*s', a pre-tokeniser that is not supported",
+           g->path, (int)pre->len, pre->p);
   ist_hint(err, "supported are gpt-2, llama-bpe, qwen2, smollm and other names for the same rules");
   return IST_ERR_UNSUPPORTED;
 }
@@ -110,7 +113,7 @@ void ist_tokenizer_free(ist_tokenizer *t) {
   ist_free(t);
 }
 
-/* ---- Encoding ------------------------------------------------------------------------- */
+/* ---- Encoding ---- */
 
 typedef struct encoder {
   const ist_tokenizer *t;
@@ -157,7 +160,8 @@ ist_status ist_tokenizer_encode(const ist_tokenizer *t, const char *text, size_t
                                 bool parse_special, ist_ids *out, ist_error *err) {
   if (len == 0) return IST_OK;
   if (len > INT32_MAX)
-    return ist_fail(err, IST_ERR_DATA, "a text of %zu bytes, at most %d can be tokenised", len, INT32_MAX);
+    return ist_fail(err, IST_ERR_DATA, "a text of %zu bytes, at most %d can be tokenised", len,
+                    INT32_MAX);
   encoder e = {.t = t, .out = out};
   int64_t before = out->n;
   ist_status status = encode_all(&e, text, len, parse_special, err);
@@ -173,15 +177,16 @@ ist_status ist_tokenizer_decode(const ist_tokenizer *t, const int32_t *ids, int6
   const ist_vocab *v = &t->vocab;
   for (int64_t i = 0; i < n; i++) {
     if (ids[i] < 0 || ids[i] >= v->n)
-      return ist_fail(err, IST_ERR_DATA, "token id %" PRId32 " at %" PRId64 ", the vocabulary has %" PRId64
-                      " tokens", ids[i], i, v->n);
+      return ist_fail(err, IST_ERR_DATA,
+                      "token id %" PRId32 " at %" PRId64 ", the vocabulary has %" PRId64 " tokens",
+                      ids[i], i, v->n);
     if (!special && (v->flags[ids[i]] & IST_TOKEN_CONTROL)) continue;
     ist_buf_add(out, v->bytes[ids[i]].p, v->bytes[ids[i]].len);
   }
   return out->failed ? ist_fail_nomem(err, "decoded text", out->len) : IST_OK;
 }
 
-/* ---- Facts ------------------------------------------------------------------------------ */
+/* ---- Facts ---- */
 
 int64_t ist_tokenizer_size(const ist_tokenizer *t) { return t->vocab.n; }
 
@@ -202,7 +207,9 @@ bool ist_tokenizer_add_eos(const ist_tokenizer *t) { return t->vocab.add_eos; }
 static bool has_flag(const ist_tokenizer *t, int32_t id, int flag) {
   return id >= 0 && id < t->vocab.n && (t->vocab.flags[id] & flag);
 }
-bool ist_tokenizer_is_eog(const ist_tokenizer *t, int32_t id) { return has_flag(t, id, IST_TOKEN_EOG); }
+bool ist_tokenizer_is_eog(const ist_tokenizer *t, int32_t id) {
+  return has_flag(t, id, IST_TOKEN_EOG);
+}
 bool ist_tokenizer_is_control(const ist_tokenizer *t, int32_t id) {
   return has_flag(t, id, IST_TOKEN_CONTROL);
 }
@@ -215,7 +222,8 @@ size_t ist_tokenizer_bytes(const ist_tokenizer *t) {
   size_t n = (size_t)v->n;
   return sizeof *t + v->blob_size + n * (sizeof *v->bytes + sizeof *v->flags) +
          ((size_t)v->by_bytes.mask + 1) * sizeof *v->by_bytes.slot +
-         ((size_t)t->bpe.mask + 1) * sizeof *t->bpe.merge + (size_t)t->bpe.n * sizeof *t->bpe.result +
-         (size_t)t->specials.n * sizeof *t->specials.id + ist_pre_bytes(t->pre) + strlen(t->pre_name) +
+         ((size_t)t->bpe.mask + 1) * sizeof *t->bpe.merge +
+         (size_t)t->bpe.n * sizeof *t->bpe.result + (size_t)t->specials.n * sizeof *t->specials.id +
+         ist_pre_bytes(t->pre) + strlen(t->pre_name) +
          (t->chat_template ? strlen(t->chat_template) : 0);
 }

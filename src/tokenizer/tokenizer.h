@@ -9,8 +9,9 @@
 typedef struct ist_tokenizer ist_tokenizer;
 
 /* Reads tokenizer.ggml.* ; byte-level BPE with the pre-tokenisers gpt-2,
- * llama-bpe, qwen2, smollm. Others are refused by name. Copies what it needs:
- * the file may be closed afterwards. */
+ * llama-bpe, qwen2, smollm and other names for the same rules (the table in
+ * pretokenize.c). Others are refused by name. Copies what it needs: the file may
+ * be closed afterwards. */
 ist_status ist_tokenizer_from_gguf(ist_tokenizer **out, const ist_gguf *g, ist_error *err);
 void ist_tokenizer_free(ist_tokenizer *t);
 
@@ -19,9 +20,11 @@ typedef struct ist_ids { int32_t *p; int64_t n, cap; } ist_ids;
 ist_status ist_ids_add(ist_ids *ids, int32_t id, ist_error *err);
 void ist_ids_free(ist_ids *ids);
 
-/* Appends the ids of `len` bytes of text (any bytes; broken UTF-8 round-trips).
+/* Appends the ids of `len` bytes of text (any bytes; broken UTF-8 round-trips). A
+ * byte that the vocabulary has no token for is left out, as llama.cpp does.
  * parse_special: the texts of control tokens become those tokens; otherwise
- * only user-defined tokens do. No BOS/EOS is added. Thread-safe on one tokenizer. */
+ * only user-defined tokens do. No BOS/EOS is added. Thread-safe on one tokenizer.
+ * On error *out is as it was. */
 ist_status ist_tokenizer_encode(const ist_tokenizer *t, const char *text, size_t len,
                                 bool parse_special, ist_ids *out, ist_error *err);
 /* Appends the bytes of the tokens; `special`: control tokens give their text,
@@ -33,7 +36,7 @@ int64_t ist_tokenizer_size(const ist_tokenizer *t);      /* number of tokens */
 int32_t ist_tokenizer_find(const ist_tokenizer *t, const char *text); /* special by text; -1 */
 int32_t ist_tokenizer_bos(const ist_tokenizer *t);       /* -1: none */
 int32_t ist_tokenizer_eos(const ist_tokenizer *t);
-bool ist_tokenizer_add_bos(const ist_tokenizer *t);
+bool ist_tokenizer_add_bos(const ist_tokenizer *t);      /* false without a BOS, and so EOS */
 bool ist_tokenizer_add_eos(const ist_tokenizer *t);
 bool ist_tokenizer_is_eog(const ist_tokenizer *t, int32_t id); /* ends generation */
 bool ist_tokenizer_is_control(const ist_tokenizer *t, int32_t id);

@@ -12,7 +12,7 @@
 /* GGUF's token types that differ from a normal token. */
 enum { TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER = 4 };
 
-/* ---- The byte map ----------------------------------------------------------------
+/* ---- The byte map ----
  * Byte-level vocabularies spell bytes as characters: printable Latin-1 as itself,
  * the other 68 bytes as U+0100 and up, in rising order. */
 
@@ -46,7 +46,7 @@ static size_t unmap(char *dst, ist_str text, const int16_t byte_of[MAPPED]) {
   return n;
 }
 
-/* ---- End-of-generation tokens ------------------------------------------------------ */
+/* ---- End-of-generation tokens ---- */
 
 /* Tokens that end generation wherever they are spelled so. */
 static const char *const eog_texts[] = {
@@ -92,14 +92,16 @@ static void remove_eog_text(ist_vocab *v, const ist_strtab *texts, const char *t
 }
 
 /* An optional token id; -1 when absent or out of range. */
-static ist_status read_id(const ist_gguf *g, const char *key, int64_t n, int32_t *out, ist_error *err) {
+static ist_status read_id(const ist_gguf *g, const char *key, int64_t n, int32_t *out,
+                          ist_error *err) {
   int64_t id = -1;
   IST_TRY(ist_gguf_get_i64(g, key, false, &id, err));
   *out = id >= 0 && id < n ? (int32_t)id : -1;
   return IST_OK;
 }
 
-static ist_status mark_eog(ist_vocab *v, const ist_strtab *texts, const ist_gguf *g, ist_error *err) {
+static ist_status mark_eog(ist_vocab *v, const ist_strtab *texts, const ist_gguf *g,
+                           ist_error *err) {
   for (size_t k = 0; k < sizeof eog_keys / sizeof eog_keys[0]; k++) {
     int32_t id;
     IST_TRY(read_id(g, eog_keys[k].key, v->n, &id, err));
@@ -120,7 +122,7 @@ static ist_status mark_eog(ist_vocab *v, const ist_strtab *texts, const ist_gguf
   return IST_OK;
 }
 
-/* ---- Reading ------------------------------------------------------------------------- */
+/* ---- Reading ---- */
 
 static ist_status read_texts(ist_strtab *texts, ist_vocab *v, const ist_gguf *g, ist_error *err) {
   const ist_gguf_kv *kv = ist_gguf_find(g, KEY "tokens");

@@ -263,3 +263,9 @@ ist_status ist_options_selector(const ist_train_options *o, ist_select_options *
   out->redraw_every = o->redraw_every;
   return IST_OK;
 }
+
+int64_t ist_options_active(const ist_select_options *o, int64_t L) {
+  if (o->kind == IST_SELECT_ALL) return L;
+  int64_t n = o->kind == IST_SELECT_FIXED ? o->n_fixed : (int64_t)((double)L * o->active_ratio);
+  return n < 1 ? 1 : n > L ? L : n;
+}

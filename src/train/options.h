@@ -24,4 +24,7 @@ ist_status ist_options_check_resume(const ist_train_options *o, const json_t *sa
 ist_status ist_options_selector(const ist_train_options *o, ist_select_options *out, int32_t **fixed,
                                 ist_error *err);
 
+/* The most layers that a selector with these options trains in a step. */
+int64_t ist_options_active(const ist_select_options *o, int64_t L);
+
 #endif

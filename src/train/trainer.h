@@ -59,10 +59,18 @@ struct ist_trainer {
 /* Parts, one file each. */
 ist_status ist_trainer_load_data(ist_trainer *t, ist_error *err);      /* trainer_data.c */
 ist_status ist_trainer_reserve(ist_trainer *t, const json_t *saved_plan, ist_error *err); /* trainer_open.c */
-ist_status ist_trainer_probe(ist_trainer *t, ist_step_report *r, ist_error *err);         /* probe.c */
+void ist_trainer_probe(ist_trainer *t, double *loss, int64_t *n_loss); /* probe.c */
 /* Samples of batch number `batch`: a pointer into the epoch's order and a count. */
 const int64_t *ist_trainer_batch(ist_trainer *t, int64_t batch, int64_t *n);
 const int64_t *ist_trainer_probe_batch(ist_trainer *t, int64_t probe, int64_t *n);
+/* One line of metrics.jsonl: the step, with the probe's losses where one was made. */
+ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const double *probe_loss,
+                                int64_t n_probe, ist_error *err);
+/* New reference: everything that a resumed run must find again. */
+json_t *ist_trainer_settings(const ist_trainer *t);
+/* DIR/NAME as indented JSON, atomically; takes over the reference `root` (NULL: out
+ * of memory). */
+ist_status ist_write_json(const char *dir, const char *name, json_t *root, ist_error *err);
 /* Writes the current parameters as the best adapter, and reads them back. */
 ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err);
 ist_status ist_trainer_restore_best(ist_trainer *t, ist_error *err);

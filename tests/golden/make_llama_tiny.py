@@ -7,7 +7,10 @@ Run: python make_llama_tiny.py
 
 import json
 import math
+import os
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import gguf
 import numpy as np
@@ -51,17 +54,19 @@ def make_model(seed, tie, **shape):
     return model
 
 
-def write_gguf(path, model, tokens, merges, specials):
+def write_gguf(path, model, tokens, merges, specials, dtype=np.float32):
     c = model.config
     w = gguf.GGUFWriter(path, "llama")
     w.add_name(path.stem)
-    w.add_file_type(0)
+    w.add_file_type(1 if dtype == np.float16 else 0)
     w.add_context_length(c.max_position_embeddings)
     w.add_embedding_length(c.hidden_size)
     w.add_block_count(c.num_hidden_layers)
     w.add_feed_forward_length(c.intermediate_size)
     w.add_head_count(c.num_attention_heads)
     w.add_head_count_kv(c.num_key_value_heads)
+    w.add_key_length(c.head_dim)
+    w.add_value_length(c.head_dim)
     w.add_layer_norm_rms_eps(c.rms_norm_eps)
     w.add_rope_freq_base(c.rope_parameters["rope_theta"])
     w.add_rope_dimension_count(c.head_dim)
@@ -80,6 +85,7 @@ def write_gguf(path, model, tokens, merges, specials):
             value = permute(value, c.num_attention_heads)
         elif "k_proj" in name:
             value = permute(value, c.num_key_value_heads)
+        value = value.astype(dtype if value.ndim > 1 else np.float32)
         w.add_tensor(names[name.removesuffix(".weight")] + ".weight", np.ascontiguousarray(value))
     finish(w)
 
@@ -99,6 +105,12 @@ def token_losses(model, seg, first):
 def batch_loss(model, segs, ids):
     """Sum over the supervised tokens of the batch, divided by their number."""
     return torch.cat([token_losses(model, segs[i], MASK_FROM[i]) for i in ids]).mean()
+
+
+def targets_of(segs):
+    """What each row predicts: the next token where that is supervised, else -1."""
+    return np.array([int(seg[t + 1]) if first <= t + 1 < len(seg) else -1
+                     for seg, first in zip(segs, MASK_FROM) for t in range(len(seg))], np.int32)
 
 
 def padded_batch(model, segs):
@@ -181,11 +193,20 @@ def closeness(what, a, b):
     return error
 
 
+def check_file(name, segs, logits):
+    """The file read back by transformers must be the same model."""
+    model = LlamaForCausalLM.from_pretrained(str(OUT), gguf_file=name, dtype=torch.float32,
+                                             attn_implementation="eager").eval()
+    with torch.no_grad():
+        again = [model(s[None]).logits[0] for s in segs]
+    assert closeness(f"{name} read back by transformers", logits, again) < 1e-4
+
+
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     OUT.mkdir(exist_ok=True)
-    shape = dict(vocab_size=len(VOCAB), hidden_size=32, intermediate_size=36, num_hidden_layers=4,
+    shape = dict(vocab_size=len(VOCAB), hidden_size=24, intermediate_size=36, num_hidden_layers=4,
                  num_attention_heads=4, num_key_value_heads=2,
                  rope_parameters={"rope_type": "default", "rope_theta": 10000.0})
 
@@ -207,13 +228,7 @@ def main():
         per_token = [token_losses(base, s, m) for s, m in zip(segs, MASK_FROM)]
         loss_base = torch.cat(per_token).mean().item()
 
-    # The file read back by transformers must be the same model.
-    again = LlamaForCausalLM.from_pretrained(str(OUT), gguf_file="llama_tiny.gguf",
-                                             dtype=torch.float32, attn_implementation="eager").eval()
-    with torch.no_grad():
-        assert closeness("GGUF read back by transformers", logits,
-                         [again(s[None]).logits[0] for s in segs]) < 1e-4
-
+    check_file("llama_tiny.gguf", segs, logits)
     model = add_lora(fresh(), 3)
     model.save_pretrained(OUT / "adapter")
     (OUT / "adapter" / "README.md").unlink(missing_ok=True)  # PEFT's model card form
@@ -241,17 +256,15 @@ def main():
     e_loss = closeness("ten steps, losses, f32 against f64", [losses], [losses64])
     e_final = closeness("ten steps, adapters, f32 against f64", final.values(), final64.values())
 
-    mask, targets = [], []
-    for seg, first in zip(segs, MASK_FROM):
-        mask += [int(t >= first) for t in range(len(seg))]
-        targets += [int(seg[t + 1]) if first <= t + 1 < len(seg) else -1 for t in range(len(seg))]
+    mask = [int(t >= first) for n, first in zip(LENGTHS, MASK_FROM) for t in range(n)]
+    targets = targets_of(segs)
     rows = [np.pad(l.numpy(), (m - 1, 1)) for l, m in zip(per_token, MASK_FROM)]
     starts = np.concatenate([[0], np.cumsum(LENGTHS)])
     tensors = {
         "tokens": np.concatenate([s.numpy() for s in segs]).astype(np.int32),
         "segment_starts": starts.astype(np.int32),
         "label_mask": np.array(mask, np.int32),
-        "targets": np.array(targets, np.int32),
+        "targets": targets,
         "logits": torch.cat(logits).numpy(),
         "logits_adapter_last": torch.stack(logits_adapter).numpy(),
         "token_loss": np.concatenate(rows).astype(np.float32),
@@ -265,26 +278,32 @@ def main():
     metadata = versions("torch", "transformers", "peft", "gguf", "numpy", "safetensors")
     metadata |= {k: repr(v) for k, v in {
         "loss_base": loss_base, "loss_adapter": loss_adapter, "loss_suppressed": loss_suppressed,
-        "supervised": sum(t >= 0 for t in targets), "rank": RANK, "alpha": ALPHA, "lr": LR,
+        "supervised": int((targets >= 0).sum()), "rank": RANK, "alpha": ALPHA, "lr": LR,
         "beta1": BETAS[0], "beta2": BETAS[1], "eps": EPS, "clip": CLIP, "weight_decay": 0.0,
         "suppress_factor": FACTOR}.items()}
     metadata |= {"suppress_layers": "0 2", "grad_active_layers": "1 3"}
     save(OUT / "goldens.safetensors", tensors, metadata)
 
-    # A second shape: untied output, one key/value head, another rotary base, two layers.
+    # A second shape: F16 weights, untied output, one key/value head, D != H * E, another base.
     tokens2 = VOCAB[:len(SPECIALS) + 256]
-    model2 = make_model(4, False, vocab_size=len(tokens2), hidden_size=12, intermediate_size=20,
+    model2 = make_model(4, False, vocab_size=len(tokens2), hidden_size=16, intermediate_size=20,
                         num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1,
+                        head_dim=8,
                         rope_parameters={"rope_type": "default", "rope_theta": 500000.0})
-    write_gguf(OUT / "llama_untied.gguf", model2, tokens2, [], [0, 1, 2])
+    with torch.no_grad():
+        for weight in model2.parameters():
+            if weight.dim() > 1:
+                weight.copy_(weight.half().float())
+    write_gguf(OUT / "llama_untied.gguf", model2, tokens2, [], [0, 1, 2], np.float16)
     segs2 = segments(5, len(tokens2))
     with torch.no_grad():
-        last = torch.stack([model2(s[None]).logits[0, -1] for s in segs2])
+        logits2 = [model2(s[None]).logits[0] for s in segs2]
         loss2 = batch_loss(model2, segs2, range(len(segs2))).item()
+    check_file("llama_untied.gguf", segs2, logits2)
     save(OUT / "untied.safetensors", {
         "tokens": np.concatenate([s.numpy() for s in segs2]).astype(np.int32),
         "segment_starts": starts.astype(np.int32), "label_mask": np.array(mask, np.int32),
-        "logits_last": last.numpy(),
+        "targets": targets_of(segs2), "logits_last": torch.stack([l[-1] for l in logits2]).numpy(),
     }, versions("torch", "transformers", "gguf") | {"loss_base": repr(loss2)})
 
     print(f"losses: base {loss_base:.6f} adapter {loss_adapter:.6f} "

@@ -37,7 +37,8 @@ static inline void spell_byte(char out[3], int byte) {
   int c = byte;
   if (!((byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174)) {
     c = 256;
-    for (int b = 0; b < byte; b++) c += !((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174);
+    for (int b = 0; b < byte; b++)
+      c += !((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174);
   }
   if (c < 128) {
     out[0] = (char)c;
@@ -110,7 +111,8 @@ static inline ist_gguf *small_vocab_gguf(const small_vocab *v) {
   return g;
 }
 
-static inline ist_status small_vocab_try(ist_tokenizer **out, const small_vocab *v, ist_error *err) {
+static inline ist_status small_vocab_try(ist_tokenizer **out, const small_vocab *v,
+                                         ist_error *err) {
   ist_gguf *g = small_vocab_gguf(v);
   ist_status status = ist_tokenizer_from_gguf(out, g, err);
   ist_gguf_close(g);

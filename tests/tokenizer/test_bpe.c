@@ -25,12 +25,13 @@ static void make_random(random_vocab *v, ist_rng *rng) {
   memset(v, 0, sizeof *v);
   for (int i = 0; i < 4; i++) v->text[i][0] = (char)('a' + i);
   for (int tries = 0; v->n < JOINED && tries < 4000; tries++) {
-    int l = (int)ist_rng_below(rng, (uint64_t)(4 + v->n)), r = (int)ist_rng_below(rng, (uint64_t)(4 + v->n));
+    int l = (int)ist_rng_below(rng, (uint64_t)(4 + v->n)),
+        r = (int)ist_rng_below(rng, (uint64_t)(4 + v->n));
     char joined[2 * MAX_TEXT];
     snprintf(joined, sizeof joined, "%s%s", v->text[l], v->text[r]);
     if (strlen(joined) >= 9 || find_text(v, joined) >= 0) continue;
     int k = v->n++;
-    snprintf(v->text[4 + k], MAX_TEXT, "%s", joined);
+    strcpy(v->text[4 + k], joined);
     size_t len = strlen(v->text[l]);
     memcpy(v->merge_text[k], joined, len);
     v->merge_text[k][len] = ' ';
@@ -95,7 +96,8 @@ static void test_long_word(void **state) {
   (void)state;
   static const small_token extra[] = {{"aa", NORMAL}, {"aaaa", NORMAL}, {NULL, 0}};
   static const char *const merges[] = {"a a", "aa aa", NULL};
-  ist_tokenizer *t = small_vocab_open(&(small_vocab){.pre = "qwen2", .extra = extra, .merges = merges});
+  ist_tokenizer *t =
+      small_vocab_open(&(small_vocab){.pre = "qwen2", .extra = extra, .merges = merges});
   size_t len = (1 << 20) + 3;
   char *text = malloc(len);
   memset(text, 'a', len);
@@ -116,9 +118,9 @@ static void test_ignore_merges(void **state) {
   (void)state;
   static const small_token extra[] = {{"bc", NORMAL}, {"abc", NORMAL}, {"ab", NORMAL}, {NULL, 0}};
   static const char *const merges[] = {"b c", "ab c", NULL};
-  static const struct { const char *pre; int n, first; } expected[] = {
-    {"gpt-2", 2, 'a'}, {"qwen2", 2, 'a'}, {"dbrx", 2, 'a'}, {"smollm", 2, 'a'}, {"llama-bpe", 1, 257},
-    {"llama3", 1, 257}};
+  static const struct { const char *pre; int n, first;
+  } expected[] = {{"gpt-2", 2, 'a'},  {"qwen2", 2, 'a'},     {"dbrx", 2, 'a'},
+                  {"smollm", 2, 'a'}, {"llama-bpe", 1, 257}, {"llama3", 1, 257}};
   for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
     ist_tokenizer *t =
         small_vocab_open(&(small_vocab){.pre = expected[i].pre, .extra = extra, .merges = merges});

@@ -24,7 +24,8 @@ static const small_vocab vocab = {.pre = "gpt-2", .extra = tokens, .merges = mer
                                   .bos = "<|endoftext|>", .eos = "<|endoftext|>",
                                   .chat_template = "{{ messages }}"};
 
-static void check_ids(const ist_tokenizer *t, const char *text, bool special, const int *expected, int n) {
+static void check_ids(const ist_tokenizer *t, const char *text, bool special, const int *expected,
+                      int n) {
   ist_ids ids = {0};
   ist_error err = {0};
   assert_int_equal(ist_tokenizer_encode(t, text, strlen(text), special, &ids, &err), IST_OK);
@@ -77,7 +78,8 @@ static void test_no_control_by_merging(void **state) {
   static const char *const zz[] = {"z z", "< /", NULL};
   static const char *const pres[] = {"gpt-2", "llama-bpe"};
   for (size_t i = 0; i < COUNT(pres); i++) {
-    ist_tokenizer *t = small_vocab_open(&(small_vocab){.pre = pres[i], .extra = extra, .merges = zz});
+    ist_tokenizer *t =
+        small_vocab_open(&(small_vocab){.pre = pres[i], .extra = extra, .merges = zz});
     CHECK_IDS(t, "zz", false, 'z', 'z');
     CHECK_IDS(t, "zz", true, 258);
     CHECK_IDS(t, "</", false, 256);
@@ -120,7 +122,8 @@ static void test_round_trip(void **state) {
       char text[200];
       size_t len = ist_rng_below(&rng, sizeof text);
       for (size_t i = 0; i < len; i++)
-        text[i] = k % 3 ? (char)ist_rng_below(&rng, 256) : " the\n\xc3\xa9<u>"[ist_rng_below(&rng, 10)];
+        text[i] =
+            k % 3 ? (char)ist_rng_below(&rng, 256) : " the\n\xc3\xa9<u>"[ist_rng_below(&rng, 10)];
       ids.n = 0;
       ist_buf_clear(&back);
       assert_int_equal(ist_tokenizer_encode(t, text, len, k & 1, &ids, &err), IST_OK);
@@ -190,9 +193,13 @@ static void test_facts(void **state) {
 
 static void test_end_of_generation(void **state) {
   (void)state;
-  static const small_token calls[] = {{"<|end|>", CONTROL}, {"<|call|>", CONTROL}, {"<|return|>", CONTROL},
-                                      {"</s>", USER}, {"<|tool_response|>", CONTROL},
-                                      {"<|repo_name|>", NORMAL}, {NULL, 0}};
+  static const small_token calls[] = {{"<|end|>", CONTROL},
+                                      {"<|call|>", CONTROL},
+                                      {"<|return|>", CONTROL},
+                                      {"</s>", USER},
+                                      {"<|tool_response|>", CONTROL},
+                                      {"<|repo_name|>", NORMAL},
+                                      {NULL, 0}};
   ist_tokenizer *t = small_vocab_open(&(small_vocab){.pre = "gpt-2", .extra = calls});
   static const bool expected[] = {false, true, true, false, true, true};
   for (int i = 0; i < 6; i++) assert_int_equal(ist_tokenizer_is_eog(t, 256 + i), expected[i]);
@@ -200,7 +207,8 @@ static void test_end_of_generation(void **state) {
   CHECK_IDS(t, "<|repo_name|>", true, 261);
   ist_tokenizer_free(t);
 
-  static const small_token plain[] = {{"<|end|>", CONTROL}, {"</s>", CONTROL}, {"<|call|>", CONTROL}, {NULL, 0}};
+  static const small_token plain[] = {
+      {"<|end|>", CONTROL}, {"</s>", CONTROL}, {"<|call|>", CONTROL}, {NULL, 0}};
   t = small_vocab_open(&(small_vocab){.pre = "gpt-2", .extra = plain});
   for (int i = 0; i < 3; i++) assert_true(ist_tokenizer_is_eog(t, 256 + i));
   ist_tokenizer_free(t);
@@ -217,7 +225,8 @@ static void test_without_types(void **state) {
   ist_tokenizer_free(t);
 }
 
-static void check_bad(const small_vocab *v, ist_status code, const char *says, const char *and_says) {
+static void check_bad(const small_vocab *v, ist_status code, const char *says,
+                      const char *and_says) {
   ist_tokenizer *t = NULL;
   ist_error err = {0};
   ist_status status = small_vocab_try(&t, v, &err);
@@ -252,7 +261,8 @@ static void test_bad_files(void **state) {
     const char *const list[] = {"a b", bad_merge[i], NULL};
     char merge[16];
     snprintf(merge, sizeof merge, "'%s'", bad_merge[i]);
-    check_bad(&(small_vocab){.pre = "gpt-2", .extra = ab, .merges = list}, IST_ERR_FORMAT, "merges[1]", merge);
+    check_bad(&(small_vocab){.pre = "gpt-2", .extra = ab, .merges = list}, IST_ERR_FORMAT,
+              "merges[1]", merge);
   }
 }
 
@@ -299,8 +309,8 @@ static void encode_many(void *arg, int64_t begin, int64_t end, int thread) {
     ist_ids ids = {0};
     for (int k = 0; k < 50; k++) {
       ids.n = 0;
-      if (ist_tokenizer_encode(s->t, "the the<u>x", 11, false, &ids, NULL) != IST_OK || ids.n != 4 ||
-          ids.p[1] != 263 || ids.p[2] != 259)
+      if (ist_tokenizer_encode(s->t, "the the<u>x", 11, false, &ids, NULL) != IST_OK ||
+          ids.n != 4 || ids.p[1] != 263 || ids.p[2] != 259)
         s->wrong[i]++;
     }
     ist_ids_free(&ids);

@@ -85,7 +85,7 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   ist_error err;
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&t->config, &sizes);
-  ist_peft_config pc = {"lora", (1u << IST_MOD_COUNT) - 1, (int64_t)golden_number(t, "rank"),
+  ist_adapter_config pc = {"lora", (1u << IST_MOD_COUNT) - 1, (int64_t)golden_number(t, "rank"),
                         golden_number(t, "alpha"), 0.0};
   MUST(ist_adapters_layout(&t->adapters, &pc, &sizes, t->config.L, dt, &err));
   size_t block = (size_t)(t->adapters.layout.params * t->config.L);

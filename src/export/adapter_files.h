@@ -1,0 +1,18 @@
+/* Adapters in and out of a model's terms: HF PEFT directories and GGUF adapters. */
+#ifndef IST_EXPORT_ADAPTER_FILES_H
+#define IST_EXPORT_ADAPTER_FILES_H
+
+#include "model/adapter_io.h"
+#include "model/model.h"
+
+/* Writes DIR/adapter_config.json, DIR/adapter_model.safetensors (Hugging Face's
+ * names and row order) and DIR/adapter.gguf (llama.cpp's). Each file atomically. */
+ist_status ist_adapter_save(const char *dir, const ist_adapters *ad, const ist_model *m, ist_error *err);
+
+/* Reads a PEFT directory that fits the model into `ad`, parameters in fresh
+ * memory (*params, owned by the caller). Every tensor must have its place and
+ * every place its tensor. */
+ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, const char *dir,
+                            const ist_model *m, ist_error *err);
+
+#endif

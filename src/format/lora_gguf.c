@@ -1,0 +1,169 @@
+#include "format/lora_gguf.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#include "format/gguf.h"
+#include "format/quant.h"
+
+static const char suffix_a[] = ".lora_a", suffix_b[] = ".lora_b";
+#define SUFFIX (sizeof suffix_a - 1)
+/* What ggml's reader takes, with the suffix. */
+#define MAX_NAME 63
+
+/* ---- Writing ---- */
+
+static void put_half(ist_gguf_writer *w, const char *name, const char *suffix, int64_t ne0,
+                     int64_t ne1, const float *data) {
+  char full[MAX_NAME + 1];
+  size_t len = strlen(name);
+  memcpy(full, name, len);
+  memcpy(full + len, suffix, SUFFIX + 1);
+  ist_gguf_put_tensor_data(w, full, IST_F32, 2, (int64_t[]){ne0, ne1}, data);
+}
+
+ist_status ist_lora_gguf_write(const char *path, const char *architecture, float alpha,
+                               const ist_lora_pair *pair, int64_t n, ist_error *err) {
+  if (alpha == 0 || !isfinite(alpha))
+    return ist_fail(err, IST_ERR_ARG, "%s: an alpha of %g cannot be written", path, (double)alpha);
+  for (int64_t i = 0; i < n; i++)
+    if (strlen(pair[i].name) + SUFFIX > MAX_NAME)
+      return ist_fail(err, IST_ERR_ARG, "%s: the tensor name '%s%s' is longer than %d bytes", path,
+                      pair[i].name, suffix_a, MAX_NAME);
+  ist_gguf_writer *w = ist_gguf_writer_new();
+  if (!w) return ist_fail_nomem(err, path, 0);
+  ist_gguf_put_str(w, "general.type", "adapter", 7);
+  ist_gguf_put_str(w, "general.architecture", architecture, strlen(architecture));
+  ist_gguf_put_str(w, "adapter.type", "lora", 4);
+  ist_gguf_put_f32(w, "adapter.lora.alpha", alpha);
+  for (int64_t i = 0; i < n; i++) {
+    const ist_lora_pair *p = &pair[i];
+    put_half(w, p->name, suffix_a, p->in, p->r, p->a);
+    put_half(w, p->name, suffix_b, p->r, p->out, p->b);
+  }
+  ist_status s = ist_gguf_write(w, path, err);
+  ist_gguf_writer_free(w);
+  return s;
+}
+
+/* ---- Reading ---- */
+
+static ist_status expect_str(const ist_gguf *g, const char *key, const char *expected,
+                             ist_error *err) {
+  ist_str s;
+  IST_TRY(ist_gguf_get_str(g, key, true, &s, err));
+  if (s.len == strlen(expected) && memcmp(s.p, expected, s.len) == 0) return IST_OK;
+  return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: %s is '%.*s', expected '%s'", g->path, key,
+                  (int)s.len, s.p, expected);
+}
+
+static ist_status read_keys(const ist_gguf *g, ist_lora_gguf *l, ist_error *err) {
+  IST_TRY(expect_str(g, "general.type", "adapter", err));
+  IST_TRY(expect_str(g, "adapter.type", "lora", err));
+  ist_str arch;
+  IST_TRY(ist_gguf_get_str(g, "general.architecture", true, &arch, err));
+  l->architecture = ist_strndup(arch.p, arch.len);
+  if (!l->architecture) return ist_fail_nomem(err, g->path, arch.len);
+  IST_TRY(ist_gguf_get_f64(g, "adapter.lora.alpha", false, &l->alpha, err));
+  if (!isfinite(l->alpha))
+    return ist_fail(err, IST_ERR_FORMAT, "%s: adapter.lora.alpha is %g", g->path, l->alpha);
+  if (ist_gguf_find(g, "adapter.alora.invocation_tokens"))
+    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: an activated LoRA (adapter.alora.invocation_tokens) "
+                    "is not supported", g->path);
+  return IST_OK;
+}
+
+static bool has_suffix(ist_str s, const char *suffix) {
+  return s.len > SUFFIX && memcmp(s.p + s.len - SUFFIX, suffix, SUFFIX) == 0;
+}
+
+/* The tensor as f32; NULL when out of memory. */
+static float *to_f32(const ist_gguf_tensor *t) {
+  int64_t n = t->ne[0] * t->ne[1];
+  float *out = ist_calloc((size_t)n, sizeof *out);
+  if (out) ist_dequant_f32(out, t->data, t->type, n);
+  return out;
+}
+
+static ist_status check_half(const ist_gguf *g, const ist_gguf_tensor *t, ist_error *err) {
+  if (t->ne[2] == 1 && t->ne[3] == 1 && ist_dequant_supported(t->type)) return IST_OK;
+  return ist_fail(err, IST_ERR_FORMAT, "%s: tensor '%.*s' is not a matrix of weights", g->path,
+                  (int)t->name.len, t->name.p);
+}
+
+/* Reads the pair whose first half is `a`. */
+static ist_status read_pair(const ist_gguf *g, const ist_gguf_tensor *a, ist_lora_pair *p,
+                            ist_error *err) {
+  size_t base = a->name.len - SUFFIX;
+  char *name = ist_strndup(a->name.p, a->name.len);
+  if (!name) return ist_fail_nomem(err, g->path, a->name.len);
+  p->name = name;
+  memcpy(name + base, suffix_b, SUFFIX);
+  const ist_gguf_tensor *b = ist_gguf_find_tensor(g, name);
+  if (!b)
+    return ist_fail(err, IST_ERR_FORMAT, "%s: '%.*s' has no '%s'", g->path, (int)a->name.len,
+                    a->name.p, name);
+  name[base] = 0;
+  IST_TRY(check_half(g, a, err));
+  IST_TRY(check_half(g, b, err));
+  if (a->ne[1] != b->ne[0])
+    return ist_fail(err, IST_ERR_FORMAT, "%s: '%s': lora_a has rank %" PRId64 ", lora_b has rank %"
+                    PRId64, g->path, name, a->ne[1], b->ne[0]);
+  p->in = a->ne[0];
+  p->r = a->ne[1];
+  p->out = b->ne[1];
+  p->a = to_f32(a);
+  p->b = to_f32(b);
+  return p->a && p->b ? IST_OK : ist_fail_nomem(err, g->path, (size_t)(a->bytes + b->bytes));
+}
+
+static ist_status read_pairs(const ist_gguf *g, ist_lora_gguf *l, ist_error *err) {
+  l->pair = ist_calloc((size_t)g->n_tensors, sizeof *l->pair);
+  if (!l->pair) return ist_fail_nomem(err, g->path, (size_t)g->n_tensors * sizeof *l->pair);
+  int64_t halves = 0;
+  for (int64_t i = 0; i < g->n_tensors; i++) {
+    const ist_gguf_tensor *t = &g->tensor[i];
+    if (has_suffix(t->name, suffix_a)) {
+      IST_TRY(read_pair(g, t, &l->pair[l->n++], err));
+    } else if (has_suffix(t->name, suffix_b)) {
+      halves++;
+    } else {
+      return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: tensor '%.*s' is neither lora_a nor lora_b",
+                      g->path, (int)t->name.len, t->name.p);
+    }
+  }
+  /* Every lora_a found its lora_b, and names differ: equal counts pair them all. */
+  if (halves != l->n)
+    return ist_fail(err, IST_ERR_FORMAT, "%s: %" PRId64 " lora_b tensors, but %" PRId64 " lora_a",
+                    g->path, halves, l->n);
+  return IST_OK;
+}
+
+ist_status ist_lora_gguf_open(ist_lora_gguf **out, const char *path, ist_error *err) {
+  *out = NULL;
+  ist_gguf *g;
+  IST_TRY(ist_gguf_open(&g, path, err));
+  ist_lora_gguf *l = ist_calloc(1, sizeof *l);
+  ist_status s = l ? read_keys(g, l, err) : ist_fail_nomem(err, path, sizeof *l);
+  if (s == IST_OK) s = read_pairs(g, l, err);
+  ist_gguf_close(g);
+  if (s == IST_OK) *out = l;
+  else ist_lora_gguf_close(l);
+  return s;
+}
+
+void ist_lora_gguf_close(ist_lora_gguf *l) {
+  if (!l) return;
+  for (int64_t i = 0; i < l->n; i++) {
+    ist_free((void *)l->pair[i].name);
+    ist_free((void *)l->pair[i].a);
+    ist_free((void *)l->pair[i].b);
+  }
+  ist_free(l->pair);
+  ist_free(l->architecture);
+  ist_free(l);
+}
+
+double ist_lora_gguf_scale(const ist_lora_gguf *l, const ist_lora_pair *p) {
+  return l->alpha != 0 ? l->alpha / (double)p->r : 1;
+}

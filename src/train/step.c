@@ -1,0 +1,187 @@
+/* One optimizer step: probe, draw, forward and backward by the schedule, clip,
+ * AdamW on the layers that were drawn; then what falls due. */
+#include <math.h>
+#include <string.h>
+
+#include "train/trainer.h"
+
+#define MAX_SKIPPED_IN_ROW 8
+
+/* ---- Selection -------------------------------------------------------------------- */
+
+/* Three steps of four draw among the upper layers when a depth budget is set, so
+ * that backward stops early; the fourth draws among all, so that all train. */
+static void set_depth_floor(ist_trainer *t) {
+  if (t->options.depth_budget <= 0) return;
+  bool all = t->progress.step % 4 == 3;
+  ist_selector_set_floor(t->selector, all ? 0 : (int64_t)(t->options.depth_budget * (double)t->adapters.L));
+}
+
+static void draw_layers(ist_trainer *t) {
+  set_depth_floor(t);
+  ist_selector_draw(t->selector, t->progress.step, t->active);
+  int32_t slot = 0;
+  for (int64_t l = 0; l < t->adapters.L; l++) t->adapters.grad_slot[l] = t->active[l] ? slot++ : -1;
+  size_t layer = (size_t)ist_dtype_bytes(t->adapters.dt, t->adapters.layout.params);
+  memset(t->adapters.grads, 0, layer * (size_t)slot);
+}
+
+/* ---- Gradients ------------------------------------------------------------------------ */
+
+/* Forward and backward of the batch; the gradient is that of the mean loss over
+ * the batch's supervised tokens, however it is cut into micro-batches. */
+static double forward_backward(ist_trainer *t, const int64_t *samples, int64_t n, ist_step_report *r) {
+  ist_runner *run = &t->runner;
+  int64_t L = t->adapters.L;
+  ist_runner_pack(run, &t->data, samples, n, 1, t->plan.order == IST_ORDER_LAYER);
+  int64_t targets = run->n_targets;
+  t->comm.token_count(&t->comm, &targets);
+  ist_schedule_train(&run->schedule, L, run->n_micro, t->active, t->plan.order, t->plan.recompute);
+  ist_pass pass = {
+      .train = true,
+      .active = t->active,
+      .lowest = ist_lowest_active(t->active, L),
+      .loss_weight = 1.0 / (double)targets,
+      .seed = t->options.seed,
+      .step = (uint32_t)t->progress.step,
+  };
+  ist_runner_run(run, &pass);
+  r->tokens = run->n_tokens;
+  r->targets = targets;
+  return ist_runner_loss_sum(run) / (double)targets;
+}
+
+static ist_view layer_block(const ist_trainer *t, unsigned char *base, int64_t row) {
+  int64_t params = t->adapters.layout.params;
+  return ist_view_make(base + ist_dtype_bytes(t->adapters.dt, row * params), t->adapters.dt, 1, params, params);
+}
+
+static ist_view gradient_block(const ist_trainer *t, int64_t layer) {
+  return layer_block(t, t->adapters.grads, t->adapters.grad_slot[layer]);
+}
+
+/* L2 norm over the parameters that train in this step, layers in fixed order. */
+static double gradient_norm(ist_trainer *t) {
+  double sum = 0;
+  for (int64_t l = 0; l < t->adapters.L; l++) {
+    if (!t->active[l]) continue;
+    ist_view g = gradient_block(t, l);
+    t->comm.gradients(&t->comm, g.p, g.dt, g.cols);
+    sum += t->model->ctx.be->sumsq(&t->model->ctx, g);
+  }
+  return sqrt(sum);
+}
+
+static void update(ist_trainer *t, double norm, double lr) {
+  const ist_train_options *o = &t->options;
+  double clip = o->clip_norm > 0 ? o->clip_norm / (norm + 1e-6) : 1.0;
+  for (int64_t l = 0; l < t->adapters.L; l++) {
+    if (!t->active[l]) continue;
+    const ist_adamw adamw = {
+        .lr = lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .weight_decay = o->weight_decay,
+        .t = ++t->layer_steps[l],
+        .grad_scale = clip < 1.0 ? clip : 1.0,
+    };
+    t->model->ctx.be->adamw(&t->model->ctx, layer_block(t, t->adapters.params, l), gradient_block(t, l),
+                            layer_block(t, t->m, l), layer_block(t, t->v, l), &adamw);
+  }
+}
+
+/* ---- Evaluation ---------------------------------------------------------------------------- */
+
+ist_status ist_trainer_validate(ist_trainer *t, double *loss, ist_error *err) {
+  if (t->split.n_valid == 0) return ist_fail(err, IST_ERR_ARG, "validation: found no validation samples");
+  *loss = ist_runner_eval(&t->runner, &t->data, t->split.valid, t->split.n_valid, NULL, NULL);
+  return IST_OK;
+}
+
+static ist_status evaluate(ist_trainer *t, ist_step_report *r, ist_error *err) {
+  ist_progress *p = &t->progress;
+  IST_TRY(ist_trainer_validate(t, &p->last_valid, err));
+  r->evaluated = true;
+  r->valid_loss = p->last_valid;
+  if (p->last_valid < p->best_loss) {
+    p->best_loss = p->last_valid;
+    p->best_step = p->step;
+    p->bad_evals = 0;
+    r->improved = true;
+    return ist_trainer_keep_best(t, err);
+  }
+  p->bad_evals++;
+  t->stopped = t->options.patience > 0 && p->bad_evals >= t->options.patience;
+  return IST_OK;
+}
+
+/* ---- The step ------------------------------------------------------------------------------ */
+
+static bool is_last(const ist_trainer *t) { return t->progress.step >= t->total_steps || t->stopped; }
+
+static bool is_due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+static bool evaluation_due(const ist_trainer *t) {
+  if (t->split.n_valid == 0) return false;
+  int64_t every = t->options.eval_every == 0 ? t->steps_per_epoch : t->options.eval_every;
+  return is_due(every, t->progress.step) || is_last(t);
+}
+
+static void report_selection(ist_trainer *t, ist_step_report *r) {
+  r->L = t->adapters.L;
+  r->active = t->active;
+  for (int64_t l = 0; l < r->L; l++) t->importance[l] = ist_selector_importance(t->selector, l);
+  r->importance = t->importance;
+  r->observed = t->scores.observed;
+}
+
+static ist_status skip_step(ist_trainer *t, const int64_t *samples, int64_t n, ist_step_report *r, ist_error *err) {
+  r->skipped = true;
+  ist_log(IST_LOG_WARN, "step %lld: loss %g, gradient norm %g are not finite; skipped (samples from line %lld, %lld of them)",
+          (long long)t->progress.step, r->loss, r->grad_norm, (long long)t->data.p[samples[0]].line, (long long)n);
+  if (++t->progress.skipped_in_row < MAX_SKIPPED_IN_ROW) return IST_OK;
+  ist_status status = ist_fail(err, IST_ERR_NONFINITE, "step %lld: the loss or the gradients were not finite %d times in a row",
+                               (long long)t->progress.step, MAX_SKIPPED_IN_ROW);
+  ist_hint(err, "try a lower --lr, or --compute f32");
+  return status;
+}
+
+static ist_status train_batch(ist_trainer *t, ist_step_report *r, ist_error *err) {
+  int64_t n;
+  const int64_t *samples = ist_trainer_batch(t, t->progress.batch, &n);
+  draw_layers(t);
+  r->loss = forward_backward(t, samples, n, r);
+  r->grad_norm = gradient_norm(t);
+  r->lr = t->lr * ist_lr_factor(ist_lr_kind_from_name(t->options.lr_schedule), t->progress.step, t->warmup, t->total_steps);
+  t->progress.batch++;
+  bool finite = isfinite(r->loss) && isfinite(r->grad_norm);
+  t->comm.decide(&t->comm, &finite);
+  if (!finite) return skip_step(t, samples, n, r, err);
+  update(t, r->grad_norm, r->lr);
+  t->progress.skipped_in_row = 0;
+  t->progress.step++;
+  return IST_OK;
+}
+
+ist_status ist_trainer_step(ist_trainer *t, ist_step_report *r, ist_error *err) {
+  *r = (ist_step_report){0};
+  if (is_last(t)) return ist_fail(err, IST_ERR_ARG, "step: the run is finished after %lld steps", (long long)t->progress.step);
+  double start = ist_prof_now(), loss[IST_MAX_CANDIDATES];
+  int64_t n_loss = 0;
+  /* A step that was skipped keeps its number: its probe was made already. */
+  if (t->progress.skipped_in_row == 0 && ist_selector_wants_probe(t->selector, t->progress.step)) {
+    ist_trainer_probe(t, loss, &n_loss);
+    r->probed = true;
+    r->probe_seconds = ist_prof_now() - start;
+  }
+  IST_TRY(train_batch(t, r, err));
+  r->step = t->progress.step;
+  r->epoch = (double)t->progress.batch / (double)t->steps_per_epoch;
+  r->seconds = ist_prof_now() - start;
+  if (!r->skipped && evaluation_due(t)) IST_TRY(evaluate(t, r, err));
+  r->finished = is_last(t);
+  report_selection(t, r);
+  IST_TRY(ist_trainer_log_step(t, r, loss, n_loss, err));
+  if (!r->skipped && t->options.output && (is_due(t->options.save_every, t->progress.step) || r->finished)) {
+    IST_TRY(ist_trainer_save(t, err));
+    r->saved = true;
+  }
+  return IST_OK;
+}

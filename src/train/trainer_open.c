@@ -1,0 +1,322 @@
+/* Opening a run: options, data, adapters, plan, memory, state, and the checkpoint
+ * where one is resumed. Nothing is written before everything was checked. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "train/trainer.h"
+
+/* ---- Sizes that the plan needs -------------------------------------------------- */
+
+static int compare_lengths(const void *a, const void *b) {
+  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return (x < y) - (x > y);
+}
+
+/* The most tokens that `count` samples of a list can have together. */
+static ist_status longest_sum(const ist_dataset *d, const int64_t *list, int64_t n, int64_t count,
+                              int64_t *sum, int64_t *longest, ist_error *err) {
+  int64_t *len = ist_calloc((size_t)n + 1, sizeof *len);
+  if (!len) return ist_fail_nomem(err, "sample lengths", (size_t)n * sizeof *len);
+  for (int64_t i = 0; i < n; i++) len[i] = d->p[list[i]].n;
+  qsort(len, (size_t)n, sizeof *len, compare_lengths);
+  *longest = n ? len[0] : 0;
+  *sum = 0;
+  for (int64_t i = 0; i < n && i < count; i++) *sum += len[i];
+  ist_free(len);
+  return IST_OK;
+}
+
+static ist_status step_limits(const ist_trainer *t, ist_runner_limits *step, ist_runner_limits *probe, ist_error *err) {
+  const ist_split *s = &t->split;
+  int64_t longest_valid, valid_sum, longest_train, longest_probe;
+  IST_TRY(longest_sum(&t->data, s->train, s->n_train, t->options.batch, &step->tokens, &longest_train, err));
+  IST_TRY(longest_sum(&t->data, s->valid, s->n_valid, 1, &valid_sum, &longest_valid, err));
+  const int64_t *list = s->probe_is_train ? s->train : s->probe;
+  int64_t n = s->probe_is_train ? s->n_train : s->n_probe;
+  IST_TRY(longest_sum(&t->data, list, n, t->options.probe_batch, &probe->tokens, &longest_probe, err));
+  step->segments = t->options.batch;
+  step->longest = longest_train > longest_valid ? longest_train : longest_valid;
+  if (step->tokens < step->longest) step->tokens = step->longest;
+  probe->tokens *= IST_MAX_CANDIDATES < t->options.probe_candidates ? IST_MAX_CANDIDATES : t->options.probe_candidates;
+  probe->segments = t->options.probe_batch * t->options.probe_candidates;
+  probe->longest = longest_probe;
+  return IST_OK;
+}
+
+static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
+  ist_linear_sizes sizes;
+  ist_model_linear_sizes(&t->model->config, &sizes);
+  ist_adapter_config c = {.method = t->options.method, .rank = t->options.rank, .alpha = t->options.alpha, .dropout = t->options.dropout};
+  IST_TRY(ist_targets_parse(t->options.targets, &c.modules, err));
+  return ist_adapters_layout(&t->adapters, &c, &sizes, t->model->config.L, ist_wide(t->model->compute), err);
+}
+
+static ist_status open_selector(ist_trainer *t, ist_error *err) {
+  ist_select_options o;
+  int32_t *fixed;
+  int64_t L = t->model->config.L;
+  IST_TRY(ist_options_selector(&t->options, &o, &fixed, err));
+  ist_status status = ist_selector_new(&t->selector, L, &o, err);
+  ist_free(fixed);
+  if (status != IST_OK) return status;
+  t->scores = ist_selector_get_state(t->selector);
+  t->active_layers = ist_options_active(&o, L);
+  return IST_OK;
+}
+
+static ist_status make_plan(ist_trainer *t, const json_t *saved_plan, ist_error *err) {
+  ist_plan_input in = {
+      .config = &t->model->config,
+      .weights = &t->model->weights,
+      .adapters = &t->adapters,
+      .backend = t->model->ctx.be,
+      .compute = t->model->compute,
+      .active_layers = t->active_layers,
+      .dropout = t->options.dropout,
+      .file_bytes = (int64_t)t->model->gguf->map.size,
+      .resident_bytes = ist_memory_resident(),
+      .max_memory = t->options.max_memory,
+      .micro_tokens = t->options.micro_tokens,
+      .recompute = ist_recompute_from_name(t->options.recompute),
+      .order = ist_order_from_name(t->options.order),
+  };
+  IST_TRY(step_limits(t, &in.step, &in.probe, err));
+  if (saved_plan) IST_TRY(ist_plan_fix(&in, saved_plan, err));
+  return ist_plan_make(&t->plan, &in, err);
+}
+
+/* ---- Memory ------------------------------------------------------------------------ */
+
+static ist_status reserve_parameters(ist_trainer *t, ist_error *err) {
+  size_t layer = (size_t)ist_dtype_bytes(t->adapters.dt, t->adapters.layout.params);
+  size_t all = layer * (size_t)t->adapters.L, active = layer * (size_t)t->active_layers;
+  IST_TRY(ist_arena_init(&t->params, "adapters", ist_arena_round(all), err));
+  IST_TRY(ist_arena_init(&t->grads, "adapter gradients", ist_arena_round(active), err));
+  IST_TRY(ist_arena_init(&t->moments, "optimizer moments", 2 * ist_arena_round(all), err));
+  t->adapters.params = ist_arena_alloc(&t->params, all);
+  t->adapters.grads = ist_arena_alloc(&t->grads, active);
+  t->m = ist_arena_alloc(&t->moments, all);
+  t->v = ist_arena_alloc(&t->moments, all);
+  return IST_OK;
+}
+
+static ist_status reserve_tables(ist_trainer *t, ist_error *err) {
+  size_t L = (size_t)t->model->config.L;
+  t->adapters.grad_slot = ist_calloc(L, sizeof *t->adapters.grad_slot);
+  t->layer_steps = ist_calloc(L, sizeof *t->layer_steps);
+  t->active = ist_calloc(L, sizeof *t->active);
+  t->factor = ist_calloc(L * IST_MAX_CANDIDATES, sizeof *t->factor);
+  t->importance = ist_calloc(L, sizeof *t->importance);
+  t->segment_loss = ist_calloc((size_t)t->plan.limits.segments, sizeof *t->segment_loss);
+  if (!t->adapters.grad_slot || !t->layer_steps || !t->active || !t->factor || !t->importance || !t->segment_loss) {
+    return ist_fail_nomem(err, "layer tables", L * sizeof(double));
+  }
+  return IST_OK;
+}
+
+ist_status ist_trainer_reserve(ist_trainer *t, const json_t *saved_plan, ist_error *err) {
+  IST_TRY(make_plan(t, saved_plan, err));
+  IST_TRY(reserve_parameters(t, err));
+  IST_TRY(reserve_tables(t, err));
+  IST_TRY(ist_decoder_open(&t->runner.decoder, &t->model->config, &t->model->weights, &t->adapters,
+                           &t->model->ctx, &t->plan.sizes, err));
+  return ist_runner_open(&t->runner, &t->plan.limits, t->plan.micro_tokens, err);
+}
+
+/* ---- State ----------------------------------------------------------------------------- */
+
+static ist_status register_state(ist_trainer *t, ist_error *err) {
+  int64_t L = t->adapters.L, params = t->adapters.layout.params;
+  ist_dtype dt = t->adapters.dt;
+  const int64_t block[2] = {L, params}, layers[1] = {L}, one[1] = {1};
+  ist_progress *p = &t->progress;
+  const struct { const char *name; ist_dtype type; int n_dims; const int64_t *shape; void *data; } items[] = {
+      {"adapters", dt, 2, block, t->adapters.params},
+      {"moments.m", dt, 2, block, t->m},
+      {"moments.v", dt, 2, block, t->v},
+      {"moments.steps", IST_I64, 1, layers, t->layer_steps},
+      {"selector.suppressibility", IST_F64, 1, layers, t->scores.suppressibility},
+      {"selector.observed", IST_I64, 1, layers, t->scores.observed},
+      {"selector.drawn", IST_I64, 1, layers, t->scores.drawn},
+      {"progress.step", IST_I64, 1, one, &p->step},
+      {"progress.batch", IST_I64, 1, one, &p->batch},
+      {"progress.skipped_in_row", IST_I64, 1, one, &p->skipped_in_row},
+      {"progress.bad_evals", IST_I64, 1, one, &p->bad_evals},
+      {"progress.best_step", IST_I64, 1, one, &p->best_step},
+      {"progress.metrics_bytes", IST_I64, 1, one, &p->metrics_bytes},
+      {"progress.best_loss", IST_F64, 1, one, &p->best_loss},
+      {"progress.last_valid", IST_F64, 1, one, &p->last_valid},
+  };
+  for (size_t i = 0; i < sizeof items / sizeof *items; i++) {
+    IST_TRY(ist_state_add(&t->state, items[i].name, items[i].type, items[i].n_dims, items[i].shape, items[i].data, err));
+  }
+  return IST_OK;
+}
+
+/* ---- Length of the run ---------------------------------------------------------------------- */
+
+static void count_steps(ist_trainer *t) {
+  int64_t batch = t->options.batch;
+  t->steps_per_epoch = (t->split.n_train + batch - 1) / batch;
+  double by_epochs = ceil(t->options.epochs * (double)t->steps_per_epoch);
+  t->total_steps = t->options.steps ? t->options.steps : (int64_t)by_epochs;
+  int64_t three_percent = (t->total_steps * 3 + 99) / 100;
+  t->warmup = t->options.warmup_steps >= 0 ? t->options.warmup_steps : three_percent < 100 ? three_percent : 100;
+  double ratio = (double)t->active_layers / (double)t->adapters.L;
+  t->lr = t->options.lr_by_active ? t->options.lr / ratio : t->options.lr;
+}
+
+/* ---- Resume ------------------------------------------------------------------------------------ */
+
+static ist_status refuse_other(const char *what, const char *path, const json_t *saved, uint64_t hash, ist_error *err) {
+  json_t *j = json_object_get(saved, what);
+  char text[32];
+  snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
+  if (json_is_string(j) && strcmp(json_string_value(j), text) == 0) return IST_OK;
+  return ist_fail(err, IST_ERR_MISMATCH, "%s: found %s %s, but the run to resume was made with %s",
+                  path, what, text, json_is_string(j) ? json_string_value(j) : "none");
+}
+
+static ist_status check_resume(ist_trainer *t, const json_t *saved, ist_error *err) {
+  IST_TRY(refuse_other("model_hash", t->model->path, saved, ist_model_hash(t->model), err));
+  IST_TRY(refuse_other("data_hash", t->options.train_path, saved, t->data_hash, err));
+  return ist_options_check_resume(&t->options, saved, err);
+}
+
+json_t *ist_trainer_settings(const ist_trainer *t) {
+  char model_hash[32], data_hash[32];
+  snprintf(model_hash, sizeof model_hash, "%016llx", (unsigned long long)ist_model_hash(t->model));
+  snprintf(data_hash, sizeof data_hash, "%016llx", (unsigned long long)t->data_hash);
+  json_t *root = ist_options_to_json(&t->options);
+  json_t *more = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:o}",
+                           "ist_version", ist_version(), "model_path", t->model->path, "model_hash", model_hash,
+                           "data_hash", data_hash, "compute", t->model->compute == IST_BF16 ? "bf16" : "f32",
+                           "threads", ist_get_threads(), "template", ist_template_name(t->tmpl),
+                           "rng_layout", IST_RNG_LAYOUT, "plan", ist_plan_to_json(&t->plan));
+  int bad = !root || !more || json_object_update(root, more) != 0;
+  json_decref(more);
+  if (!bad) return root;
+  json_decref(root);
+  return NULL;
+}
+
+/* Without a checkpoint the adapters start at their initial values. */
+static void start_fresh(ist_trainer *t) {
+  for (int64_t l = 0; l < t->adapters.L; l++) t->adapters.method->init(&t->adapters, l, t->options.seed);
+  t->progress.best_loss = INFINITY;
+  t->progress.last_valid = NAN;
+}
+
+ist_status ist_write_json(const char *dir, const char *name, json_t *root, ist_error *err) {
+  char *path = ist_path_join(dir, name), *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
+  ist_status status = path && text ? ist_file_write(path, text, strlen(text), err) : ist_fail_nomem(err, name, 0);
+  ist_free(path);
+  free(text);
+  json_decref(root);
+  return status;
+}
+
+static ist_status open_output(ist_trainer *t, ist_error *err) {
+  const char *dir = t->options.output;
+  if (!dir) return IST_OK;
+  IST_TRY(ist_mkdirs(dir, err));
+  if (!t->resumed) IST_TRY(ist_checkpoint_clear(dir, err));
+  char *path = ist_path_join(dir, "metrics.jsonl");
+  if (!path) return ist_fail_nomem(err, "path", strlen(dir));
+  ist_status status = ist_metrics_open(&t->metrics, path, t->resumed ? t->progress.metrics_bytes : 0, err);
+  ist_free(path);
+  if (status != IST_OK) return status;
+  return ist_write_json(dir, "settings.json", ist_trainer_settings(t), err);
+}
+
+/* A directory that holds a finished or interrupted run is not overwritten unasked. */
+static ist_status check_output(const ist_trainer *t, ist_error *err) {
+  if (!t->options.output || t->options.resume || t->options.overwrite) return IST_OK;
+  char *path = ist_path_join(t->options.output, "metrics.jsonl");
+  bool there = path && ist_file_exists(path);
+  ist_free(path);
+  if (!there) return IST_OK;
+  ist_status status = ist_fail(err, IST_ERR_ARG, "%s: found another run in the output directory", t->options.output);
+  ist_hint(err, "continue it with --resume %s, or replace it with --overwrite", t->options.output);
+  return status;
+}
+
+static ist_status open_all(ist_trainer *t, ist_error *err) {
+  IST_TRY(check_output(t, err));
+  char *checkpoint = NULL;
+  json_t *saved = NULL;
+  if (t->options.resume) {
+    IST_TRY(ist_checkpoint_find_newest(t->options.output, &checkpoint, err));
+    ist_status status = ist_checkpoint_settings(checkpoint, &saved, err);
+    if (status != IST_OK) {
+      ist_free(checkpoint);
+      return status;
+    }
+  }
+  ist_status status = ist_trainer_load_data(t, err);
+  if (status == IST_OK && saved) status = check_resume(t, saved, err);
+  if (status == IST_OK) status = lay_out_adapters(t, err);
+  if (status == IST_OK) status = open_selector(t, err);
+  if (status == IST_OK) status = ist_trainer_reserve(t, saved ? json_object_get(saved, "plan") : NULL, err);
+  if (status == IST_OK) status = register_state(t, err);
+  if (status == IST_OK) start_fresh(t);
+  if (status == IST_OK && checkpoint) status = ist_checkpoint_load(checkpoint, &t->state, err);
+  t->resumed = checkpoint != NULL;
+  json_decref(saved);
+  ist_free(checkpoint);
+  if (status != IST_OK) return status;
+  count_steps(t);
+  t->stopped = t->options.patience > 0 && t->progress.bad_evals >= t->options.patience;
+  ist_comm_single(&t->comm);
+  return open_output(t, err);
+}
+
+ist_status ist_trainer_open(ist_trainer **out, ist_model *m, const ist_train_options *options, ist_error *err) {
+  *out = NULL;
+  ist_trainer *t = ist_calloc(1, sizeof *t);
+  if (!t) return ist_fail_nomem(err, "trainer", sizeof *t);
+  t->model = m;
+  ist_status status = ist_model_check_free(m, err);
+  if (status == IST_OK) status = ist_options_copy(&t->options, options, err);
+  if (status == IST_OK) status = open_all(t, err);
+  if (status != IST_OK) {
+    ist_trainer_close(t);
+    return status;
+  }
+  m->adapters = &t->adapters;
+  m->busy = true;
+  *out = t;
+  return IST_OK;
+}
+
+void ist_trainer_close(ist_trainer *t) {
+  if (!t) return;
+  if (t->model->adapters == &t->adapters) {
+    t->model->adapters = NULL;
+    t->model->busy = false;
+  }
+  ist_runner_close(&t->runner);
+  ist_arena_free(&t->params);
+  ist_arena_free(&t->grads);
+  ist_arena_free(&t->moments);
+  ist_metrics_close(&t->metrics);
+  ist_state_free(&t->state);
+  ist_selector_free(t->selector);
+  ist_split_free(&t->split);
+  ist_dataset_free(&t->data);
+  ist_free(t->adapters.grad_slot);
+  ist_free(t->layer_steps);
+  ist_free(t->order);
+  ist_free(t->probe_order);
+  ist_free(t->active);
+  ist_free(t->factor);
+  ist_free(t->importance);
+  ist_free(t->segment_loss);
+  ist_options_free(&t->options);
+  ist_free(t);
+}
