@@ -2,6 +2,8 @@
 #ifndef IST_CLI_CMD_H
 #define IST_CLI_CMD_H
 
+#include <jansson.h>
+
 #include "opts.h"
 
 #define COMMAND(id, name, arguments, most, run, summary, detail, example) int run(ist_args *a);
@@ -21,8 +23,10 @@ void ist_signals_catch(const char *notice);
 int ist_signals_caught(void);
 void ist_signals_release(void);
 
-/* Renders JSON text of the library as readable tables; `all` merges and shortens
- * nothing, `bars` draws what is measured in bytes. */
-ist_status ist_cmd_show_json(const char *json, bool all, bool bars, ist_error *err);
+/* Parses JSON text of the library; the caller frees with json_decref. */
+ist_status ist_cmd_read_json(json_t **out, const char *json, ist_error *err);
+/* Shows an object as readable tables on stdout; `all` merges and shortens nothing,
+ * `bars` draws what is measured in bytes. */
+void ist_cmd_show(const json_t *root, bool all, bool bars);
 
 #endif

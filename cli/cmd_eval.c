@@ -21,8 +21,10 @@ static ist_status eval_loss(ist_model *m, const ist_args *a, ist_error *err) {
   ist_status s = ist_eval_loss(m, &a->eval, &r, err);
   if (s) return s;
   if (a->json) {
-    printf("{\"loss\": %.9g, \"perplexity\": %.9g, \"samples\": %lld, \"tokens\": %lld, \"targets\": %lld}\n", r.loss,
-           r.perplexity, (long long)r.samples, (long long)r.tokens, (long long)r.targets);
+    printf(
+        "{\"loss\": %.9g, \"perplexity\": %.9g, \"samples\": %lld, \"tokens\": %lld, \"targets\": "
+        "%lld}\n",
+        r.loss, r.perplexity, (long long)r.samples, (long long)r.tokens, (long long)r.targets);
     return IST_OK;
   }
   char targets[64], whole[32];
@@ -54,9 +56,10 @@ static json_t *json_text(const char *text) {
 }
 
 static void write_example(FILE *to, const ist_exact_example *e) {
-  json_t *record = json_pack("{s:I, s:b, s:I, s:I, s:o*, s:o*, s:o*}", "index", (json_int_t)e->index, "exact", e->exact,
-                             "fields", (json_int_t)e->fields, "fields_right", (json_int_t)e->fields_right, "prompt",
-                             json_text(e->prompt), "expected", json_text(e->expected), "got", json_text(e->got));
+  json_t *record = json_pack(
+      "{s:I, s:b, s:I, s:I, s:o*, s:o*, s:o*}", "index", (json_int_t)e->index, "exact", e->exact,
+      "fields", (json_int_t)e->fields, "fields_right", (json_int_t)e->fields_right, "prompt",
+      json_text(e->prompt), "expected", json_text(e->expected), "got", json_text(e->got));
   json_dumpf(record, to, JSON_COMPACT);
   fputc('\n', to);
   json_decref(record);
@@ -75,8 +78,10 @@ static void each_example(void *user, const ist_exact_example *e) {
   ist_live_clear();
   if (v->examples) write_example(v->examples, e);
   if (v->seen <= v->a->show && !v->a->json) {
-    ist_print(&v->out, e->exact ? IST_GOOD : IST_BAD, "%lld: %s", (long long)e->index, e->exact ? "exact" : "different");
-    if (e->fields) printf(", %lld of %lld fields", (long long)e->fields_right, (long long)e->fields);
+    ist_print(&v->out, e->exact ? IST_GOOD : IST_BAD, "%lld: %s", (long long)e->index,
+              e->exact ? "exact" : "different");
+    if (e->fields)
+      printf(", %lld of %lld fields", (long long)e->fields_right, (long long)e->fields);
     putchar('\n');
     show_text(&v->out, "prompt", e->prompt);
     show_text(&v->out, "expected", e->expected);
@@ -85,7 +90,8 @@ static void each_example(void *user, const ist_exact_example *e) {
   }
   if (!v->progress.tty || v->a->quiet) return;
   ist_live_begin(&v->progress);
-  ist_print(&v->progress, IST_DIM, "%lld answers, %lld exact", (long long)v->seen, (long long)v->exact);
+  ist_print(&v->progress, IST_DIM, "%lld answers, %lld exact", (long long)v->seen,
+            (long long)v->exact);
   ist_live_end(&v->progress);
 }
 
@@ -95,16 +101,19 @@ static double percent(int64_t part, int64_t whole) {
 
 static void show_exact(const ist_exact_result *r, bool json) {
   if (json) {
-    printf("{\"samples\": %lld, \"exact\": %lld, \"fields\": %lld, \"fields_right\": %lld, \"new_tokens\": %lld, "
-           "\"seconds\": %.3f}\n", (long long)r->samples, (long long)r->exact, (long long)r->fields,
-           (long long)r->fields_right, (long long)r->new_tokens, r->seconds);
+    printf(
+        "{\"samples\": %lld, \"exact\": %lld, \"fields\": %lld, \"fields_right\": %lld, "
+        "\"new_tokens\": %lld, "
+        "\"seconds\": %.3f}\n",
+        (long long)r->samples, (long long)r->exact, (long long)r->fields,
+        (long long)r->fields_right, (long long)r->new_tokens, r->seconds);
     return;
   }
   printf("%-12s%lld of %lld (%.1f %%)\n", "exact", (long long)r->exact, (long long)r->samples,
          percent(r->exact, r->samples));
   if (r->fields)
-    printf("%-12s%lld of %lld (%.1f %%)\n", "fields", (long long)r->fields_right, (long long)r->fields,
-           percent(r->fields_right, r->fields));
+    printf("%-12s%lld of %lld (%.1f %%)\n", "fields", (long long)r->fields_right,
+           (long long)r->fields, percent(r->fields_right, r->fields));
   char elapsed[32];
   ist_format_time(elapsed, r->seconds);
   printf("%-12s%s, %lld tokens written\n", "time", elapsed, (long long)r->new_tokens);
@@ -121,12 +130,14 @@ static FILE *open_beside(char *temp, size_t cap, const char *path, ist_error *er
   return f;
 }
 
-static ist_status close_beside(FILE *f, const char *temp, const char *path, bool keep, ist_error *err) {
+static ist_status close_beside(FILE *f, const char *temp, const char *path, bool keep,
+                               ist_error *err) {
   bool written = !ferror(f) && fflush(f) == 0 && fsync(fileno(f)) == 0;
   ist_status s = IST_OK;
   if (keep && !written) s = ist_cli_fail(err, IST_ERR_IO, "%s: %s", temp, strerror(errno));
   fclose(f);
-  if (keep && written && rename(temp, path)) s = ist_cli_fail(err, IST_ERR_IO, "%s: %s", path, strerror(errno));
+  if (keep && written && rename(temp, path))
+    s = ist_cli_fail(err, IST_ERR_IO, "%s: %s", path, strerror(errno));
   if (s || !keep) unlink(temp);
   return s;
 }
@@ -135,7 +146,8 @@ static ist_status eval_exact(ist_model *m, const ist_args *a, ist_error *err) {
   exact_view v = {.a = a, .progress = ist_term_of(stderr), .out = ist_term_of(stdout)};
   ist_exact_result r;
   char temp[4096];
-  if (a->examples && !(v.examples = open_beside(temp, sizeof temp, a->examples, err))) return err->code;
+  if (a->examples && !(v.examples = open_beside(temp, sizeof temp, a->examples, err)))
+    return err->code;
   ist_status s = ist_eval_exact(m, &a->eval, each_example, &v, &r, err);
   ist_live_clear();
   if (v.examples) {
@@ -152,8 +164,8 @@ static ist_status eval_exact(ist_model *m, const ist_args *a, ist_error *err) {
 static void show_layers_json(const ist_layer_importance *layer, int64_t L, double factor) {
   printf("{\"factor\": %.9g, \"layers\": [", factor);
   for (int64_t i = 0; i < L; i++)
-    printf("%s\n  {\"layer\": %lld, \"delta\": %.9g, \"low\": %.9g, \"high\": %.9g}", i ? "," : "", (long long)i,
-           layer[i].delta, layer[i].low, layer[i].high);
+    printf("%s\n  {\"layer\": %lld, \"delta\": %.9g, \"low\": %.9g, \"high\": %.9g}", i ? "," : "",
+           (long long)i, layer[i].delta, layer[i].low, layer[i].high);
   printf("\n]}\n");
 }
 
@@ -165,27 +177,33 @@ static void show_layers(const ist_layer_importance *layer, int64_t L) {
   for (int64_t i = 0; i < L; i++) {
     bool clear = layer[i].low > 0 || layer[i].high < 0; /* zero lies outside */
     ist_style style = !clear ? IST_DIM : layer[i].delta > 0 ? IST_ACCENT : IST_BAD;
-    printf("%5lld  %+18.5f   [%+.5f, %+.5f]  ", (long long)i, layer[i].delta, layer[i].low, layer[i].high);
+    printf("%5lld  %+18.5f   [%+.5f, %+.5f]  ", (long long)i, layer[i].delta, layer[i].low,
+           layer[i].high);
     ist_style_set(&t, style);
     if (most > 0) ist_put_bar(&t, fabs(layer[i].delta) / most, 24);
     ist_style_set(&t, IST_PLAIN);
     puts(clear ? layer[i].delta < 0 ? " better without" : "" : " (may be zero)");
   }
-  puts("\nThe loss without a layer's adapters less the loss with them: the higher, the more it matters.");
+  puts(
+      "\nThe loss without a layer's adapters less the loss with them: the higher, the more it "
+      "matters.");
 }
 
 static ist_status eval_layers(ist_model *m, const ist_args *a, ist_error *err) {
   ist_model_info info;
   ist_model_get_info(m, &info);
   if (!a->adapter) {
-    ist_cli_fail(err, IST_ERR_ARG, "--layers needs --adapter DIR: it suppresses the adapters of one layer at a time");
+    ist_cli_fail(err, IST_ERR_ARG,
+                 "--layers needs --adapter DIR: it suppresses the adapters of one layer at a time");
     return IST_ERR_ARG;
   }
   ist_layer_importance *layer = calloc((size_t)info.L, sizeof *layer);
   if (!layer) return ist_cli_fail(err, IST_ERR_NOMEM, "out of memory");
   ist_status s = ist_eval_layers(m, &a->eval, a->factor, layer, err);
-  if (!s && a->json) show_layers_json(layer, info.L, a->factor);
-  else if (!s) show_layers(layer, info.L);
+  if (!s && a->json)
+    show_layers_json(layer, info.L, a->factor);
+  else if (!s)
+    show_layers(layer, info.L);
   free(layer);
   return s;
 }
@@ -201,20 +219,22 @@ static ist_status read_ids(const char *text, int64_t V, int32_t **ids, int64_t *
     size_t len = strcspn(p, " ,\n\t");
     long long id = len < 10 && strspn(p, "0123456789") == len ? atoll(p) : -1;
     if (id < 0 || id >= V)
-      return ist_cli_fail(err, IST_ERR_ARG, "--tokens: found \"%.*s\", expected ids from 0 to %lld", (int)len, p,
-                          (long long)V - 1);
+      return ist_cli_fail(err, IST_ERR_ARG, "--tokens: found \"%.*s\", expected ids from 0 to %lld",
+                          (int)len, p, (long long)V - 1);
     (*ids)[(*n)++] = (int32_t)id;
     p += len;
   }
   return *n ? IST_OK : ist_cli_fail(err, IST_ERR_ARG, "--tokens: found no ids");
 }
 
-static ist_status write_logits(const char *path, const float *logits, int64_t T, int64_t V, ist_error *err) {
+static ist_status write_logits(const char *path, const float *logits, int64_t T, int64_t V,
+                               ist_error *err) {
   char temp[4096], header[256];
   int64_t bytes = T * V * (int64_t)sizeof *logits;
-  int n = snprintf(header, sizeof header,
-                   "{\"logits\":{\"dtype\":\"F32\",\"shape\":[%lld,%lld],\"data_offsets\":[0,%lld]}}", (long long)T,
-                   (long long)V, (long long)bytes);
+  int n =
+      snprintf(header, sizeof header,
+               "{\"logits\":{\"dtype\":\"F32\",\"shape\":[%lld,%lld],\"data_offsets\":[0,%lld]}}",
+               (long long)T, (long long)V, (long long)bytes);
   while (n % 8) header[n++] = ' '; /* so that the data is aligned */
   FILE *f = open_beside(temp, sizeof temp, path, err);
   if (!f) return err->code;
@@ -236,7 +256,8 @@ static void show_best(const float *logits, int64_t T, int64_t V) {
     if (n < BEST) n++;
   }
   puts("likeliest next tokens (id, logit):");
-  for (int64_t i = 0; i < n; i++) printf("%8lld  %.4f\n", (long long)best[i], (double)last[best[i]]);
+  for (int64_t i = 0; i < n; i++)
+    printf("%8lld  %.4f\n", (long long)best[i], (double)last[best[i]]);
 }
 
 static ist_status eval_logits(ist_model *m, const ist_args *a, ist_error *err) {
@@ -246,7 +267,9 @@ static ist_status eval_logits(ist_model *m, const ist_args *a, ist_error *err) {
   ist_model_get_info(m, &info);
   ist_status s = read_ids(a->tokens, info.V, &ids, &n, err);
   float *logits = s ? NULL : calloc((size_t)n * (size_t)info.V, sizeof *logits);
-  if (!s && !logits) s = ist_cli_fail(err, IST_ERR_NOMEM, "out of memory for the logits of %lld tokens", (long long)n);
+  if (!s && !logits)
+    s = ist_cli_fail(err, IST_ERR_NOMEM, "out of memory for the logits of %lld tokens",
+                     (long long)n);
   if (!s) s = ist_model_logits(m, ids, n, logits, err);
   if (!s && a->logits_out) s = write_logits(a->logits_out, logits, n, info.V, err);
   if (!s && !a->logits_out) show_best(logits, n, info.V);
@@ -268,10 +291,14 @@ int ist_cmd_eval(ist_args *a) {
     s = ist_cli_fail(&err, IST_ERR_ARG, "--layers and --task exact exclude each other");
   }
   if (!s) s = ist_cmd_open_model(&m, a, &err);
-  if (!s && a->tokens) s = eval_logits(m, a, &err);
-  else if (!s && a->layers) s = eval_layers(m, a, &err);
-  else if (!s && exact) s = eval_exact(m, a, &err);
-  else if (!s) s = eval_loss(m, a, &err);
+  if (!s && a->tokens)
+    s = eval_logits(m, a, &err);
+  else if (!s && a->layers)
+    s = eval_layers(m, a, &err);
+  else if (!s && exact)
+    s = eval_exact(m, a, &err);
+  else if (!s)
+    s = eval_loss(m, a, &err);
   ist_model_close(m);
   return s ? ist_report_error(&err) : 0;
 }

@@ -9,8 +9,10 @@
 /* A terminal gets harmless text, a file or pipe exactly what the model wrote. */
 static bool put_piece(void *user, const char *piece, size_t len) {
   const ist_term *t = user;
-  if (t->tty) ist_put_clean(t->to, piece, len, 0, true);
-  else fwrite(piece, 1, len, t->to);
+  if (t->tty)
+    ist_put_clean(t->to, piece, len, 0, true);
+  else
+    fwrite(piece, 1, len, t->to);
   return fflush(t->to) == 0 && !ist_signals_caught();
 }
 
@@ -19,7 +21,9 @@ static void show_statistics(const ist_generate_result *r) {
   double speed = r->seconds > 0 ? (double)r->new_tokens / r->seconds : 0;
   fprintf(stderr, "prompt: %lld tokens, %.0f tokens/s; text: %lld tokens, %.1f tokens/s; %s\n",
           (long long)r->prompt_tokens, prompt, (long long)r->new_tokens, speed,
-          ist_signals_caught() ? "interrupted" : r->ended ? "ended by the model" : "cut at --max-new");
+          ist_signals_caught() ? "interrupted"
+          : r->ended           ? "ended by the model"
+                               : "cut at --max-new");
 }
 
 int ist_cmd_generate(ist_args *a) {
@@ -31,7 +35,8 @@ int ist_cmd_generate(ist_args *a) {
   char *prompt = NULL;
   ist_status s = ist_cmd_open_model(&m, a, &err);
   if (!s && !(prompt = ist_cmd_read_argument(a, &len, &err))) s = err.code;
-  if (!s && strlen(prompt) != len) s = ist_cli_fail(&err, IST_ERR_ARG, "the prompt holds a NUL byte");
+  if (!s && strlen(prompt) != len)
+    s = ist_cli_fail(&err, IST_ERR_ARG, "the prompt holds a NUL byte");
   if (!s) {
     ist_signals_catch(NULL);
     s = ist_generate(m, prompt, &a->generate, put_piece, &t, &r, &err);

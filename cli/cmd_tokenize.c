@@ -72,10 +72,11 @@ static ist_status tokenize_lines(const ist_model *m, const ist_args *a, ist_erro
     int32_t *ids = NULL;
     int64_t n = 0;
     if (!json_is_string(value))
-      s = ist_cli_fail(err, IST_ERR_DATA, "standard input:%lld: %s, expected a JSON string", (long long)number,
-                       value ? "found another JSON value" : problem.text);
+      s = ist_cli_fail(err, IST_ERR_DATA, "standard input:%lld: %s, expected a JSON string",
+                       (long long)number, value ? "found another JSON value" : problem.text);
     else
-      s = ist_tokenize(m, json_string_value(value), json_string_length(value), a->special, &ids, &n, err);
+      s = ist_tokenize(m, json_string_value(value), json_string_length(value), a->special, &ids, &n,
+                       err);
     if (!s) {
       putchar('[');
       put_ids(ids, n, ",");
@@ -93,7 +94,9 @@ int ist_cmd_tokenize(ist_args *a) {
   ist_model *m = NULL;
   ist_status s = IST_OK;
   if (a->json_lines && a->argument)
-    s = ist_cli_fail(&err, IST_ERR_ARG, "--json-lines reads standard input, found the argument \"%.80s\"", a->argument);
+    s = ist_cli_fail(&err, IST_ERR_ARG,
+                     "--json-lines reads standard input, found the argument \"%.80s\"",
+                     a->argument);
   if (!s) s = ist_cmd_open_model(&m, a, &err);
   if (!s) s = a->json_lines ? tokenize_lines(m, a, &err) : tokenize_text(m, a, &err);
   ist_model_close(m);

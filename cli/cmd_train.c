@@ -45,7 +45,8 @@ static ist_status validate(ist_trainer *t, ist_screen *screen, double *loss, ist
 
 /* Header, validation before, the steps, validation after, where it was written.
  * *signal_number is set where a signal stopped the run. */
-static ist_status run(ist_trainer *t, const ist_model *m, const ist_args *a, int *signal_number, ist_error *err) {
+static ist_status run(ist_trainer *t, const ist_model *m, const ist_args *a, int *signal_number,
+                      ist_error *err) {
   ist_screen screen;
   ist_model_info model;
   ist_train_info info;

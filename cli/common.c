@@ -25,10 +25,13 @@ ist_status ist_cmd_open_model(ist_model **out, const ist_args *a, ist_error *err
 }
 
 char *ist_cmd_read_argument(const ist_args *a, size_t *len, ist_error *err) {
-  if (!a->argument || !strcmp(a->argument, "-")) return ist_read_all(stdin, "standard input", len, err);
+  if (!a->argument || !strcmp(a->argument, "-"))
+    return ist_read_all(stdin, "standard input", len, err);
   char *text = strdup(a->argument);
-  if (!text) ist_cli_fail(err, IST_ERR_NOMEM, "out of memory");
-  else *len = strlen(text);
+  if (!text)
+    ist_cli_fail(err, IST_ERR_NOMEM, "out of memory");
+  else
+    *len = strlen(text);
   return text;
 }
 

@@ -35,7 +35,8 @@ static void put_wrapped(FILE *to, const char *text, int at, int indent) {
 static void describe(const ist_opt *o, const ist_args *defaults, char *out, size_t cap) {
   char value[96], expected[256] = "";
   ist_opt_default(o, defaults, value, sizeof value);
-  if (o->kind == IST_OPT_CHOICE && strchr(o->domain, '|')) ist_opt_expected(o, expected, sizeof expected);
+  if (o->kind == IST_OPT_CHOICE && strchr(o->domain, '|'))
+    ist_opt_expected(o, expected, sizeof expected);
   bool required = !strcmp(value, IST_OPT_REQUIRED), none = !*value || !strcmp(value, "none");
   const char *before = required ? " (required)" : none ? "" : " (default: ";
   snprintf(out, cap, "%s%s%s%s%s%s", o->help, *expected ? "; " : "", expected, before,
@@ -45,12 +46,15 @@ static void describe(const ist_opt *o, const ist_args *defaults, char *out, size
 static void put_option(FILE *to, const ist_opt *o, const ist_args *defaults) {
   char left[64], text[512];
   int n = snprintf(left, sizeof left, o->letter ? "  -%c, " : "      ", o->letter);
-  snprintf(left + n, sizeof left - (size_t)n, o->kind == IST_OPT_SWITCH ? "--[no-]%s%s%s" : "--%s%s%s", o->name,
+  snprintf(left + n, sizeof left - (size_t)n,
+           o->kind == IST_OPT_SWITCH ? "--[no-]%s%s%s" : "--%s%s%s", o->name,
            ist_opt_takes_value(o) ? " " : "", o->metavar);
   describe(o, defaults, text, sizeof text);
   n = (int)strlen(left);
-  if (n >= INDENT) fprintf(to, "%s\n%*s", left, INDENT, "");
-  else fprintf(to, "%-*s", INDENT, left);
+  if (n >= INDENT)
+    fprintf(to, "%s\n%*s", left, INDENT, "");
+  else
+    fprintf(to, "%-*s", INDENT, left);
   put_wrapped(to, text, INDENT, INDENT);
 }
 
@@ -63,18 +67,22 @@ static void put_examples(FILE *to, const char *examples) {
 }
 
 void ist_help_overview(FILE *to) {
-  fprintf(to, "ist %s: fine-tunes the language model you already run (a GGUF file), in the\n"
-              "memory you already have, and shows which layers matter.\n\n"
-              "usage: ist COMMAND [options]\n\n", ist_version());
+  fprintf(to,
+          "ist %s: fine-tunes the language model you already run (a GGUF file), in the\n"
+          "memory you already have, and shows which layers matter.\n\n"
+          "usage: ist COMMAND [options]\n\n",
+          ist_version());
   for (int i = 0; i < IST_N_COMMANDS; i++)
     fprintf(to, "  %-12s%s\n", ist_commands[i].name, ist_commands[i].summary);
-  fprintf(to, "  %-12s%s\n  %-12s%s\n\n", "help", "show the options of a command: ist help train", "version",
-          "show the version");
-  fputs("other options:\n"
-        "  --man                       print the manual page\n"
-        "  --completions SHELL         print completions for bash or zsh\n\n"
-        "exit status: 0 done, 1 failed, 2 a line that makes no sense, 130 interrupted\n"
-        "after a clean save. Results go to standard output, all else to standard error.\n", to);
+  fprintf(to, "  %-12s%s\n  %-12s%s\n\n", "help", "show the options of a command: ist help train",
+          "version", "show the version");
+  fputs(
+      "other options:\n"
+      "  --man                       print the manual page\n"
+      "  --completions SHELL         print completions for bash or zsh\n\n"
+      "exit status: 0 done, 1 failed, 2 a line that makes no sense, 130 interrupted\n"
+      "after a clean save. Results go to standard output, all else to standard error.\n",
+      to);
 }
 
 void ist_help_command(FILE *to, ist_command_id command) {
@@ -101,10 +109,14 @@ void ist_help_command(FILE *to, ist_command_id command) {
 
 static void put_roff(FILE *to, const char *text) {
   for (; *text; text++) {
-    if (*text == '-') fputs("\\-", to);
-    else if (*text == '\\') fputs("\\e", to);
-    else if (*text == '\n') fputs("\n.br\n", to);
-    else fputc(*text, to);
+    if (*text == '-')
+      fputs("\\-", to);
+    else if (*text == '\\')
+      fputs("\\e", to);
+    else if (*text == '\n')
+      fputs("\n.br\n", to);
+    else
+      fputc(*text, to);
   }
   fputc('\n', to);
 }
@@ -138,7 +150,8 @@ static void put_roff_command(FILE *to, ist_command_id command, const ist_args *d
   }
   fputs(".fi\n", to);
   if (command == IST_CMD_PLAN) {
-    fputs(".PP\nThe options of \\fBist train\\fR, and \\fB\\-\\-json\\fR and \\fB\\-\\-all\\fR.\n", to);
+    fputs(".PP\nThe options of \\fBist train\\fR, and \\fB\\-\\-json\\fR and \\fB\\-\\-all\\fR.\n",
+          to);
     return;
   }
   for (int i = 0; i < ist_n_opts; i++)
@@ -149,11 +162,16 @@ static void put_roff_command(FILE *to, ist_command_id command, const ist_args *d
 void ist_help_man(FILE *to) {
   ist_args defaults;
   ist_args_init(&defaults);
-  fprintf(to, ".TH IST 1 \"\" \"ist %s\" \"User Commands\"\n.SH NAME\n"
-              "ist \\- fine\\-tune a language model with Importance\\-aware Sparse Tuning\n"
-              ".SH SYNOPSIS\n.B ist\n\\fICOMMAND\\fR [options]\n.SH DESCRIPTION\n", ist_version());
-  fputs("Fine\\-tunes the language model you already run (a GGUF file) on the CPU, in the memory you\n"
-        "already have, and shows which layers matter.\n.PP\nCommands:\n", to);
+  fprintf(to,
+          ".TH IST 1 \"\" \"ist %s\" \"User Commands\"\n.SH NAME\n"
+          "ist \\- fine\\-tune a language model with Importance\\-aware Sparse Tuning\n"
+          ".SH SYNOPSIS\n.B ist\n\\fICOMMAND\\fR [options]\n.SH DESCRIPTION\n",
+          ist_version());
+  fputs(
+      "Fine\\-tunes the language model you already run (a GGUF file) on the CPU, in the memory "
+      "you\n"
+      "already have, and shows which layers matter.\n.PP\nCommands:\n",
+      to);
   for (int i = 0; i < IST_N_COMMANDS; i++) {
     fputs(".TP\n.B ", to);
     put_roff(to, ist_commands[i].name);
@@ -162,11 +180,16 @@ void ist_help_man(FILE *to) {
   for (int i = 0; i < IST_N_COMMANDS; i++) put_roff_command(to, i, &defaults);
   fputs(".SH EVERY COMMAND\n", to);
   for (int i = 0; i < ist_n_opts; i++)
-    if (ist_opts[i].commands == (1u << IST_N_COMMANDS) - 1) put_roff_option(to, &ist_opts[i], &defaults);
-  fputs(".SH EXIT STATUS\n0 done, 1 failed, 2 a command line that makes no sense, 130 (143) interrupted\n"
-        "(terminated) after a clean save.\n"
-        ".SH ENVIRONMENT\n\\fBNO_COLOR\\fR: no colours. \\fBLC_ALL\\fR, \\fBLC_CTYPE\\fR, \\fBLANG\\fR: blocks\n"
-        "are drawn where they name UTF\\-8.\n", to);
+    if (ist_opts[i].commands == (1u << IST_N_COMMANDS) - 1)
+      put_roff_option(to, &ist_opts[i], &defaults);
+  fputs(
+      ".SH EXIT STATUS\n0 done, 1 failed, 2 a command line that makes no sense, 130 (143) "
+      "interrupted\n"
+      "(terminated) after a clean save.\n"
+      ".SH ENVIRONMENT\n\\fBNO_COLOR\\fR: no colours. \\fBLC_ALL\\fR, \\fBLC_CTYPE\\fR, "
+      "\\fBLANG\\fR: blocks\n"
+      "are drawn where they name UTF\\-8.\n",
+      to);
 }
 
 /* ---- Completions --------------------------------------------------------------- */
@@ -210,18 +233,26 @@ static void put_bash_values(FILE *to, ist_command_id command) {
 }
 
 static void put_bash(FILE *to) {
-  fputs("# bash completion for ist; made by: ist --completions bash\n"
-        "_ist() {\n"
-        "  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}\n"
-        "  compopt -o filenames 2>/dev/null\n"
-        "  if [ \"$COMP_CWORD\" -eq 1 ]; then\n    COMPREPLY=($(compgen -W '", to);
+  fputs(
+      "# bash completion for ist; made by: ist --completions bash\n"
+      "_ist() {\n"
+      "  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} "
+      "command=${COMP_WORDS[1]}\n"
+      "  compopt -o filenames 2>/dev/null\n"
+      "  if [ \"$COMP_CWORD\" -eq 1 ]; then\n    COMPREPLY=($(compgen -W '",
+      to);
   for (int i = 0; i < IST_N_COMMANDS; i++) fprintf(to, "%s ", ist_commands[i].name);
-  fputs("help version --help --version --man --completions' -- \"$word\"))\n    return\n  fi\n"
-        "  case \"$command $before\" in\n", to);
+  fputs(
+      "help version --help --version --man --completions' -- \"$word\"))\n    return\n  fi\n"
+      "  case \"$command $before\" in\n",
+      to);
   for (int i = 0; i < IST_N_COMMANDS; i++) put_bash_values(to, i);
-  fputs("    'ist --completions') COMPREPLY=($(compgen -W 'bash zsh' -- \"$word\")); return;;\n  esac\n"
-        "  if [[ $word != -* ]]; then\n    COMPREPLY=($(compgen -f -- \"$word\"))\n    return\n  fi\n"
-        "  case $command in\n", to);
+  fputs(
+      "    'ist --completions') COMPREPLY=($(compgen -W 'bash zsh' -- \"$word\")); return;;\n  "
+      "esac\n"
+      "  if [[ $word != -* ]]; then\n    COMPREPLY=($(compgen -f -- \"$word\"))\n    return\n  fi\n"
+      "  case $command in\n",
+      to);
   for (int i = 0; i < IST_N_COMMANDS; i++) {
     fprintf(to, "    %s) COMPREPLY=($(compgen -W '", ist_commands[i].name);
     put_names(to, i);
@@ -233,14 +264,18 @@ static void put_bash(FILE *to) {
 /* Text inside a single-quoted zsh specification, where [ ] : ' are special. */
 static void put_zsh_text(FILE *to, const char *text) {
   for (; *text; text++) {
-    if (*text == '\'') fputs("'\\''", to);
-    else if (strchr("[]:\\", *text)) fprintf(to, "\\%c", *text);
-    else fputc(*text, to);
+    if (*text == '\'')
+      fputs("'\\''", to);
+    else if (strchr("[]:\\", *text))
+      fprintf(to, "\\%c", *text);
+    else
+      fputc(*text, to);
   }
 }
 
 static void put_zsh_option(FILE *to, const ist_opt *o, const char *prefix, const char *name) {
-  fprintf(to, " \\\n        '%s%s%s[", prefix, name, ist_opt_takes_value(o) && prefix[1] ? "=" : "");
+  fprintf(to, " \\\n        '%s%s%s[", prefix, name,
+          ist_opt_takes_value(o) && prefix[1] ? "=" : "");
   put_zsh_text(to, o->help);
   fputc(']', to);
   if (ist_opt_takes_value(o)) {
@@ -259,13 +294,17 @@ static void put_zsh_option(FILE *to, const ist_opt *o, const char *prefix, const
 }
 
 static void put_zsh(FILE *to) {
-  fputs("#compdef ist\n# zsh completion for ist; made by: ist --completions zsh\n"
-        "_ist() {\n  local -a commands\n  commands=(\n", to);
+  fputs(
+      "#compdef ist\n# zsh completion for ist; made by: ist --completions zsh\n"
+      "_ist() {\n  local -a commands\n  commands=(\n",
+      to);
   for (int i = 0; i < IST_N_COMMANDS; i++)
     fprintf(to, "    '%s:%s'\n", ist_commands[i].name, ist_commands[i].summary);
-  fputs("    'help:show the options of a command'\n    'version:show the version'\n  )\n"
-        "  if (( CURRENT == 2 )); then\n    _describe command commands\n    return\n  fi\n"
-        "  local command=$words[2]\n  shift words\n  (( CURRENT-- ))\n  case $command in\n", to);
+  fputs(
+      "    'help:show the options of a command'\n    'version:show the version'\n  )\n"
+      "  if (( CURRENT == 2 )); then\n    _describe command commands\n    return\n  fi\n"
+      "  local command=$words[2]\n  shift words\n  (( CURRENT-- ))\n  case $command in\n",
+      to);
   for (int c = 0; c < IST_N_COMMANDS; c++) {
     fprintf(to, "    %s)\n      _arguments -s", ist_commands[c].name);
     for (int i = 0; i < ist_n_opts; i++) {
@@ -282,8 +321,11 @@ static void put_zsh(FILE *to) {
 }
 
 bool ist_help_completions(FILE *to, const char *shell) {
-  if (!strcmp(shell, "bash")) put_bash(to);
-  else if (!strcmp(shell, "zsh")) put_zsh(to);
-  else return false;
+  if (!strcmp(shell, "bash"))
+    put_bash(to);
+  else if (!strcmp(shell, "zsh"))
+    put_zsh(to);
+  else
+    return false;
   return true;
 }

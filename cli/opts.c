@@ -24,11 +24,19 @@ enum {
 
 /* The C type behind each kind, checked below for every row of the table. */
 enum {
-  STORE_BOOL, STORE_INT, STORE_SEED, STORE_REAL, STORE_TEXT,
-  STORE_FLAG = STORE_BOOL, STORE_SWITCH = STORE_BOOL, STORE_SIZE = STORE_INT,
-  STORE_CHOICE = STORE_TEXT, STORE_FILE = STORE_TEXT, STORE_DIR = STORE_TEXT
+  STORE_BOOL,
+  STORE_INT,
+  STORE_SEED,
+  STORE_REAL,
+  STORE_TEXT,
+  STORE_FLAG = STORE_BOOL,
+  STORE_SWITCH = STORE_BOOL,
+  STORE_SIZE = STORE_INT,
+  STORE_CHOICE = STORE_TEXT,
+  STORE_FILE = STORE_TEXT,
+  STORE_DIR = STORE_TEXT
 };
-#define STORED_IN(field)                                                                      \
+#define STORED_IN(field) \
   _Generic(((ist_args *)0)->field, bool: STORE_BOOL, int64_t: STORE_INT, uint64_t: STORE_SEED, \
            double: STORE_REAL, const char *: STORE_TEXT)
 #define OPTION(commands, name, letter, kind, field, metavar, domain, automatic, help) \
@@ -39,7 +47,8 @@ enum {
 const ist_opt ist_opts[] = {
 #define GROUP(title) {.kind = IST_OPT_GROUP, .help = title},
 #define OPTION(commands, name, letter, kind, field, metavar, domain, automatic, help) \
-  {commands, IST_OPT_##kind, name, letter, offsetof(ist_args, field), #field, metavar, domain, automatic, help},
+  {commands, IST_OPT_##kind, name,   letter,    offsetof(ist_args, field),            \
+   #field,   metavar,        domain, automatic, help},
 #include "opts.def"
 };
 const int ist_n_opts = sizeof ist_opts / sizeof *ist_opts;
@@ -181,7 +190,8 @@ void ist_opt_expected(const ist_opt *o, char *out, size_t cap) {
         const char *choice = ist_opt_choice(o, i, &len);
         if (!choice) break;
         const char *more = choice[len - 1] == ':' ? "LIST" : "";
-        at += (size_t)snprintf(out + at, cap - at, "%s%.*s%s", i ? ", " : "", (int)len, choice, more);
+        at +=
+            (size_t)snprintf(out + at, cap - at, "%s%.*s%s", i ? ", " : "", (int)len, choice, more);
       }
       return;
     case IST_OPT_INT:
@@ -191,10 +201,15 @@ void ist_opt_expected(const ist_opt *o, char *out, size_t cap) {
         return;
       }
       at = (size_t)snprintf(out, cap, "%s", noun);
-      if (isfinite(v.low)) at += (size_t)snprintf(out + at, cap - at, " %s %.10g", v.open_low ? "above" : "of at least", v.low);
-      if (isfinite(v.high)) snprintf(out + at, cap - at, " and %s %.10g", v.open_high ? "below" : "at most", v.high);
+      if (isfinite(v.low))
+        at += (size_t)snprintf(out + at, cap - at, " %s %.10g",
+                               v.open_low ? "above" : "of at least", v.low);
+      if (isfinite(v.high))
+        snprintf(out + at, cap - at, " and %s %.10g", v.open_high ? "below" : "at most", v.high);
       return;
-    case IST_OPT_SEED: snprintf(out, cap, "a whole number from 0 to %lld", (long long)INT64_MAX); return;
+    case IST_OPT_SEED:
+      snprintf(out, cap, "a whole number from 0 to %lld", (long long)INT64_MAX);
+      return;
     case IST_OPT_SIZE: snprintf(out, cap, "a size such as 512M, 4G or a number of bytes"); return;
     case IST_OPT_FILE: snprintf(out, cap, "a file"); return;
     case IST_OPT_DIR: snprintf(out, cap, "a directory"); return;
@@ -251,7 +266,8 @@ static bool is_choice(const ist_opt *o, const char *text) {
   const char *choice;
   for (int i = 0; (choice = ist_opt_choice(o, i, &len)); i++) {
     bool open_ended = choice[len - 1] == ':';
-    if (!strncmp(choice, text, len) && (open_ended ? text[len] != '\0' : text[len] == '\0')) return true;
+    if (!strncmp(choice, text, len) && (open_ended ? text[len] != '\0' : text[len] == '\0'))
+      return true;
   }
   return false;
 }
@@ -279,7 +295,8 @@ static ist_status refuse(const ist_opt *o, const char *text, const char *where, 
   return IST_ERR_ARG;
 }
 
-ist_status ist_opt_set(ist_args *a, const ist_opt *o, const char *text, const char *where, ist_error *err) {
+ist_status ist_opt_set(ist_args *a, const ist_opt *o, const char *text, const char *where,
+                       ist_error *err) {
   void *field = (char *)a + o->offset;
   interval range = interval_of(o);
   int64_t whole = 0;
@@ -323,7 +340,9 @@ void ist_opt_default(const ist_opt *o, const ist_args *defaults, char *out, size
   switch (o->kind) {
     case IST_OPT_FLAG: break;
     case IST_OPT_SWITCH: text = *(const bool *)field ? "on" : "off"; break;
-    case IST_OPT_SEED: snprintf(number, sizeof number, "%llu", (unsigned long long)*(const uint64_t *)field); break;
+    case IST_OPT_SEED:
+      snprintf(number, sizeof number, "%llu", (unsigned long long)*(const uint64_t *)field);
+      break;
     case IST_OPT_INT:
     case IST_OPT_SIZE:
       value = (double)*(const int64_t *)field;
@@ -353,10 +372,12 @@ typedef struct line {
   int n;
 } line;
 
-static ist_status unknown_option(ist_command_id command, const char *spelled, const char *name, ist_error *err) {
+static ist_status unknown_option(ist_command_id command, const char *spelled, const char *name,
+                                 ist_error *err) {
   const char *best = nearest_option(command, name);
   if (!best && !strncmp(name, "no-", 3)) best = nearest_option(command, name + 3);
-  ist_cli_fail(err, IST_ERR_ARG, "unknown option %s of ist %s", spelled, ist_commands[command].name);
+  ist_cli_fail(err, IST_ERR_ARG, "unknown option %s of ist %s", spelled,
+               ist_commands[command].name);
   for (int i = 0; i < IST_N_COMMANDS && !best; i++) {
     if (ist_opt_find(i, name)) {
       ist_cli_hint(err, "--%s is an option of ist %s", name, ist_commands[i].name);
@@ -371,7 +392,8 @@ static ist_status unknown_option(ist_command_id command, const char *spelled, co
 }
 
 /* One option at argv[*i]; moves *i over a value that stands apart. */
-static ist_status take_option(line *l, ist_command_id command, int argc, char **argv, int *i, ist_error *err) {
+static ist_status take_option(line *l, ist_command_id command, int argc, char **argv, int *i,
+                              ist_error *err) {
   const char *arg = argv[*i], *inside = NULL;
   const ist_opt *o;
   given *g = &l->option[l->n];
@@ -397,7 +419,9 @@ static ist_status take_option(line *l, ist_command_id command, int argc, char **
     inside = arg[2] ? arg + 2 + (arg[2] == '=') : NULL;
   }
   if (!ist_opt_takes_value(o)) {
-    if (inside) return ist_cli_fail(err, IST_ERR_ARG, "%s: found \"%s\", expected no value", g->where, inside);
+    if (inside)
+      return ist_cli_fail(err, IST_ERR_ARG, "%s: found \"%s\", expected no value", g->where,
+                          inside);
     g->value = negated ? "false" : "true";
   } else if (inside) {
     g->value = inside;
@@ -443,9 +467,11 @@ static ist_status apply(ist_args *a, const line *l, ist_error *err) {
     return IST_OK;
   }
   if (resume && preset)
-    return ist_cli_fail(err, IST_ERR_ARG, "--preset and --resume exclude each other: a run keeps its settings");
+    return ist_cli_fail(err, IST_ERR_ARG,
+                        "--preset and --resume exclude each other: a run keeps its settings");
   if (resume && output && strcmp(resume->value, output->value))
-    return ist_cli_fail(err, IST_ERR_ARG, "--output %s and --resume %s: a run stays in its directory", output->value,
+    return ist_cli_fail(err, IST_ERR_ARG,
+                        "--output %s and --resume %s: a run stays in its directory", output->value,
                         resume->value);
   if (resume) s = ist_opt_set(a, resume->option, resume->value, resume->where, err);
   if (!s && resume) s = ist_settings_apply(a, resume->value, err);
@@ -466,7 +492,8 @@ static ist_status check_required(const ist_args *a, ist_error *err) {
     const ist_opt *o = &ist_opts[i];
     if (!knows(a->command, o) || !o->automatic || strcmp(o->automatic, REQUIRED)) continue;
     if (*(const char *const *)((const char *)a + o->offset)) continue;
-    ist_cli_fail(err, IST_ERR_ARG, "ist %s needs --%s %s: %s", c->name, o->name, o->metavar, o->help);
+    ist_cli_fail(err, IST_ERR_ARG, "ist %s needs --%s %s: %s", c->name, o->name, o->metavar,
+                 o->help);
     ist_cli_hint(err, "%.*s", (int)strcspn(c->example, "\n"), c->example);
     return IST_ERR_ARG;
   }

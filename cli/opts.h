@@ -71,11 +71,14 @@ ist_status ist_args_parse(ist_args *a, int argc, char **argv, ist_error *err);
 void ist_args_free(ist_args *a);
 
 /* Stores `text` in the option's field. `where` names the option in errors. */
-ist_status ist_opt_set(ist_args *a, const ist_opt *o, const char *text, const char *where, ist_error *err);
+ist_status ist_opt_set(ist_args *a, const ist_opt *o, const char *text, const char *where,
+                       ist_error *err);
 /* The option of a command with this name (or this settings key), or NULL. */
 const ist_opt *ist_opt_find(ist_command_id command, const char *name);
 const ist_opt *ist_opt_find_key(ist_command_id command, const char *key);
-static inline bool ist_opt_takes_value(const ist_opt *o) { return o->kind > IST_OPT_SWITCH; }
+static inline bool ist_opt_takes_value(const ist_opt *o) {
+  return o->kind > IST_OPT_SWITCH;
+}
 /* "one of linear, cosine, constant", "a whole number from 1 to 65536", ... */
 void ist_opt_expected(const ist_opt *o, char *out, size_t cap);
 /* The default in force as text ("" where there is none to speak of). */

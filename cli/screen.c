@@ -87,26 +87,30 @@ static void header_model(const ist_screen *s) {
   char count[32], bytes[32];
   ist_format_count(count, (double)m->parameters);
   ist_format_bytes(bytes, (double)m->file_bytes);
-  put_items(s, "model", "%s\n%s\n%lld layers\n%s parameters\n%s, %s", m->name[0] ? m->name : s->args->model_path,
-            m->architecture, (long long)m->L, count, m->quantisation, bytes);
+  put_items(s, "model", "%s\n%s\n%lld layers\n%s parameters\n%s, %s",
+            m->name[0] ? m->name : s->args->model_path, m->architecture, (long long)m->L, count,
+            m->quantisation, bytes);
 }
 
 static void header_method(const ist_screen *s) {
   const ist_train_options *o = &s->args->train;
   const ist_train_info *r = &s->run;
   char trainable[32], dropout[48] = "";
-  double share = s->model.parameters ? 100.0 * (double)r->trainable / (double)s->model.parameters : 0;
+  double share =
+      s->model.parameters ? 100.0 * (double)r->trainable / (double)s->model.parameters : 0;
   ist_format_count(trainable, (double)r->trainable);
   if (o->dropout > 0) snprintf(dropout, sizeof dropout, "dropout %g", o->dropout);
-  put_items(s, "adapter", "%s, rank %lld, alpha %g\n%s\non %s\n%s parameters (%.2g %% of the model)", o->method,
+  put_items(s, "adapter",
+            "%s, rank %lld, alpha %g\n%s\non %s\n%s parameters (%.2g %% of the model)", o->method,
             (long long)o->rank, o->alpha, dropout, o->targets, trainable, share);
   char selection[256] = "", probes[128] = "", redraw[64] = "";
   if (s->scored) {
     snprintf(selection, sizeof selection, "reward %s", o->reward);
-    snprintf(probes, sizeof probes, "probe of %lld examples every %lld steps", (long long)o->probe_batch,
-             (long long)o->probe_every);
+    snprintf(probes, sizeof probes, "probe of %lld examples every %lld steps",
+             (long long)o->probe_batch, (long long)o->probe_every);
   }
-  if (!strcmp(o->selector, "random")) snprintf(redraw, sizeof redraw, "a draw lasts %lld steps", (long long)o->redraw_every);
+  if (!strcmp(o->selector, "random"))
+    snprintf(redraw, sizeof redraw, "a draw lasts %lld steps", (long long)o->redraw_every);
   put_items(s, "selector", "%s\n%lld of %lld layers train in a step\n%s\n%s\n%s", o->selector,
             (long long)r->active_layers, (long long)s->model.L, probes, selection, redraw);
 }
@@ -116,12 +120,17 @@ static void header_data(const ist_screen *s) {
   const ist_train_info *r = &s->run;
   char valid[64] = "no validation", probe[64] = "", cut[64] = "", dropped[64] = "";
   if (r->n_valid) snprintf(valid, sizeof valid, "%lld for validation", (long long)r->n_valid);
-  if (s->scored && r->probe_on_train) snprintf(probe, sizeof probe, "probes on training data");
-  else if (s->scored) snprintf(probe, sizeof probe, "%lld for probes", (long long)r->n_probe);
-  if (r->n_cut) snprintf(cut, sizeof cut, "%lld cut to %lld tokens", (long long)r->n_cut, (long long)o->max_tokens);
-  if (r->n_dropped) snprintf(dropped, sizeof dropped, "%lld left out (nothing to learn)", (long long)r->n_dropped);
-  put_items(s, "data", "%s\n%lld examples to train on\n%s\n%s\ntemplate %s, loss on %s\n%s\n%s", o->train_path,
-            (long long)r->n_train, valid, probe, r->template_name,
+  if (s->scored && r->probe_on_train)
+    snprintf(probe, sizeof probe, "probes on training data");
+  else if (s->scored)
+    snprintf(probe, sizeof probe, "%lld for probes", (long long)r->n_probe);
+  if (r->n_cut)
+    snprintf(cut, sizeof cut, "%lld cut to %lld tokens", (long long)r->n_cut,
+             (long long)o->max_tokens);
+  if (r->n_dropped)
+    snprintf(dropped, sizeof dropped, "%lld left out (nothing to learn)", (long long)r->n_dropped);
+  put_items(s, "data", "%s\n%lld examples to train on\n%s\n%s\ntemplate %s, loss on %s\n%s\n%s",
+            o->train_path, (long long)r->n_train, valid, probe, r->template_name,
             !strcmp(o->loss_on, "all") ? "everything" : "completions", cut, dropped);
 }
 
@@ -129,30 +138,37 @@ static void header_steps(const ist_screen *s) {
   const ist_train_options *o = &s->args->train;
   const ist_train_info *r = &s->run;
   char steps[96], rate[32], base[32], rates[96], from[64] = "", warmup[48];
-  snprintf(steps, sizeof steps, "%lld (%lld an epoch)", (long long)r->total_steps, (long long)r->steps_per_epoch);
+  snprintf(steps, sizeof steps, "%lld (%lld an epoch)", (long long)r->total_steps,
+           (long long)r->steps_per_epoch);
   if (r->resumed) snprintf(from, sizeof from, "resumed after step %lld", (long long)r->done_steps);
   format_rate(rate, r->lr);
   format_rate(base, o->lr);
-  if (strcmp(rate, base)) snprintf(rates, sizeof rates, "lr %s (%s by active ratio)", rate, base);
-  else snprintf(rates, sizeof rates, "lr %s", rate);
-  if (o->warmup_steps < 0) snprintf(warmup, sizeof warmup, "3 %% warm-up");
-  else snprintf(warmup, sizeof warmup, "%lld steps of warm-up", (long long)o->warmup_steps);
-  put_items(s, "steps", "%s\n%s\nbatch %lld\n%s\n%s, %s", steps, from, (long long)o->batch, rates, o->lr_schedule,
-            warmup);
+  if (strcmp(rate, base))
+    snprintf(rates, sizeof rates, "lr %s (%s by active ratio)", rate, base);
+  else
+    snprintf(rates, sizeof rates, "lr %s", rate);
+  if (o->warmup_steps < 0)
+    snprintf(warmup, sizeof warmup, "3 %% warm-up");
+  else
+    snprintf(warmup, sizeof warmup, "%lld steps of warm-up", (long long)o->warmup_steps);
+  put_items(s, "steps", "%s\n%s\nbatch %lld\n%s\n%s, %s", steps, from, (long long)o->batch, rates,
+            o->lr_schedule, warmup);
 }
 
 static void header_memory(const ist_screen *s) {
   char bytes[32];
   ist_format_bytes(bytes, (double)s->run.planned_bytes);
-  put_items(s, "memory", "%s expected at most\nrecompute %s\n%lld tokens a pass\n%s\n%d thread%s, %s", bytes,
-            s->run.recompute, (long long)s->run.micro_tokens, s->model.compute, ist_get_threads(),
-            ist_get_threads() == 1 ? "" : "s", s->model.isa);
+  put_items(s, "memory", "%s expected\nrecompute %s\n%lld tokens a pass\n%s\n%d thread%s, %s",
+            bytes, s->run.recompute, (long long)s->run.micro_tokens, s->model.compute,
+            ist_get_threads(), ist_get_threads() == 1 ? "" : "s", s->model.isa);
   put_items(s, "output", "%s", s->args->train.output);
 }
 
 void ist_screen_header(ist_screen *s) {
   ist_print(&s->term, IST_BOLD, "ist %s", ist_version());
-  fputs(s->term.utf8 ? " · Importance-aware Sparse Tuning\n\n" : ", Importance-aware Sparse Tuning\n\n", s->term.to);
+  fputs(s->term.utf8 ? " · Importance-aware Sparse Tuning\n\n"
+                     : ", Importance-aware Sparse Tuning\n\n",
+        s->term.to);
   header_model(s);
   header_method(s);
   header_data(s);
@@ -197,7 +213,8 @@ static void put_cell(const ist_screen *s, const ist_step_report *r, int64_t laye
   }
   bool known = !s->scored || r->observed[layer] >= ENOUGH_OBSERVATIONS;
   int level = s->scored ? (int)(8 * r->importance[layer]) : 7;
-  ist_style style = active ? (known ? IST_ACCENT : IST_ACCENT_DIM) : (known ? IST_GREY : IST_GREY_DIM);
+  ist_style style =
+      active ? (known ? IST_ACCENT : IST_ACCENT_DIM) : (known ? IST_GREY : IST_GREY_DIM);
   ist_print(t, style, "%s", height[level < 0 ? 0 : level > 7 ? 7 : level]);
 }
 
@@ -217,8 +234,10 @@ static void put_legend(const ist_screen *s) {
   fputs("layers: ", t->to);
   ist_print(t, IST_ACCENT, s->scored ? "▅" : "█");
   fputs(" trained in the step, ", t->to);
-  if (t->colour && s->scored) ist_print(t, IST_GREY, "▅");
-  else ist_print(t, IST_DIM, "·");
+  if (t->colour && s->scored)
+    ist_print(t, IST_GREY, "▅");
+  else
+    ist_print(t, IST_DIM, "·");
   fputs(" did not", t->to);
   if (s->scored) {
     fputs("\n        height: importance by the scores, ", t->to);
@@ -284,14 +303,22 @@ static void show_columns(ist_screen *s) {
 
 /* Five columns for any loss: 1.234, 12.34, 123.4, 1e+05. */
 static void format_loss(char out[32], double loss) {
-  snprintf(out, 32, loss < 9.9995 ? "%.3f" : loss < 99.995 ? "%.2f" : loss < 999.95 ? "%.1f" : "%.0e", loss);
+  snprintf(out, 32,
+           loss < 9.9995   ? "%.3f"
+           : loss < 99.995 ? "%.2f"
+           : loss < 999.95 ? "%.1f"
+                           : "%.0e",
+           loss);
 }
 
 /* Four columns: 9999, 10k, 999k, 1.2M. */
 static void format_speed(char out[32], double x) {
-  if (x < 9999.5) snprintf(out, 32, "%.0f", x);
-  else if (x < 999500) snprintf(out, 32, "%.0fk", x / 1e3);
-  else snprintf(out, 32, "%.3gM", x / 1e6);
+  if (x < 9999.5)
+    snprintf(out, 32, "%.0f", x);
+  else if (x < 999500)
+    snprintf(out, 32, "%.0fk", x / 1e3);
+  else
+    snprintf(out, 32, "%.3gM", x / 1e6);
 }
 
 typedef struct figures {
@@ -304,7 +331,8 @@ static figures figures_of(const ist_screen *s, const ist_step_report *r) {
   return (figures){
       .loss = s->targets > 0 ? s->loss / s->targets : r->loss,
       .tokens_per_second = s->seconds > 0 ? s->tokens / s->seconds : 0,
-      .left = done > 0 ? (now() - s->trained_from) / done * (double)(s->run.total_steps - r->step) : 0,
+      .left =
+          done > 0 ? (now() - s->trained_from) / done * (double)(s->run.total_steps - r->step) : 0,
       .peak = ist_peak_memory(),
   };
 }
@@ -320,7 +348,11 @@ static void put_report(ist_screen *s, const ist_step_report *r, bool fixed) {
   char text[64];
   snprintf(text, sizeof text, "%lld/%lld", (long long)r->step, (long long)s->run.total_steps);
   put_cell_text(s, &l, l.step, text);
-  snprintf(text, sizeof text, r->epoch < 9.995 ? "%.2f" : r->epoch < 99.95 ? "%.1f" : "%.0f", r->epoch);
+  snprintf(text, sizeof text,
+           r->epoch < 9.995   ? "%.2f"
+           : r->epoch < 99.95 ? "%.1f"
+                              : "%.0f",
+           r->epoch);
   put_cell_text(s, &l, l.epoch, text);
   format_loss(text, f.loss);
   put_cell_text(s, &l, 5, text);
@@ -351,11 +383,13 @@ static void put_plain_report(const ist_screen *s, const ist_step_report *r) {
   char left[32], valid[32] = "-";
   ist_format_time(left, f.left);
   if (r->evaluated) snprintf(valid, sizeof valid, "%.4f", r->valid_loss);
-  fprintf(s->term.to, "step %lld/%lld epoch %.2f loss %.4f val %s lr %.1e %.0f tok/s %.0f MiB eta %s layers ",
-          (long long)r->step, (long long)s->run.total_steps, r->epoch, f.loss, valid, r->lr, f.tokens_per_second,
-          (double)f.peak / 1048576, left);
+  fprintf(s->term.to,
+          "step %lld/%lld epoch %.2f loss %.4f val %s lr %.1e %.0f tok/s %.0f MiB eta %s layers ",
+          (long long)r->step, (long long)s->run.total_steps, r->epoch, f.loss, valid, r->lr,
+          f.tokens_per_second, (double)f.peak / 1048576, left);
   ist_screen_strip(s, r, 0, 0);
-  fprintf(s->term.to, "%s%s\n", r->evaluated && r->improved ? " best" : "", r->saved ? " saved" : "");
+  fprintf(s->term.to, "%s%s\n", r->evaluated && r->improved ? " best" : "",
+          r->saved ? " saved" : "");
 }
 
 /* What the summary says of the layers: the report's arrays do not last till then. */
@@ -373,7 +407,8 @@ static void keep_layers(ist_screen *s, const ist_step_report *r) {
 
 void ist_screen_step(ist_screen *s, const ist_step_report *r) {
   if (r->skipped) {
-    ist_warn("step %lld: loss or gradients were not finite; nothing was changed", (long long)r->step + 1);
+    ist_warn("step %lld: loss or gradients were not finite; nothing was changed",
+             (long long)r->step + 1);
     return;
   }
   s->trained = true;
@@ -403,13 +438,17 @@ void ist_screen_step(ist_screen *s, const ist_step_report *r) {
 static void summary_layers(const ist_screen *s) {
   const char *doubt = s->layers_known ? "" : "too few observations to trust";
   if (!s->scored || !s->trained) return;
-  put_items(s, "layers", "importance by the scores: %.2f (layer %lld) to %.2f (layer %lld)\n%s\nmeasured by ist eval --layers",
+  put_items(s, "layers",
+            "importance by the scores: %.2f (layer %lld) to %.2f (layer %lld)\n%s\nmeasured by ist "
+            "eval --layers",
             s->lowest, (long long)s->lowest_layer, s->highest, (long long)s->highest_layer, doubt);
 }
 
 static void put_file(const ist_screen *s, const char *name, const char *what) {
   char path[4096];
-  if (snprintf(path, sizeof path, "%s/%s", s->args->train.output, name) >= (int)sizeof path || access(path, F_OK)) return;
+  if (snprintf(path, sizeof path, "%s/%s", s->args->train.output, name) >= (int)sizeof path ||
+      access(path, F_OK))
+    return;
   fputs("  ", s->term.to);
   int columns = ist_put_text(s->term.to, path, 0);
   ist_put_spaces(s->term.to, (int)strlen(s->args->train.output) + 28 - columns);
@@ -425,6 +464,7 @@ static void summary_files(const ist_screen *s) {
   put_file(s, "importance.json", "scores and draws of the layers");
   put_file(s, "settings.json", "every setting of the run");
   put_file(s, "metrics.jsonl", "every step");
+  put_file(s, "checkpoints", "what ist train --resume needs");
   fputs("\ntry it:\n  ist generate -m ", s->term.to);
   ist_put_text(s->term.to, s->args->model_path, 0);
   fputs(" --adapter ", s->term.to);
@@ -438,11 +478,13 @@ void ist_screen_summary(ist_screen *s, double before, double after) {
   ist_term_measure(&s->term);
   fputc('\n', s->term.to);
   if (isfinite(before) && isfinite(after)) {
-    ist_print(&s->term, IST_BOLD, "validation loss %.4f before, ", before);
+    ist_print(&s->term, IST_BOLD, "validation loss %.4f %s, ", before,
+              s->run.resumed ? "when resumed" : "before");
     ist_style_set(&s->term, after < before ? IST_GOOD : IST_BAD);
     fprintf(s->term.to, "%.4f after", after);
     ist_style_set(&s->term, IST_PLAIN);
-    if (s->best_step >= 0) fprintf(s->term.to, " (the best, of step %lld, was kept)", (long long)s->best_step);
+    if (s->best_step >= 0)
+      fprintf(s->term.to, " (the best, of step %lld, was kept)", (long long)s->best_step);
     fputs("\n\n", s->term.to);
   }
   ist_format_time(elapsed, now() - s->started);

@@ -11,7 +11,8 @@ static bool belongs_to_the_line(const char *key) {
   return !strcmp(key, "output") || !strcmp(key, "resume") || !strcmp(key, "overwrite");
 }
 
-static ist_status take(ist_args *a, const char *path, const char *key, json_t *value, ist_error *err) {
+static ist_status take(ist_args *a, const char *path, const char *key, json_t *value,
+                       ist_error *err) {
   const ist_opt *o = ist_opt_find_key(IST_CMD_TRAIN, key);
   if (!o || belongs_to_the_line(key) || json_is_null(value)) return IST_OK;
   char where[4200];
@@ -37,7 +38,8 @@ ist_status ist_settings_apply(ist_args *a, const char *dir, ist_error *err) {
   json_error_t problem;
   json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &problem);
   if (!root && problem.line > 0)
-    return ist_cli_fail(err, IST_ERR_FORMAT, "%s:%d: not JSON: %s", path, problem.line, problem.text);
+    return ist_cli_fail(err, IST_ERR_FORMAT, "%s:%d: not JSON: %s", path, problem.line,
+                        problem.text);
   if (!root) {
     ist_cli_fail(err, IST_ERR_IO, "--resume: %s", problem.text);
     ist_cli_hint(err, "--resume takes the output directory of a run");
@@ -45,7 +47,8 @@ ist_status ist_settings_apply(ist_args *a, const char *dir, ist_error *err) {
   }
   if (!json_is_object(root)) {
     json_decref(root);
-    return ist_cli_fail(err, IST_ERR_FORMAT, "%s: found no JSON object, expected the settings of a run", path);
+    return ist_cli_fail(err, IST_ERR_FORMAT,
+                        "%s: found no JSON object, expected the settings of a run", path);
   }
   a->settings = root;
   const char *key;

@@ -37,9 +37,10 @@ ist_term ist_term_of(FILE *to) {
 }
 
 void ist_style_set(const ist_term *t, ist_style style) {
-  static const char *const codes[] = {[IST_PLAIN] = "0",     [IST_BOLD] = "1",          [IST_DIM] = "2",
-                                      [IST_GOOD] = "32",     [IST_BAD] = "31",          [IST_ACCENT] = "1;36",
-                                      [IST_ACCENT_DIM] = "2;36", [IST_GREY] = "38;5;245", [IST_GREY_DIM] = "2;38;5;245"};
+  static const char *const codes[] = {
+      [IST_PLAIN] = "0",         [IST_BOLD] = "1",        [IST_DIM] = "2",
+      [IST_GOOD] = "32",         [IST_BAD] = "31",        [IST_ACCENT] = "1;36",
+      [IST_ACCENT_DIM] = "2;36", [IST_GREY] = "38;5;245", [IST_GREY_DIM] = "2;38;5;245"};
   if (style == IST_GREY && !t->greys) style = IST_PLAIN;
   if (style == IST_GREY_DIM && !t->greys) style = IST_DIM;
   if (t->colour) fprintf(t->to, "\033[%sm", codes[style]);
@@ -79,7 +80,11 @@ void ist_live_end(const ist_term *t) {
 /* Decodes one character; broken UTF-8 yields U+FFFD and one byte. */
 static size_t decode(const unsigned char *s, size_t len, uint32_t *out) {
   static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-  size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : s[0] >= 0xe0 ? 3 : s[0] >= 0xc2 ? 2 : 0;
+  size_t n = s[0] < 0x80                   ? 1
+             : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+             : s[0] >= 0xe0                ? 3
+             : s[0] >= 0xc2                ? 2
+                                           : 0;
   *out = 0xfffd;
   if (!n || n > len || s[0] >= 0xf5) return 1;
   uint32_t c = n == 1 ? s[0] : s[0] & (0x7fu >> n);
@@ -95,7 +100,8 @@ static size_t decode(const unsigned char *s, size_t len, uint32_t *out) {
 /* Characters that move the cursor, start an escape or turn the direction. */
 static bool is_harmful(uint32_t c) {
   return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x61c || (c >= 0x200e && c <= 0x200f) ||
-         (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff || c >= 0xe0000;
+         (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff ||
+         c >= 0xe0000;
 }
 
 /* Columns of a character: near enough for aligning tables. */
@@ -104,7 +110,8 @@ static int columns_of(uint32_t c) {
                                      {0xac00, 0xd7a3},   {0xf900, 0xfaff},   {0xfe30, 0xfe6f},
                                      {0xff00, 0xff60},   {0xffe0, 0xffe6},   {0x1f300, 0x1f64f},
                                      {0x1f680, 0x1f6ff}, {0x1f900, 0x1faff}, {0x20000, 0x3fffd}};
-  if ((c >= 0x300 && c < 0x370) || (c >= 0x200b && c <= 0x200d) || (c >= 0xfe00 && c <= 0xfe0f)) return 0;
+  if ((c >= 0x300 && c < 0x370) || (c >= 0x200b && c <= 0x200d) || (c >= 0xfe00 && c <= 0xfe0f))
+    return 0;
   for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
     if (c >= wide[i][0] && c <= wide[i][1]) return 2;
   return 1;
@@ -113,15 +120,20 @@ static int columns_of(uint32_t c) {
 int ist_put_clean(FILE *to, const char *text, size_t len, int limit, bool lines) {
   const unsigned char *s = (const unsigned char *)text;
   int used = 0;
-  if (limit > 0 && ist_put_clean(NULL, text, len, 0, lines) > limit) limit -= 3; /* the ellipsis */
-  else limit = 0;
+  if (limit > 0 && ist_put_clean(NULL, text, len, 0, lines) > limit)
+    limit -= 3; /* the ellipsis */
+  else
+    limit = 0;
   for (size_t i = 0, n; i < len; i += n) {
     uint32_t c;
     const char *shown = NULL;
     n = decode(s + i, len - i, &c);
-    if (c == '\n' && !lines) shown = "\\n";
-    else if (c == '\t' && !lines) shown = "\\t";
-    else if (c == 0xfffd || (is_harmful(c) && !(lines && (c == '\n' || c == '\t')))) shown = "?";
+    if (c == '\n' && !lines)
+      shown = "\\n";
+    else if (c == '\t' && !lines)
+      shown = "\\t";
+    else if (c == 0xfffd || (is_harmful(c) && !(lines && (c == '\n' || c == '\t'))))
+      shown = "?";
     int columns = shown ? (int)strlen(shown) : columns_of(c);
     if (limit && used + columns > limit) {
       if (to) fputs("...", to);
@@ -129,8 +141,10 @@ int ist_put_clean(FILE *to, const char *text, size_t len, int limit, bool lines)
     }
     used += columns;
     if (!to) continue;
-    if (shown) fputs(shown, to);
-    else fwrite(s + i, 1, n, to);
+    if (shown)
+      fputs(shown, to);
+    else
+      fwrite(s + i, 1, n, to);
   }
   return used;
 }
@@ -196,9 +210,12 @@ void ist_format_whole(char out[32], int64_t n) {
 
 void ist_format_time(char out[32], double seconds) {
   long long s = seconds > 0 ? (long long)(seconds + 0.5) : 0;
-  if (s < 3600) snprintf(out, 32, "%lld:%02lld", s / 60, s % 60);
-  else if (s < 100 * 3600) snprintf(out, 32, "%lldh%02lld", s / 3600, s / 60 % 60);
-  else snprintf(out, 32, "%lldd%02lldh", s / 86400, s / 3600 % 24);
+  if (s < 3600)
+    snprintf(out, 32, "%lld:%02lld", s / 60, s % 60);
+  else if (s < 100 * 3600)
+    snprintf(out, 32, "%lldh%02lld", s / 3600, s / 60 % 60);
+  else
+    snprintf(out, 32, "%lldd%02lldh", s / 86400, s / 3600 % 24);
 }
 
 void ist_put_bar(const ist_term *t, double share, int width) {

@@ -11,7 +11,7 @@
 typedef struct ist_term {
   FILE *to;
   bool tty, colour, greys, utf8; /* greys: 256 colours */
-  int columns; /* 0: no limit (not a terminal) */
+  int columns;                   /* 0: no limit (not a terminal) */
 } ist_term;
 /* utf8: the locale's character set, also where there is no terminal; colours
  * need a terminal, no NO_COLOR and a TERM that is not "dumb". */
@@ -19,12 +19,22 @@ ist_term ist_term_of(FILE *to);
 /* The width may change at any time. */
 void ist_term_measure(ist_term *t);
 
-typedef enum ist_style { IST_PLAIN, IST_BOLD, IST_DIM, IST_GOOD, IST_BAD, IST_ACCENT, IST_ACCENT_DIM,
-                         IST_GREY, IST_GREY_DIM } ist_style;
+typedef enum ist_style {
+  IST_PLAIN,
+  IST_BOLD,
+  IST_DIM,
+  IST_GOOD,
+  IST_BAD,
+  IST_ACCENT,
+  IST_ACCENT_DIM,
+  IST_GREY,
+  IST_GREY_DIM
+} ist_style;
 /* Switches the style where there are colours, else nothing. */
 void ist_style_set(const ist_term *t, ist_style style);
 /* printf in a style, back to plain after it. */
-void ist_print(const ist_term *t, ist_style style, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void ist_print(const ist_term *t, ist_style style, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Writes text from a file so that it cannot drive a terminal: control
  * characters, broken UTF-8 and direction overrides are replaced, line ends and

@@ -9,7 +9,7 @@
 #include "cmd.h"
 #include "text.h"
 
-enum { MOST_ROWS = 60, MOST_COLUMNS = 12, BAR = 24, LABEL = 34 };
+enum { MOST_ROWS = 60, MOST_COLUMNS = 12, BAR = 24, LABEL = 40 };
 
 typedef struct view {
   ist_term term;
@@ -29,21 +29,27 @@ static bool is_shape(const char *key) {
   return !strcmp(key, "shape") || !strcmp(key, "dims");
 }
 
-static bool is_scalar(const json_t *v) {
-  return !json_is_object(v) && !json_is_array(v);
+/* The library's way to shorten a long array: how many, and the first of them. */
+static bool is_excerpt(const json_t *v) {
+  return json_object_size(v) == 2 && json_is_array(json_object_get(v, "first")) &&
+         json_object_get(v, "count");
+}
+
+static bool is_section(const json_t *v) {
+  return json_is_object(v) && json_object_size(v) && !is_excerpt(v);
 }
 
 static bool is_table(const json_t *v) {
   return json_is_array(v) && json_array_size(v) && json_is_object(json_array_get(v, 0));
 }
 
-/* "planned_bytes" reads "planned" where the value says the unit; keys with dots
- * ("general.name") are names of a file format and stay. */
+/* "file_bytes" reads "file size"; keys with dots ("general.name") are names of a
+ * file format and stay. */
 static void put_label(const view *v, const char *key, int width) {
   char label[128];
-  snprintf(label, sizeof label, "%s", key);
+  int stem = (int)strlen(key) - (ends_with(key, "_bytes") ? 6 : 0);
+  snprintf(label, sizeof label, "%.*s%s", stem, key, key[stem] ? "_size" : "");
   if (!strchr(key, '.')) {
-    if (ends_with(label, "_bytes")) label[strlen(label) - 6] = '\0';
     for (char *p = label; *p; p++)
       if (*p == '_') *p = ' ';
   }
@@ -54,7 +60,8 @@ static void put_label(const view *v, const char *key, int width) {
 }
 
 /* Writes a value as text into a stream; arrays are shortened to `most` elements. */
-static void write_value(FILE *to, const char *key, const json_t *value, size_t most, bool in_table) {
+static void write_value(FILE *to, const char *key, const json_t *value, size_t most,
+                        bool in_table) {
   char text[32];
   if (json_is_string(value)) {
     fwrite(json_string_value(value), 1, json_string_length(value), to);
@@ -65,8 +72,10 @@ static void write_value(FILE *to, const char *key, const json_t *value, size_t m
     int64_t n = json_integer_value(value);
     bool counts = strstr(key, "parameters") || strstr(key, "elements");
     ist_format_whole(text, n);
-    if (n > 99999 || n < -99999 || counts) fputs(text, to);
-    else fprintf(to, "%lld", (long long)n);
+    if (n > 99999 || n < -99999 || counts)
+      fputs(text, to);
+    else
+      fprintf(to, "%lld", (long long)n);
     ist_format_count(text, (double)n);
     if (counts && n > 99999 && !in_table) fprintf(to, " (%s)", text);
   } else if (json_is_real(value)) {
@@ -80,8 +89,14 @@ static void write_value(FILE *to, const char *key, const json_t *value, size_t m
       write_value(to, "", json_array_get(value, i), most, in_table);
     }
     if (n > most) fprintf(to, ", ... (%zu)", n);
+  } else if (is_excerpt(value)) {
+    const json_t *first = json_object_get(value, "first");
+    json_int_t count = json_integer_value(json_object_get(value, "count"));
+    fprintf(to, "%lld: ", (long long)count);
+    write_value(to, key, first, (size_t)-1, in_table);
+    if (count > (json_int_t)json_array_size(first)) fputs(", ...", to);
   } else if (json_is_object(value)) {
-    fprintf(to, "{%zu}", json_object_size(value));
+    fprintf(to, json_object_size(value) ? "{%zu}" : "{}", json_object_size(value));
   } else {
     fputs("-", to);
   }
@@ -120,8 +135,8 @@ static void put_heading(const view *v, const char *key) {
  * number of their layer ("blk.0.attn_q.weight", "blk.1.attn_q.weight", ...). */
 typedef struct row {
   const json_t *first;
-  char *pattern;         /* the name with its first number replaced by * */
-  long long low, high;   /* the numbers */
+  char *pattern;       /* the name with its first number replaced by * */
+  long long low, high; /* the numbers */
   int64_t count, bytes, parameters;
 } row;
 
@@ -155,14 +170,17 @@ static bool alike(const json_t *a, const json_t *b) {
   json_t *value;
   if (json_object_size(a) != json_object_size(b)) return false;
   json_object_foreach((json_t *)(uintptr_t)a, key, value) {
-    if (strcmp(key, "name") && !strstr(key, "offset") && !json_equal(value, json_object_get(b, key))) return false;
+    if (strcmp(key, "name") && !strstr(key, "offset") &&
+        !json_equal(value, json_object_get(b, key)))
+      return false;
   }
   return true;
 }
 
 static row *same_row(table *t, const char *pattern, const json_t *element) {
   for (size_t i = t->n; pattern && i-- > 0;)
-    if (t->rows[i].pattern && !strcmp(t->rows[i].pattern, pattern) && alike(t->rows[i].first, element))
+    if (t->rows[i].pattern && !strcmp(t->rows[i].pattern, pattern) &&
+        alike(t->rows[i].first, element))
       return &t->rows[i];
   return NULL;
 }
@@ -191,12 +209,15 @@ static void add_row(table *t, const json_t *element, bool merge) {
 /* The text of a cell, with what the merged rows add up to; fresh memory. */
 static char *cell_text(const view *v, const table *t, const row *r, const char *column) {
   char *text = NULL;
-  if (!strcmp(column, "number")) return asprintf(&text, "%lld", (long long)r->count) < 0 ? NULL : text;
+  if (!strcmp(column, "number"))
+    return asprintf(&text, "%lld", (long long)r->count) < 0 ? NULL : text;
   if (!strcmp(column, "name") && r->count > 1) {
     const char *star = strchr(r->pattern, '*');
     bool whole = r->high - r->low + 1 == r->count;
-    return asprintf(&text, "%.*s%lld%s%lld%s", (int)(star - r->pattern), r->pattern, r->low, whole ? "-" : "..",
-                    r->high, star + 1) < 0 ? NULL : text;
+    return asprintf(&text, "%.*s%lld%s%lld%s", (int)(star - r->pattern), r->pattern, r->low,
+                    whole ? "-" : "..", r->high, star + 1) < 0
+               ? NULL
+               : text;
   }
   json_t *value = json_object_get(r->first, column), *sum = NULL;
   if (!strcmp(column, "bytes") && t->merged) sum = json_integer(r->bytes);
@@ -220,21 +241,38 @@ static void measure_columns(const view *v, table *t) {
     t->column[t->n_columns++] = "number";
   }
   for (int c = 0; c < t->n_columns; c++) {
-    t->width[c] = ist_columns(is_bytes(t->column[c]) && !strcmp(t->column[c], "bytes") ? "size" : t->column[c]);
+    t->width[c] = ist_columns(
+        is_bytes(t->column[c]) && !strcmp(t->column[c], "bytes") ? "size" : t->column[c]);
     for (size_t i = 0; i < t->n; i++) {
       char *text = cell_text(v, t, &t->rows[i], t->column[c]);
       int columns = text ? ist_columns(text) : 0;
       if (columns > t->width[c]) t->width[c] = columns;
       free(text);
     }
-    if (!v->all && t->width[c] > 48) t->width[c] = 48;
   }
 }
 
+/* Rows that the terminal would break lose the beginnings of their first column:
+ * the ends of names tell them apart. */
+static void fit_columns(const view *v, table *t) {
+  int used = 2 + 2 * t->n_columns + (v->bars ? BAR + 9 : 0);
+  for (int c = 0; c < t->n_columns; c++) used += t->width[c];
+  int over = used - v->term.columns, least = 12;
+  if (!v->term.columns || v->all || over <= 0 || !t->n_columns || t->right[0]) return;
+  t->width[0] = t->width[0] - over > least ? t->width[0] - over : least;
+}
+
 static void put_cell(const view *v, const table *t, int c, const char *text) {
-  int columns = ist_put_text(NULL, text, v->all ? 0 : t->width[c]);
+  int columns = ist_columns(text);
+  bool cut = c == 0 && columns > t->width[c];
+  if (cut) fputs("...", v->term.to);
+  for (; cut && columns > t->width[c] - 3; columns = ist_columns(text)) {
+    text++;
+    while ((*text & 0xc0) == 0x80) text++; /* the rest of a character */
+  }
+  if (cut) columns += 3;
   if (t->right[c]) ist_put_spaces(v->term.to, t->width[c] - columns);
-  ist_put_text(v->term.to, text, v->all ? 0 : t->width[c]);
+  ist_put_text(v->term.to, text, 0);
   if (c == t->n_columns - 1) return;
   ist_put_spaces(v->term.to, (t->right[c] ? 0 : t->width[c] - columns) + 2);
 }
@@ -249,7 +287,8 @@ static void put_row(const view *v, const table *t, const row *r) {
   if (v->bars && t->most_bytes > 0) {
     int last = t->n_columns - 1;
     char *text = cell_text(v, t, r, t->column[last]);
-    if (!t->right[last]) ist_put_spaces(v->term.to, t->width[last] - (text ? ist_columns(text) : 0));
+    if (!t->right[last])
+      ist_put_spaces(v->term.to, t->width[last] - (text ? ist_columns(text) : 0));
     free(text);
     fprintf(v->term.to, "  %3.0f %%  ", 100.0 * (double)r->bytes / (double)t->all_bytes);
     ist_style_set(&v->term, IST_ACCENT);
@@ -267,10 +306,12 @@ static void put_table(const view *v, const char *key, const json_t *array) {
   for (size_t i = 0; i < n; i++)
     if (json_is_object(json_array_get(array, i))) add_row(&t, json_array_get(array, i), !v->all);
   measure_columns(v, &t);
+  fit_columns(v, &t);
   put_heading(v, key);
   fputs("  ", v->term.to);
   ist_style_set(&v->term, IST_DIM);
-  for (int c = 0; c < t.n_columns; c++) put_cell(v, &t, c, !strcmp(t.column[c], "bytes") ? "size" : t.column[c]);
+  for (int c = 0; c < t.n_columns; c++)
+    put_cell(v, &t, c, !strcmp(t.column[c], "bytes") ? "size" : t.column[c]);
   ist_style_set(&v->term, IST_PLAIN);
   fputc('\n', v->term.to);
   size_t shown = v->all || t.n <= MOST_ROWS ? t.n : MOST_ROWS;
@@ -278,6 +319,12 @@ static void put_table(const view *v, const char *key, const json_t *array) {
   if (shown < t.n) fprintf(v->term.to, "  ... and %zu more (--all)\n", t.n - shown);
   for (size_t i = 0; i < t.n; i++) free(t.rows[i].pattern);
   free(t.rows);
+}
+
+/* null, {} and []: shown only with everything else. */
+static bool is_empty(const json_t *v) {
+  return json_is_null(v) || (json_is_object(v) && !json_object_size(v)) ||
+         (json_is_array(v) && !json_array_size(v));
 }
 
 /* ---- Sections ------------------------------------------------------------------- */
@@ -293,25 +340,30 @@ static void put_object(const view *v, const json_t *object, int depth) {
   }
   if (width > LABEL + 2 && !v->all) width = LABEL + 2;
   json_object_foreach((json_t *)(uintptr_t)object, key, value) {
-    if (is_scalar(value) || (json_is_array(value) && !is_table(value))) put_line(v, key, value, width);
+    if (is_section(value) || is_table(value) || (is_empty(value) && !v->all)) continue;
+    put_line(v, key, value, width);
   }
   json_object_foreach((json_t *)(uintptr_t)object, key, value) {
     if (is_table(value)) {
       put_table(v, key, value);
-    } else if (json_is_object(value) && json_object_size(value)) {
+    } else if (is_section(value)) {
       put_heading(v, key);
       if (depth < DEEPEST) put_object(v, value, depth + 1);
     }
   }
 }
 
-ist_status ist_cmd_show_json(const char *json, bool all, bool bars, ist_error *err) {
+ist_status ist_cmd_read_json(json_t **out, const char *json, ist_error *err) {
   json_error_t problem;
-  json_t *root = json_loads(json, 0, &problem);
-  if (!root) return ist_cli_fail(err, IST_ERR_INTERNAL, "libist returned JSON that is none: %s", problem.text);
+  *out = json_loads(json, 0, &problem);
+  if (json_is_object(*out)) return IST_OK;
+  json_decref(*out);
+  *out = NULL;
+  return ist_cli_fail(err, IST_ERR_INTERNAL, "libist described it in no JSON object: %s",
+                      problem.text);
+}
+
+void ist_cmd_show(const json_t *root, bool all, bool bars) {
   view v = {.term = ist_term_of(stdout), .all = all, .bars = bars};
-  if (json_is_object(root)) put_object(&v, root, 0);
-  else if (is_table(root)) put_table(&v, "list", root);
-  json_decref(root);
-  return IST_OK;
+  put_object(&v, root, 0);
 }

@@ -41,7 +41,8 @@ typedef struct ist_view {
   int place; /* 0: host memory; a device number otherwise */
 } ist_view;
 
-static inline ist_view ist_view_make(void *p, ist_dtype dt, int64_t rows, int64_t cols, int64_t stride) {
+static inline ist_view ist_view_make(void *p, ist_dtype dt, int64_t rows, int64_t cols,
+                                     int64_t stride) {
   return (ist_view){p, rows, cols, stride, dt, 0};
 }
 static inline ist_view ist_view_none(void) { return (ist_view){0}; }

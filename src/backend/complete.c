@@ -2,8 +2,8 @@
  * the reference, so that a new backend can arrive one slot at a time. */
 #include "backend/reference/reference.h"
 
-static void linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias,
-                       ist_view u, ist_view b) {
+static void linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias, ist_view u,
+                       ist_view b) {
   ist_linear_fwd_composed(ctx->be, ctx, y, x, w, bias, u, b);
 }
 

@@ -5,12 +5,14 @@
 #include <math.h>
 #include <stddef.h>
 
-#define INV_SQRT_2 0.70710678118654752440
-#define INV_SQRT_2PI 0.39894228040143267794
+#define INV_SQRT_2     0.70710678118654752440
+#define INV_SQRT_2PI   0.39894228040143267794
 #define SQRT_2_OVER_PI 0.79788456080286535588
-#define GELU_CUBIC 0.044715
+#define GELU_CUBIC     0.044715
 
-typedef struct curve { double f, df; } curve;
+typedef struct curve {
+  double f, df;
+} curve;
 
 /* f(x) = x / (1 + exp(-x)) */
 static curve silu(double x) {

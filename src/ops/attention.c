@@ -55,10 +55,12 @@ static double score(double *slope, const real *q, const ist_op_keys *keys, int64
 
 /* Carries the softmax of one query and head from tile to tile: o holds
  * sum exp(s - max) v. */
-typedef struct running { double max, sum; } running;
+typedef struct running {
+  double max, sum;
+} running;
 
-static void attend_tile(running *r, real *o, const double *s, int64_t n, const real *v,
-                        int64_t ldv, int64_t E) {
+static void attend_tile(running *r, real *o, const double *s, int64_t n, const real *v, int64_t ldv,
+                        int64_t E) {
   double max = r->max;
   for (int64_t j = 0; j < n; j++) {
     if (s[j] > max) max = s[j];
@@ -79,8 +81,8 @@ static void attend_tile(running *r, real *o, const double *s, int64_t n, const r
 }
 
 /* One query row and head. Returns lse. */
-static double attend(real *o, const real *q, int64_t position, const ist_op_keys *keys,
-                     int n_keys, const ist_op_attn *a, int64_t h, int64_t kv) {
+static double attend(real *o, const real *q, int64_t position, const ist_op_keys *keys, int n_keys,
+                     const ist_op_attn *a, int64_t h, int64_t kv) {
   running r = {-INFINITY, 0.0};
   double s[TILE];
   for (int64_t e = 0; e < a->E; e++) o[e] = 0;

@@ -10,8 +10,7 @@
 #define BLOCK 8
 
 /* Factors of channels [8 * block, 8 * block + 8) of one row. */
-static void mask_block(double factor[BLOCK], const ist_op_dropout *d, int64_t row,
-                       int64_t block) {
+static void mask_block(double factor[BLOCK], const ist_op_dropout *d, int64_t row, int64_t block) {
   uint32_t position = (uint32_t)d->position[row];
   const uint32_t counter[4] = {d->step, d->layer_site, (uint32_t)d->sample[row],
                                position << 12 | (uint32_t)block};
@@ -46,7 +45,7 @@ void ist_dropout_fwd(real *y, int64_t ldy, const real *x, int64_t ldx, int64_t N
   apply_mask(y, ldy, false, x, ldx, N, D, d);
 }
 
-void ist_dropout_bwd_acc(real *dx, int64_t lddx, const real *dy, int64_t lddy, int64_t N,
-                         int64_t D, const ist_op_dropout *d) {
+void ist_dropout_bwd_acc(real *dx, int64_t lddx, const real *dy, int64_t lddy, int64_t N, int64_t D,
+                         const ist_op_dropout *d) {
   apply_mask(dx, lddx, true, dy, lddy, N, D, d);
 }

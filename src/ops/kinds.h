@@ -8,7 +8,11 @@
 typedef enum ist_norm_kind { IST_NORM_RMS, IST_NORM_RMS1, IST_NORM_LAYER } ist_norm_kind;
 
 typedef enum ist_act_kind {
-  IST_ACT_SILU, IST_ACT_GELU_ERF, IST_ACT_GELU_TANH, IST_ACT_RELU, IST_ACT_TANH
+  IST_ACT_SILU,
+  IST_ACT_GELU_ERF,
+  IST_ACT_GELU_TANH,
+  IST_ACT_RELU,
+  IST_ACT_TANH
 } ist_act_kind;
 
 /* AdamW on one contiguous parameter block (Loshchilov & Hutter 2019; torch's

@@ -7,7 +7,7 @@
 
 #define TILE_N 64
 #define TILE_K 64
-#define STRIP 4
+#define STRIP  4
 
 /* out[p][j] = op(B)[p0 + p][j0 + j], zero beyond the edge of a tile nj wide. */
 static void pack_b(real out[TILE_K][TILE_N], const real *b, int64_t ldb, bool tb, int64_t p0,
@@ -38,8 +38,8 @@ static void pack_a(real out[TILE_K][STRIP], const real *a, int64_t lda, bool ta,
 }
 
 /* sum[i][j] = sum over p of at[p][i] * bt[p][j] */
-static void multiply_tile(real sum[STRIP][TILE_N], real at[TILE_K][STRIP],
-                          real bt[TILE_K][TILE_N], int64_t np) {
+static void multiply_tile(real sum[STRIP][TILE_N], real at[TILE_K][STRIP], real bt[TILE_K][TILE_N],
+                          int64_t np) {
   for (int i = 0; i < STRIP; i++) {
     for (int j = 0; j < TILE_N; j++) sum[i][j] = 0;
   }
@@ -58,7 +58,9 @@ static void clear(real *c, int64_t ldc, int64_t m, int64_t n) {
   }
 }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
 
 void ist_matmul(real *c, int64_t ldc, const real *a, int64_t lda, bool ta, const real *b,
                 int64_t ldb, bool tb, int64_t m, int64_t n, int64_t k, int beta) {

@@ -9,8 +9,9 @@
  * Activation gradients overwrite unless `acc`; parameter gradients accumulate;
  * NULL means do not compute, or an absent optional input. A matrix is a pointer
  * and its stride (ld..., in elements between rows, at least the columns).
- * Sums over a row and transcendental functions are taken in double in both
- * builds: the float build is the double one with rounded inputs and outputs.
+ * Reductions of a row and transcendental functions are taken in double in both
+ * builds; what is summed in memory (matrix products, attention's weighted sums,
+ * parameter gradients) is summed in `real`.
  *
  * Letters: N rows (tokens), D columns, H query heads, K key/value heads, E head
  * size, R rank, V vocabulary columns. The formulas stand in the .c files. */
@@ -25,20 +26,20 @@
 
 #ifdef IST_REAL_DOUBLE
 typedef double real;
-#define ist_norm_fwd ist_norm_fwd_f64
-#define ist_norm_bwd ist_norm_bwd_f64
-#define ist_rope_apply ist_rope_apply_f64
+#define ist_norm_fwd          ist_norm_fwd_f64
+#define ist_norm_bwd          ist_norm_bwd_f64
+#define ist_rope_apply        ist_rope_apply_f64
 #define ist_attention_seg_fwd ist_attention_seg_fwd_f64
 #define ist_attention_seg_bwd ist_attention_seg_bwd_f64
-#define ist_act_fwd ist_act_fwd_f64
-#define ist_act_bwd ist_act_bwd_f64
-#define ist_matmul ist_matmul_f64
-#define ist_xent_tile_row ist_xent_tile_row_f64
-#define ist_xent_grad_row ist_xent_grad_row_f64
-#define ist_dropout_fwd ist_dropout_fwd_f64
-#define ist_dropout_bwd_acc ist_dropout_bwd_acc_f64
-#define ist_adamw_step ist_adamw_step_f64
-#define ist_sumsq ist_sumsq_f64
+#define ist_act_fwd           ist_act_fwd_f64
+#define ist_act_bwd           ist_act_bwd_f64
+#define ist_matmul            ist_matmul_f64
+#define ist_xent_tile_row     ist_xent_tile_row_f64
+#define ist_xent_grad_row     ist_xent_grad_row_f64
+#define ist_dropout_fwd       ist_dropout_fwd_f64
+#define ist_dropout_bwd_acc   ist_dropout_bwd_acc_f64
+#define ist_adamw_step        ist_adamw_step_f64
+#define ist_sumsq             ist_sumsq_f64
 #else
 typedef float real;
 #endif
@@ -46,7 +47,9 @@ typedef float real;
 /* ---- norm.c ---------------------------------------------------------------- */
 
 /* Width of a row of `stat`: 1/rms, or mean and 1/sd. */
-static inline int64_t ist_norm_stats(ist_norm_kind kind) { return kind == IST_NORM_LAYER ? 2 : 1; }
+static inline int64_t ist_norm_stats(ist_norm_kind kind) {
+  return kind == IST_NORM_LAYER ? 2 : 1;
+}
 /* h (N,D), stat (N, ist_norm_stats); x (N,D), w (D) and bias (D) optional. h may be x. */
 void ist_norm_fwd(real *h, int64_t ldh, real *stat, int64_t ldstat, const real *x, int64_t ldx,
                   const real *w, const real *bias, int64_t N, int64_t D, ist_norm_kind kind,
@@ -140,8 +143,8 @@ typedef struct ist_op_dropout {
 void ist_dropout_fwd(real *y, int64_t ldy, const real *x, int64_t ldx, int64_t N, int64_t D,
                      const ist_op_dropout *d);
 /* dx (N,D) += mask(dy). */
-void ist_dropout_bwd_acc(real *dx, int64_t lddx, const real *dy, int64_t lddy, int64_t N,
-                         int64_t D, const ist_op_dropout *d);
+void ist_dropout_bwd_acc(real *dx, int64_t lddx, const real *dy, int64_t lddy, int64_t N, int64_t D,
+                         const ist_op_dropout *d);
 
 /* ---- adamw.c --------------------------------------------------------------- */
 

@@ -6,8 +6,7 @@
 #include <math.h>
 
 /* Turns pair j of every head of one row. */
-static void turn_pair(real *x, int64_t heads, int64_t j, double c, double s,
-                      const ist_op_rope *r) {
+static void turn_pair(real *x, int64_t heads, int64_t j, double c, double s, const ist_op_rope *r) {
   int64_t first = r->interleaved ? 2 * j : j;
   int64_t second = r->interleaved ? 2 * j + 1 : j + r->rot / 2;
   for (int64_t h = 0; h < heads; h++) {

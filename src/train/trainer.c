@@ -60,6 +60,12 @@ static json_t *doubles(const double *v, int64_t n) {
 
 static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 
+static ist_status write_line(ist_metrics *m, json_t *line, ist_error *err) {
+  ist_status status = line ? ist_metrics_line(m, line, err) : ist_fail_nomem(err, "metrics", 0);
+  json_decref(line);
+  return status;
+}
+
 ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const double *probe_loss,
                                 int64_t n_probe, ist_error *err) {
   if (!t->options.output) return IST_OK;
@@ -67,18 +73,15 @@ ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const 
                            "epoch", r->epoch, "loss", number(r->loss), "lr", r->lr,
                            "grad_norm", number(r->grad_norm), "tokens", (json_int_t)r->tokens,
                            "targets", (json_int_t)r->targets, "active", active_list(r), "skipped", r->skipped);
-  if (!line) return ist_fail_nomem(err, "metrics", 0);
-  int bad = 0;
-  if (r->probed) {
-    bad |= json_object_set_new(line, "probe_losses", doubles(probe_loss, n_probe));
-    bad |= json_object_set_new(line, "suppressibility", doubles(t->scores.suppressibility, r->L));
+  if (line && r->probed) {
+    json_object_set_new(line, "probe_losses", doubles(probe_loss, n_probe));
+    json_object_set_new(line, "suppressibility", doubles(t->scores.suppressibility, r->L));
   }
-  if (r->evaluated) bad |= json_object_set_new(line, "valid_loss", number(r->valid_loss));
-  bad |= json_object_set_new(line, "seconds", json_real(r->seconds));
-  bad |= json_object_set_new(line, "peak_bytes", json_integer(ist_peak_memory()));
-  ist_status status = bad ? ist_fail_nomem(err, "metrics", 0) : ist_metrics_line(&t->metrics, line, err);
-  json_decref(line);
-  return status;
+  if (line && r->evaluated) json_object_set_new(line, "valid_loss", number(r->valid_loss));
+  IST_TRY(write_line(&t->metrics, line, err));
+  line = json_pack("{s:I, s:f, s:f, s:I, s:I}", "step", (json_int_t)r->step, "seconds", r->seconds, "probe_seconds",
+                   r->probe_seconds, "tokens", (json_int_t)r->tokens, "peak_bytes", (json_int_t)ist_peak_memory());
+  return write_line(&t->timing, line, err);
 }
 
 /* ---- Checkpoints ------------------------------------------------------------------------- */

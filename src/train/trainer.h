@@ -41,7 +41,8 @@ struct ist_trainer {
   ist_selector_state scores;
   ist_comm comm;
   ist_state state;
-  ist_metrics metrics;
+  ist_metrics metrics;     /* what the run computed: the same bytes on every run */
+  ist_metrics timing;      /* how long it took and what it held */
   ist_progress progress;
   int64_t steps_per_epoch, total_steps, total_batches, warmup;
   double lr;               /* peak learning rate in force */

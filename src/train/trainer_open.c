@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -221,16 +222,24 @@ ist_status ist_write_json(const char *dir, const char *name, json_t *root, ist_e
   return status;
 }
 
+/* Opens a log of the run for appending after its first `keep` bytes. */
+static ist_status open_log(ist_metrics *m, const char *dir, const char *name, int64_t keep, ist_error *err) {
+  char *path = ist_path_join(dir, name);
+  if (!path) return ist_fail_nomem(err, "path", strlen(dir));
+  struct stat st;
+  if (keep < 0) keep = stat(path, &st) == 0 ? (int64_t)st.st_size : 0; /* all there is */
+  ist_status status = ist_metrics_open(m, path, keep, err);
+  ist_free(path);
+  return status;
+}
+
 static ist_status open_output(ist_trainer *t, ist_error *err) {
   const char *dir = t->options.output;
   if (!dir) return IST_OK;
   IST_TRY(ist_mkdirs(dir, err));
   if (!t->resumed) IST_TRY(ist_checkpoint_clear(dir, err));
-  char *path = ist_path_join(dir, "metrics.jsonl");
-  if (!path) return ist_fail_nomem(err, "path", strlen(dir));
-  ist_status status = ist_metrics_open(&t->metrics, path, t->resumed ? t->progress.metrics_bytes : 0, err);
-  ist_free(path);
-  if (status != IST_OK) return status;
+  IST_TRY(open_log(&t->metrics, dir, "metrics.jsonl", t->resumed ? t->progress.metrics_bytes : 0, err));
+  IST_TRY(open_log(&t->timing, dir, "timing.jsonl", t->resumed ? -1 : 0, err));
   return ist_write_json(dir, "settings.json", ist_trainer_settings(t), err);
 }
 
@@ -305,6 +314,7 @@ void ist_trainer_close(ist_trainer *t) {
   ist_arena_free(&t->grads);
   ist_arena_free(&t->moments);
   ist_metrics_close(&t->metrics);
+  ist_metrics_close(&t->timing);
   ist_state_free(&t->state);
   ist_selector_free(t->selector);
   ist_split_free(&t->split);

@@ -28,7 +28,9 @@ static inline void guard_word(unsigned char *out, ist_dtype dt) {
   if (dt == IST_BF16 || dt == IST_F16) memcpy(out, &half, sizeof half);
 }
 
-static inline int element_bytes(ist_dtype dt) { return ist_dtype_get(dt)->bytes; }
+static inline int element_bytes(ist_dtype dt) {
+  return ist_dtype_get(dt)->bytes;
+}
 
 /* All guard words, also where the elements are: an output that is not overwritten,
  * or is added to, stays NaN. */
@@ -144,8 +146,13 @@ static inline void assert_same(tensor a, tensor b) {
 }
 
 static inline gradcheck_input gradient_of(const char *name, tensor x, tensor grad) {
-  return (gradcheck_input){.name = name, .x = x.v.p, .rows = x.v.rows, .cols = x.v.cols,
-                           .stride = x.v.stride, .grad = grad.v.p, .grad_stride = grad.v.stride};
+  return (gradcheck_input){.name = name,
+                           .x = x.v.p,
+                           .rows = x.v.rows,
+                           .cols = x.v.cols,
+                           .stride = x.v.stride,
+                           .grad = grad.v.p,
+                           .grad_stride = grad.v.stride};
 }
 
 #endif

@@ -3,7 +3,7 @@
 #include "backend/tensor.h"
 #include "ist.h"
 
-#define TOL 1e-8
+#define TOL     1e-8
 #define TOL_F32 5e-6
 
 enum { MAX_SEG = 3 };
@@ -29,38 +29,82 @@ typedef struct setting {
   ist_attn_seg seg[MAX_SEG];
 } setting;
 
-/* Own keys: as many as the queries unless said otherwise. */
+/* clang-format off: one line a segment. */
 #define OWN(row, count, position) \
-  {.store = 0, .causal = true, .row0 = (row), .n = (count), .pos0 = (position)}
+  { .store = 0, .causal = true, .row0 = (row), .n = (count), .pos0 = (position) }
 #define PREFIX(count, add) \
-  {.store = 1, .shared = true, .n = (count), .pos0 = 0, .logit_add = (add)}
+  { .store = 1, .shared = true, .n = (count), .pos0 = 0, .logit_add = (add) }
 
 static const float slopes[4] = {0.5f, 0.25f, 0.125f, 0.0625f};
 
 static const setting settings[] = {
-    {.name = "segments, grouped queries", .H = 4, .K = 2, .E = 3, .rows = 10, .key_rows = 10,
+    {.name = "segments, grouped queries",
+     .H = 4,
+     .K = 2,
+     .E = 3,
+     .rows = 10,
+     .key_rows = 10,
      .n_seg = 3,
      .seg = {{.q0 = 0, .nq = 1, .pos0 = 0, .n_spans = 1, .span = {OWN(0, 1, 0)}},
              {.q0 = 1, .nq = 6, .pos0 = 0, .n_spans = 1, .span = {OWN(1, 6, 0)}},
              {.q0 = 7, .nq = 3, .pos0 = 5, .n_spans = 1, .span = {OWN(7, 3, 5)}}}},
-    {.name = "more keys than a tile", .H = 2, .K = 1, .E = 5, .rows = 131, .key_rows = 131,
-     .n_seg = 1, .seg = {{.nq = 131, .n_spans = 1, .span = {OWN(0, 131, 0)}}}},
-    {.name = "window and position bias", .H = 4, .K = 4, .E = 3, .rows = 9, .key_rows = 9,
-     .window = 3, .alibi = true, .n_seg = 2,
+    {.name = "more keys than a tile",
+     .H = 2,
+     .K = 1,
+     .E = 5,
+     .rows = 131,
+     .key_rows = 131,
+     .n_seg = 1,
+     .seg = {{.nq = 131, .n_spans = 1, .span = {OWN(0, 131, 0)}}}},
+    {.name = "window and position bias",
+     .H = 4,
+     .K = 4,
+     .E = 3,
+     .rows = 9,
+     .key_rows = 9,
+     .window = 3,
+     .alibi = true,
+     .n_seg = 2,
      .seg = {{.q0 = 0, .nq = 7, .pos0 = 0, .n_spans = 1, .span = {OWN(0, 7, 0)}},
              {.q0 = 7, .nq = 2, .pos0 = 3, .n_spans = 1, .span = {OWN(7, 2, 3)}}}},
-    {.name = "soft cap", .H = 2, .K = 2, .E = 5, .rows = 5, .key_rows = 5, .softcap = 1.5,
-     .n_seg = 1, .seg = {{.nq = 5, .n_spans = 1, .span = {OWN(0, 5, 0)}}}},
-    {.name = "shared prefix, suppressed", .H = 4, .K = 2, .E = 3, .rows = 8, .key_rows = 8,
-     .prefix_rows = 3, .window = 2, .n_seg = 2,
-     .seg = {{.q0 = 0, .nq = 5, .pos0 = 3, .n_spans = 2,
+    {.name = "soft cap",
+     .H = 2,
+     .K = 2,
+     .E = 5,
+     .rows = 5,
+     .key_rows = 5,
+     .softcap = 1.5,
+     .n_seg = 1,
+     .seg = {{.nq = 5, .n_spans = 1, .span = {OWN(0, 5, 0)}}}},
+    {.name = "shared prefix, suppressed",
+     .H = 4,
+     .K = 2,
+     .E = 3,
+     .rows = 8,
+     .key_rows = 8,
+     .prefix_rows = 3,
+     .window = 2,
+     .n_seg = 2,
+     .seg = {{.q0 = 0,
+              .nq = 5,
+              .pos0 = 3,
+              .n_spans = 2,
               .span = {PREFIX(3, -1.3862943611198906), OWN(0, 5, 3)}},
              {.q0 = 5, .nq = 3, .pos0 = 3, .n_spans = 2, .span = {PREFIX(2, 0.5), OWN(5, 3, 3)}}}},
-    {.name = "cache: fewer queries than keys", .H = 4, .K = 2, .E = 3, .rows = 4, .key_rows = 20,
-     .window = 8, .alibi = true, .softcap = 4.0, .n_seg = 2,
+    {.name = "cache: fewer queries than keys",
+     .H = 4,
+     .K = 2,
+     .E = 3,
+     .rows = 4,
+     .key_rows = 20,
+     .window = 8,
+     .alibi = true,
+     .softcap = 4.0,
+     .n_seg = 2,
      .seg = {{.q0 = 1, .nq = 2, .pos0 = 9, .n_spans = 1, .span = {OWN(2, 11, 0)}},
              {.q0 = 3, .nq = 1, .pos0 = 4, .n_spans = 1, .span = {OWN(14, 5, 0)}}}},
 };
+/* clang-format on */
 enum { N_SETTINGS = sizeof settings / sizeof *settings };
 
 typedef struct attn_case {
@@ -71,9 +115,16 @@ typedef struct attn_case {
 
 /* a.kv points into the case, so a case stays where it was made. */
 static void attn_new(attn_case *c, const setting *s, ist_dtype dt) {
-  *c = (attn_case){.a = {.H = s->H, .K = s->K, .E = s->E, .scale = 0.7, .softcap = s->softcap,
-                         .window = s->window, .alibi = s->alibi ? slopes : NULL,
-                         .n_seg = s->n_seg, .seg = s->seg, .n_kv = s->prefix_rows > 0 ? 2 : 1}};
+  *c = (attn_case){.a = {.H = s->H,
+                         .K = s->K,
+                         .E = s->E,
+                         .scale = 0.7,
+                         .softcap = s->softcap,
+                         .window = s->window,
+                         .alibi = s->alibi ? slopes : NULL,
+                         .n_seg = s->n_seg,
+                         .seg = s->seg,
+                         .n_kv = s->prefix_rows > 0 ? 2 : 1}};
   c->a.kv = c->kv;
   c->q = tensor_random(dt, s->rows, s->H * s->E, 1.0, 1);
   c->o = tensor_new(dt, s->rows, s->H * s->E);
@@ -95,8 +146,8 @@ static void attn_new(attn_case *c, const setting *s, ist_dtype dt) {
 }
 
 static void attn_done(attn_case *c) {
-  tensor all[] = {c->q, c->o, c->lse, c->dout, c->dq, c->k[0], c->k[1], c->v[0], c->v[1],
-                  c->dk[0], c->dk[1], c->dv[0], c->dv[1]};
+  tensor all[] = {c->q,    c->o,    c->lse,   c->dout,  c->dq,    c->k[0], c->k[1],
+                  c->v[0], c->v[1], c->dk[0], c->dk[1], c->dv[0], c->dv[1]};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) tensor_done(all[i]);
 }
 
@@ -172,8 +223,7 @@ static void test_forward(void **state) {
   }
 }
 
-/* The part of x that the segments touch: the whole view, or (store 0 and queries of
- * the cache case) the rows between the first and the last one used. */
+/* The rows of x that one segment names: outside of them gradients are not defined. */
 static gradcheck_input used_rows(const char *name, tensor x, tensor grad, int64_t begin,
                                  int64_t rows) {
   tensor xs = {.v = ist_view_rows(x.v, begin, rows)};
@@ -320,7 +370,12 @@ static void test_removed_span(void **state) {
 static void test_nothing_to_see(void **state) {
   (void)state;
   attn_case c;
-  setting s = {.H = 2, .K = 1, .E = 3, .rows = 2, .key_rows = 2, .n_seg = 1,
+  setting s = {.H = 2,
+               .K = 1,
+               .E = 3,
+               .rows = 2,
+               .key_rows = 2,
+               .n_seg = 1,
                .seg = {{.nq = 2, .pos0 = 4, .n_spans = 1, .span = {OWN(0, 2, 5)}}}};
   attn_new(&c, &s, IST_F64);
   attn_run(&c); /* the query at 4 sees nothing, the one at 5 the key at 5 */
@@ -342,7 +397,12 @@ static void test_nothing_to_see(void **state) {
 static void test_impossible_key(void **state) {
   (void)state;
   attn_case c;
-  setting s = {.H = 1, .K = 1, .E = 3, .rows = 2, .key_rows = 2, .n_seg = 1,
+  setting s = {.H = 1,
+               .K = 1,
+               .E = 3,
+               .rows = 2,
+               .key_rows = 2,
+               .n_seg = 1,
                .seg = {{.nq = 2, .n_spans = 1, .span = {OWN(0, 2, 0)}}}};
   attn_new(&c, &s, IST_F64);
   tensor_fill(c.q, 0.0);
@@ -395,10 +455,14 @@ static void test_threads(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_forward),        cmocka_unit_test(test_gradients),
-      cmocka_unit_test(test_f32),            cmocka_unit_test(test_outputs),
-      cmocka_unit_test(test_removed_span),   cmocka_unit_test(test_nothing_to_see),
-      cmocka_unit_test(test_impossible_key), cmocka_unit_test(test_large_logits),
+      cmocka_unit_test(test_forward),
+      cmocka_unit_test(test_gradients),
+      cmocka_unit_test(test_f32),
+      cmocka_unit_test(test_outputs),
+      cmocka_unit_test(test_removed_span),
+      cmocka_unit_test(test_nothing_to_see),
+      cmocka_unit_test(test_impossible_key),
+      cmocka_unit_test(test_large_logits),
       cmocka_unit_test(test_threads),
   };
   return cmocka_run_group_tests(tests, setup, NULL);

@@ -12,8 +12,12 @@ static int setup(void **state) {
 }
 
 static ist_dropout dropout_new(double p, const int32_t *sample, const int32_t *position) {
-  return (ist_dropout){.p = p, .key = ist_rng_key(0x0123456789abcdefu, IST_RNG_DROPOUT),
-                       .step = 5, .layer_site = 0x0302, .sample = sample, .position = position};
+  return (ist_dropout){.p = p,
+                       .key = ist_rng_key(0x0123456789abcdefu, IST_RNG_DROPOUT),
+                       .step = 5,
+                       .layer_site = 0x0302,
+                       .sample = sample,
+                       .position = position};
 }
 
 /* Masks worked out apart from this code, by a Philox in another language over the
@@ -74,7 +78,9 @@ static void test_ends(void **state) {
 
 enum { ROWS = 64, COLS = 512 };
 
-typedef struct mask { unsigned char kept[ROWS * COLS]; } mask;
+typedef struct mask {
+  unsigned char kept[ROWS * COLS];
+} mask;
 
 static mask *mask_new(const ist_dropout *d) {
   mask *m = malloc(sizeof *m);
@@ -164,7 +170,8 @@ static void test_gradient(void **state) {
   be->dropout_bwd_acc(&ctx, c.dx.v, c.dy.v, &c.d);
   gradcheck_input in = gradient_of("x", c.x, c.dx);
   gradcheck_assert(&in, 1, dropout_loss, &c, 1e-8);
-  tensor more = tensor_random(IST_F64, 3, 11, 1.0, 3), before = tensor_random(IST_F64, 3, 11, 1.0, 3);
+  tensor more = tensor_random(IST_F64, 3, 11, 1.0, 3),
+         before = tensor_random(IST_F64, 3, 11, 1.0, 3);
   be->dropout_bwd_acc(&ctx, more.v, c.dy.v, &c.d);
   assert_close("dx accumulated", more, 1.0, c.dx, &before, 1e-14);
   tensor f = tensor_random(IST_F32, 3, 11, 1.0, 1);
@@ -176,9 +183,9 @@ static void test_gradient(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_golden), cmocka_unit_test(test_threshold),
-      cmocka_unit_test(test_edge),   cmocka_unit_test(test_ends),
-      cmocka_unit_test(test_split),  cmocka_unit_test(test_gradient),
+      cmocka_unit_test(test_golden),     cmocka_unit_test(test_threshold),
+      cmocka_unit_test(test_edge),       cmocka_unit_test(test_ends),
+      cmocka_unit_test(test_split),      cmocka_unit_test(test_gradient),
       cmocka_unit_test(test_statistics),
   };
   return cmocka_run_group_tests(tests, setup, NULL);

@@ -1,7 +1,7 @@
 /* Cross-entropy, sum of squares and AdamW of the reference backend. */
 #include "backend/tensor.h"
 
-#define TOL 1e-8
+#define TOL     1e-8
 #define TOL_F32 2e-6
 
 static ist_ctx ctx;
@@ -26,9 +26,11 @@ typedef struct xent_case {
 } xent_case;
 
 static xent_case xent_new(ist_dtype dt, ist_dtype run_dt, double softcap) {
-  return (xent_case){.softcap = softcap, .weight = 0.37,
+  return (xent_case){.softcap = softcap,
+                     .weight = 0.37,
                      .logits = tensor_random(dt, ROWS, VOCAB, 2.0, 1),
-                     .run = tensor_new(run_dt, ROWS, 2), .tgt = tensor_new(run_dt, ROWS, 1),
+                     .run = tensor_new(run_dt, ROWS, 2),
+                     .tgt = tensor_new(run_dt, ROWS, 1),
                      .dlogits = tensor_new(dt, ROWS, VOCAB)};
 }
 
@@ -84,7 +86,8 @@ static void test_xent(void **state) {
     }
     assert_true(c.row_loss[1] == 0.0);
     for (int64_t i = 0; i < ROWS; i++) {
-      tensor x = {.v = ist_view_rows(c.logits.v, i, 1)}, g = {.v = ist_view_rows(c.dlogits.v, i, 1)};
+      tensor x = {.v = ist_view_rows(c.logits.v, i, 1)},
+             g = {.v = ist_view_rows(c.dlogits.v, i, 1)};
       gradcheck_input in = gradient_of("logits", x, g);
       in.zero = target[i] < 0;
       gradcheck_assert(&in, 1, xent_value, &c, TOL);
@@ -176,7 +179,9 @@ static void test_sumsq(void **state) {
 /* ---- AdamW ------------------------------------------------------------------------ */
 
 /* One parameter, written from the paper's algorithm 2 with bias-corrected moments. */
-typedef struct scalar { double w, m, v; } scalar;
+typedef struct scalar {
+  double w, m, v;
+} scalar;
 
 static void scalar_step(scalar *s, double g, double lr, double decay, int t) {
   s->w *= 1.0 - lr * decay;
@@ -197,8 +202,13 @@ static void adamw_one(ist_dtype dt, double tol) {
   for (int t = 1; t <= 20; t++) {
     tensor fresh = tensor_random(dt, 1, PARAMS, 1.0, 100 + (uint32_t)t);
     be->copy(&ctx, g.v, fresh.v);
-    ist_adamw o = {.lr = 0.01 * t, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-6,
-                   .weight_decay = 0.1, .t = t, .grad_scale = 0.5};
+    ist_adamw o = {.lr = 0.01 * t,
+                   .beta1 = 0.9,
+                   .beta2 = 0.99,
+                   .eps = 1e-6,
+                   .weight_decay = 0.1,
+                   .t = t,
+                   .grad_scale = 0.5};
     be->adamw(&ctx, w.v, g.v, m.v, v.v, &o);
     assert_same(g, fresh);
     tensor_done(fresh);

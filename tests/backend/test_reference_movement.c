@@ -59,7 +59,8 @@ static void test_copy(void **state) {
 static void test_arithmetic(void **state) {
   (void)state;
   for (int t = 0; t < 4; t++) {
-    tensor a = tensor_random(plain[t], 3, 1029, 1.0, 1), b = tensor_random(IST_F32, 3, 1029, 1.0, 2);
+    tensor a = tensor_random(plain[t], 3, 1029, 1.0, 1),
+           b = tensor_random(IST_F32, 3, 1029, 1.0, 2);
     tensor y = tensor_new(plain[t], 3, 1029);
     be->add(&ctx, y.v, a.v, b.v);
     for (int64_t i = 0; i < 3 * 1029; i++) {
@@ -160,9 +161,9 @@ static void test_prof(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_views),   cmocka_unit_test(test_copy),
+      cmocka_unit_test(test_views),      cmocka_unit_test(test_copy),
       cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_dequant),
-      cmocka_unit_test(test_scatter), cmocka_unit_test(test_prof),
+      cmocka_unit_test(test_scatter),    cmocka_unit_test(test_prof),
   };
   return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -3,7 +3,7 @@
 #include "backend/tensor.h"
 #include "ist.h"
 
-#define TOL 1e-8
+#define TOL     1e-8
 #define TOL_F32 2e-6
 
 static ist_ctx ctx;
@@ -40,7 +40,8 @@ static void matmul_one(ist_dtype dt, int64_t m, int64_t n, int64_t k, bool ta, b
 
 static void test_matmul(void **state) {
   (void)state;
-  const int64_t sizes[][3] = {{1, 1, 1}, {3, 5, 2}, {7, 65, 64}, {66, 3, 129}, {4, 64, 63}, {5, 1, 0}};
+  const int64_t sizes[][3] = {{1, 1, 1},    {3, 5, 2},   {7, 65, 64},
+                              {66, 3, 129}, {4, 64, 63}, {5, 1, 0}};
   for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
     for (int flags = 0; flags < 16; flags++) {
       matmul_one(flags & 8 ? IST_F32 : IST_F64, sizes[s][0], sizes[s][1], sizes[s][2], flags & 1,
@@ -194,8 +195,8 @@ static void test_complete(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_matmul), cmocka_unit_test(test_threads),
-      cmocka_unit_test(test_linear), cmocka_unit_test(test_weight_gradients),
+      cmocka_unit_test(test_matmul),   cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_linear),   cmocka_unit_test(test_weight_gradients),
       cmocka_unit_test(test_complete),
   };
   return cmocka_run_group_tests(tests, setup, NULL);

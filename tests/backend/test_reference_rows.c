@@ -3,7 +3,7 @@
 
 #include "backend/tensor.h"
 
-#define TOL 1e-8
+#define TOL     1e-8
 #define TOL_F32 2e-6
 
 static ist_ctx ctx;
@@ -265,7 +265,10 @@ static void test_act(void **state) {
 /* Values of the definitions at 1 and -2, from tables of the functions. */
 static void test_act_values(void **state) {
   (void)state;
-  const struct { ist_act_kind kind; double at_1, at_minus_2; } known[] = {
+  const struct {
+    ist_act_kind kind;
+    double at_1, at_minus_2;
+  } known[] = {
       {IST_ACT_SILU, 0.7310585786300049, -0.2384058440442351},
       {IST_ACT_GELU_ERF, 0.8413447460685429, -0.0455002638963584},
       {IST_ACT_GELU_TANH, 0.8411919906082768, -0.0454023059127393},

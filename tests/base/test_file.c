@@ -1,6 +1,8 @@
 /* Files in a fresh directory: maps, the cursor, atomic writes, paths. */
 #include <dirent.h>
+#include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -8,7 +10,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -134,7 +135,9 @@ static void test_atomic_write(void **state) {
   must_contain("out", "new1", 4);
   assert_int_equal(entries("."), 1);
   f = (ist_wfile){0}; /* never opened: standard input must survive */
+  int before = fcntl(0, F_GETFD);
   ist_wfile_close(&f);
+  assert_int_equal(fcntl(0, F_GETFD), before);
 
   /* Two writers of one name do not disturb each other. */
   ist_wfile g;

@@ -1,10 +1,13 @@
 /* Heap, buffer, arena, errors and log. */
 #include <locale.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -53,6 +56,13 @@ static void test_buffer(void **state) {
   ist_buf_str(&b, "c");
   ist_buf_add(&b, NULL, 0);
   assert_memory_equal(b.p, "a\0bc", 5);
+
+  ist_buf each = {0}; /* every boundary of its growth: the sanitizer watches */
+  for (int i = 0; i < 300; i++) {
+    ist_buf_add(&each, "x", 1);
+    assert_true(each.len < each.cap);
+  }
+  ist_buf_free(&each);
 
   ist_alloc_fail_at(1);
   ist_buf_printf(&b, "%9000d", 1);
@@ -110,6 +120,25 @@ static void test_arena(void **state) {
   assert_non_null(strstr(err.message, "'huge'"));
   assert_int_equal(ist_arena_init(&a, "none", 0, NULL), IST_OK);
   ist_arena_free(&a);
+}
+
+/* More than was declared is our defect: the process stops, in every build. */
+static void test_arena_overrun(void **state) {
+  (void)state;
+  for (int over = 0; over < 2; over++) {
+    pid_t child = fork();
+    if (child == 0) {
+      ist_arena a;
+      close(2);
+      ist_arena_init(&a, "small", 256, NULL);
+      ist_arena_alloc(&a, 64);
+      _exit(ist_arena_alloc(&a, (size_t)(192 + over)) == NULL);
+    }
+    int result;
+    assert_int_equal(waitpid(child, &result, 0), child);
+    if (over) assert_true(WIFSIGNALED(result) && WTERMSIG(result) == SIGABRT);
+    else assert_true(WIFEXITED(result) && WEXITSTATUS(result) == 0);
+  }
 }
 
 static void test_error(void **state) {
@@ -184,7 +213,8 @@ static void test_log(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_heap),  cmocka_unit_test(test_buffer), cmocka_unit_test(test_grow),
-      cmocka_unit_test(test_arena), cmocka_unit_test(test_error),  cmocka_unit_test(test_locale),
+      cmocka_unit_test(test_arena), cmocka_unit_test(test_arena_overrun),
+      cmocka_unit_test(test_error),  cmocka_unit_test(test_locale),
       cmocka_unit_test(test_log),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

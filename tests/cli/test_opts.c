@@ -69,12 +69,13 @@ static void names_are_unique(void **state) {
 /* Every option of the trainer can be given, and its settings can be read back. */
 static void every_train_option_has_a_row(void **state) {
   (void)state;
-#define X(type, field, standard, paper, on_resume)                       \
-  assert_non_null(ist_opt_find_key(IST_CMD_TRAIN, #field));              \
+#define X(type, field, standard, paper, on_resume)          \
+  assert_non_null(ist_opt_find_key(IST_CMD_TRAIN, #field)); \
   assert_non_null(ist_opt_find_key(IST_CMD_PLAN, #field));
 #include "train/options.def"
   static const char *const more[] = {"model_path", "compute", "threads", "output", "overwrite"};
-  for (size_t i = 0; i < sizeof more / sizeof *more; i++) assert_non_null(ist_opt_find_key(IST_CMD_TRAIN, more[i]));
+  for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+    assert_non_null(ist_opt_find_key(IST_CMD_TRAIN, more[i]));
 }
 
 /* A default that the parser would refuse is a lie in the table. */
@@ -90,10 +91,12 @@ static void defaults_lie_in_their_domain(void **state) {
     const char *field = (const char *)&a + o->offset;
     if (o->kind == IST_OPT_INT || o->kind == IST_OPT_SIZE)
       snprintf(text, sizeof text, "%lld", (long long)*(const int64_t *)field);
-    else if (o->kind == IST_OPT_REAL) snprintf(text, sizeof text, "%.17g", *(const double *)field);
+    else if (o->kind == IST_OPT_REAL)
+      snprintf(text, sizeof text, "%.17g", *(const double *)field);
     else if (o->kind == IST_OPT_CHOICE && *(const char *const *)field)
       snprintf(text, sizeof text, "%s", *(const char *const *)field);
-    else continue;
+    else
+      continue;
     if (ist_opt_set(&again, o, text, o->name, &err)) fail_msg("%s", err.message);
     ist_opt_default(o, &a, shown, sizeof shown);
     assert_true(*shown);
@@ -103,7 +106,9 @@ static void defaults_lie_in_their_domain(void **state) {
 static void forms(void **state) {
   (void)state;
   parsed p;
-  parse(&p, "train -m a.gguf --data=b.jsonl --rank 8 -r4 --lr 1e-3 --no-lr-by-active --seed 7 --max-memory 1.5G");
+  parse(&p,
+        "train -m a.gguf --data=b.jsonl --rank 8 -r4 --lr 1e-3 --no-lr-by-active --seed 7 "
+        "--max-memory 1.5G");
   assert_int_equal(p.s, IST_OK);
   assert_string_equal(p.a.model_path, "a.gguf");
   assert_string_equal(p.a.train.train_path, "b.jsonl");
@@ -133,10 +138,14 @@ static void forms(void **state) {
 
 static void sizes(void **state) {
   (void)state;
-  static const struct { const char *text; int64_t bytes; } good[] = {
-      {"0", 0}, {"4096", 4096}, {"4096b", 4096}, {"2k", 2048}, {"2KiB", 2048}, {"3MB", 3 << 20},
-      {"4G", 4LL << 30}, {"0.5g", 1 << 29}, {"1T", 1LL << 40}};
-  static const char *const bad[] = {"", "G", "4X", "4GG", "4GiBs", "-1G", "1e3", "99999999T", "4iB", "1..5G"};
+  static const struct {
+    const char *text;
+    int64_t bytes;
+  } good[] = {{"0", 0},          {"4096", 4096},    {"4096b", 4096},
+              {"2k", 2048},      {"2KiB", 2048},    {"3MB", 3 << 20},
+              {"4G", 4LL << 30}, {"0.5g", 1 << 29}, {"1T", 1LL << 40}};
+  static const char *const bad[] = {"",    "G",   "4X",        "4GG", "4GiBs",
+                                    "-1G", "1e3", "99999999T", "4iB", "1..5G"};
   ist_args a;
   ist_error err;
   const ist_opt *o = ist_opt_find(IST_CMD_TRAIN, "max-memory");
@@ -151,31 +160,43 @@ static void sizes(void **state) {
 static void refusals(void **state) {
   (void)state;
   assert_refused("trian", "unknown command \"trian\"", "did you mean ist train?");
-  assert_refused("--rank 3", "found --rank, expected a command first", "ist help lists the commands");
+  assert_refused("--rank 3", "found --rank, expected a command first",
+                 "ist help lists the commands");
   assert_refused("train --rnak 3", "unknown option --rnak of ist train", "did you mean --rank?");
-  assert_refused("train --zzzzzzzz", "unknown option --zzzzzzzz of ist train", "ist help train lists the options");
-  assert_refused("tokenize --rank 3", "unknown option --rank of ist tokenize", "--rank is an option of ist train");
-  assert_refused("train --no-rank", "unknown option --no-rank of ist train", "did you mean --rank?");
-  assert_refused("train --rank abc", "--rank: found \"abc\", expected a whole number from 1 to 65536", "");
-  assert_refused("train --rank 0", "--rank: found \"0\", expected a whole number from 1 to 65536", "");
-  assert_refused("train -r 1e3", "-r (--rank): found \"1e3\", expected a whole number from 1 to 65536", "");
+  assert_refused("train --zzzzzzzz", "unknown option --zzzzzzzz of ist train",
+                 "ist help train lists the options");
+  assert_refused("tokenize --rank 3", "unknown option --rank of ist tokenize",
+                 "--rank is an option of ist train");
+  assert_refused("train --no-rank", "unknown option --no-rank of ist train",
+                 "did you mean --rank?");
+  assert_refused("train --rank abc",
+                 "--rank: found \"abc\", expected a whole number from 1 to 65536", "");
+  assert_refused("train --rank 0", "--rank: found \"0\", expected a whole number from 1 to 65536",
+                 "");
+  assert_refused("train -r 1e3",
+                 "-r (--rank): found \"1e3\", expected a whole number from 1 to 65536", "");
   assert_refused("train --lr=-1", "--lr: found \"-1\", expected a number above 0", "");
   assert_refused("train --lr nan", "--lr: found \"nan\", expected a number above 0", "");
   assert_refused("train --lr 0x1p3", "--lr: found \"0x1p3\", expected a number above 0", "");
   assert_refused("train --lr 1e999", "--lr: found \"1e999\", expected a number above 0", "");
-  assert_refused("train --dropout 1", "--dropout: found \"1\", expected a number of at least 0 and below 1", "");
+  assert_refused("train --dropout 1",
+                 "--dropout: found \"1\", expected a number of at least 0 and below 1", "");
   assert_refused("train --active-ratio 1.01",
                  "--active-ratio: found \"1.01\", expected a number above 0 and at most 1", "");
   assert_refused("train --steps 99999999999999999999",
-                 "--steps: found \"99999999999999999999\", expected a whole number of at least 0", "");
+                 "--steps: found \"99999999999999999999\", expected a whole number of at least 0",
+                 "");
   assert_refused("train --schedule linaer",
-                 "--schedule: found \"linaer\", expected one of linear, cosine, constant", "did you mean linear?");
+                 "--schedule: found \"linaer\", expected one of linear, cosine, constant",
+                 "did you mean linear?");
   assert_refused("train --selector fixed:",
                  "--selector: found \"fixed:\", expected one of ist, random, all, fixed:LIST", "");
   assert_refused("train --overwrite=1", "--overwrite: found \"1\", expected no value", "");
-  assert_refused("train --rank --lr 3", "--rank: found no value, expected a whole number from 1 to 65536", "");
+  assert_refused("train --rank --lr 3",
+                 "--rank: found no value, expected a whole number from 1 to 65536", "");
   assert_refused("train -m", "-m (--model): found no value, expected a file", "");
-  assert_refused("train x", "unexpected argument \"x\" of ist train", "ist help train lists the options");
+  assert_refused("train x", "unexpected argument \"x\" of ist train",
+                 "ist help train lists the options");
   assert_refused("generate a b -m x", "unexpected argument \"b\" of ist generate",
                  "quote an argument that has spaces");
   assert_refused("train -d x", "ist train needs --model FILE: the GGUF model; it is never changed",
@@ -215,9 +236,12 @@ static void resume(void **state) {
   parsed p;
   assert_non_null(mkdtemp(dir));
   assert_null(strchr(dir, '_'));
-  write_settings(dir, "{\"model_path\": \"m.gguf\", \"train_path\": \"d.jsonl\", \"valid_path\": null, \"rank\": 8,"
-                      " \"lr\": 0.00030000000000000003, \"lr_by_active\": false, \"seed\": 9, \"output\": \"moved\","
-                      " \"compute\": \"f32\", \"threads\": 3, \"of another version\": [1]}");
+  write_settings(
+      dir,
+      "{\"model_path\": \"m.gguf\", \"train_path\": \"d.jsonl\", \"valid_path\": null, \"rank\": 8,"
+      " \"lr\": 0.00030000000000000003, \"lr_by_active\": false, \"seed\": 9, \"output\": "
+      "\"moved\","
+      " \"compute\": \"f32\", \"threads\": 3, \"of another version\": [1]}");
   snprintf(line, sizeof line, "train --lr 1e-4 --resume %s", dir);
   parse(&p, line);
   assert_int_equal(p.s, IST_OK);
@@ -238,9 +262,17 @@ static void resume(void **state) {
   assert_true(p.a.train.lr == 0.00030000000000000003);
   ist_args_free(&p.a);
 
-  static const char *const bad[] = {"{\"rank\": \"a\"}", "{\"rank\": 0}", "{\"rank\": 1.5}", "{\"train_path\": 3}",
-                                    "{\"lr_by_active\": 1}", "[]", "{", "", "{\"rank\": 1, \"rank\": 2}",
-                                    "{\"lr_schedule\": \"lienar\"}", "{\"rank\": [1]}"};
+  static const char *const bad[] = {"{\"rank\": \"a\"}",
+                                    "{\"rank\": 0}",
+                                    "{\"rank\": 1.5}",
+                                    "{\"train_path\": 3}",
+                                    "{\"lr_by_active\": 1}",
+                                    "[]",
+                                    "{",
+                                    "",
+                                    "{\"rank\": 1, \"rank\": 2}",
+                                    "{\"lr_schedule\": \"lienar\"}",
+                                    "{\"rank\": [1]}"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     write_settings(dir, bad[i]);
     parse(&p, line);
@@ -307,13 +339,17 @@ static char *captured(void (*write)(FILE *to, int which), int which) {
 }
 
 static void write_help(FILE *to, int which) {
-  if (which < IST_N_COMMANDS) ist_help_command(to, which);
-  else ist_help_overview(to);
+  if (which < IST_N_COMMANDS)
+    ist_help_command(to, which);
+  else
+    ist_help_overview(to);
 }
 
 static void write_other(FILE *to, int which) {
-  if (which == 0) ist_help_man(to);
-  else assert_true(ist_help_completions(to, which == 1 ? "bash" : "zsh"));
+  if (which == 0)
+    ist_help_man(to);
+  else
+    assert_true(ist_help_completions(to, which == 1 ? "bash" : "zsh"));
 }
 
 static void help_names_every_option(void **state) {
@@ -323,7 +359,8 @@ static void help_names_every_option(void **state) {
     for (int i = 0; c < IST_N_COMMANDS && i < ist_n_opts; i++) {
       char name[64];
       if (!knows(c, &ist_opts[i])) continue;
-      snprintf(name, sizeof name, ist_opts[i].kind == IST_OPT_SWITCH ? "--[no-]%s " : "--%s ", ist_opts[i].name);
+      snprintf(name, sizeof name, ist_opts[i].kind == IST_OPT_SWITCH ? "--[no-]%s " : "--%s ",
+               ist_opts[i].name);
       if (!strstr(text, name)) fail_msg("help of %s lacks %s", ist_commands[c].name, name);
     }
     for (char *line = text; *line;) {
@@ -338,8 +375,11 @@ static void help_names_every_option(void **state) {
 
 static void man_and_completions(void **state) {
   (void)state;
-  char *man = captured(write_other, 0), *bash = captured(write_other, 1), *zsh = captured(write_other, 2);
-  assert_non_null(strstr(man, "\\fB\\-\\-lr\\-by\\-active") ? man : strstr(man, "\\-\\-[no\\-]lr\\-by\\-active"));
+  char *man = captured(write_other, 0), *bash = captured(write_other, 1),
+       *zsh = captured(write_other, 2);
+  assert_non_null(strstr(man, "\\fB\\-\\-lr\\-by\\-active")
+                      ? man
+                      : strstr(man, "\\-\\-[no\\-]lr\\-by\\-active"));
   assert_int_equal(strncmp(man, ".TH IST 1", 9), 0);
   for (int i = 0; i < ist_n_opts; i++) {
     char name[64];
@@ -381,10 +421,19 @@ static void text_is_harmless(void **state) {
   (void)state;
   assert_cleaned("plain", 0, "plain");
   assert_cleaned("a\033[31mb\rc\nd\te", 0, "a?[31mb?c\\nd\\te");
-  assert_cleaned("\xc2\x9b" "31m", 0, "?31m");          /* C1 control */
-  assert_cleaned("\xe2\x80\xae" "abc", 0, "?abc");      /* right-to-left override */
+  assert_cleaned(
+      "\xc2\x9b"
+      "31m",
+      0, "?31m"); /* C1 control */
+  assert_cleaned(
+      "\xe2\x80\xae"
+      "abc",
+      0, "?abc"); /* right-to-left override */
   assert_cleaned("\xc3\xa9\xe4\xb8\xad", 0, "\xc3\xa9\xe4\xb8\xad");
-  assert_cleaned("\xc3" "a\xff\xed\xa0\x80\xc0\x80", 0, "?a??????"); /* cut, stray, surrogate, overlong */
+  assert_cleaned(
+      "\xc3"
+      "a\xff\xed\xa0\x80\xc0\x80",
+      0, "?a??????"); /* cut, stray, surrogate, overlong */
   assert_cleaned("abcdefgh", 8, "abcdefgh");
   assert_cleaned("abcdefghi", 8, "abcde...");
   assert_cleaned("\xe4\xb8\xad\xe4\xb8\xad\xe4\xb8\xad", 5, "\xe4\xb8\xad...");
@@ -410,29 +459,49 @@ static void text_is_harmless(void **state) {
 static void numbers(void **state) {
   (void)state;
   char out[32];
-  static const struct { double bytes; const char *is, *brief; } size[] = {
-      {0, "0 B", "0B"}, {999, "999 B", "999B"}, {1024, "1 KiB", "1K"}, {5.5 * 1048576, "5.5 MiB", "6M"},
-      {612.0 * 1048576, "612 MiB", "612M"}, {1023.0 * 1048576, "0.999 GiB", "1.0G"}, {1.25 * (1 << 30), "1.25 GiB", "1.2G"}};
+  static const struct {
+    double bytes;
+    const char *is, *brief;
+  } size[] = {{0, "0 B", "0B"},
+              {999, "999 B", "999B"},
+              {1024, "1 KiB", "1K"},
+              {5.5 * 1048576, "5.5 MiB", "6M"},
+              {612.0 * 1048576, "612 MiB", "612M"},
+              {1023.0 * 1048576, "0.999 GiB", "1.0G"},
+              {1.25 * (1 << 30), "1.25 GiB", "1.2G"}};
   for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
     ist_format_bytes(out, size[i].bytes);
     assert_string_equal(out, size[i].is);
     ist_format_bytes_short(out, size[i].bytes);
     assert_string_equal(out, size[i].brief);
   }
-  static const struct { double n; const char *is; } count[] = {
-      {7, "7"}, {999, "999"}, {1500, "1.50 K"}, {134515008, "134.5 M"}, {999960, "1.00 M"}, {7241732096, "7.24 B"}};
+  static const struct {
+    double n;
+    const char *is;
+  } count[] = {{7, "7"},           {999, "999"},          {1500, "1.50 K"}, {134515008, "134.5 M"},
+               {999960, "1.00 M"}, {7241732096, "7.24 B"}};
   for (size_t i = 0; i < sizeof count / sizeof *count; i++) {
     ist_format_count(out, count[i].n);
     assert_string_equal(out, count[i].is);
   }
-  static const struct { double s; const char *is; } time[] = {
-      {-3, "0:00"}, {59.4, "0:59"}, {83, "1:23"}, {3599.6, "1h00"}, {45240, "12h34"}, {360000, "4d04h"}};
+  static const struct {
+    double s;
+    const char *is;
+  } time[] = {{-3, "0:00"},     {59.4, "0:59"},   {83, "1:23"},
+              {3599.6, "1h00"}, {45240, "12h34"}, {360000, "4d04h"}};
   for (size_t i = 0; i < sizeof time / sizeof *time; i++) {
     ist_format_time(out, time[i].s);
     assert_string_equal(out, time[i].is);
   }
-  static const struct { int64_t n; const char *is; } whole[] = {
-      {0, "0"}, {999, "999"}, {1000, "1,000"}, {-100, "-100"}, {-1234567, "-1,234,567"}, {134515008, "134,515,008"}};
+  static const struct {
+    int64_t n;
+    const char *is;
+  } whole[] = {{0, "0"},
+               {999, "999"},
+               {1000, "1,000"},
+               {-100, "-100"},
+               {-1234567, "-1,234,567"},
+               {134515008, "134,515,008"}};
   for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
     ist_format_whole(out, whole[i].n);
     assert_string_equal(out, whole[i].is);

@@ -30,11 +30,25 @@ static void mock_init(mock *k, int64_t L, int64_t steps) {
   k->args.train.train_path = "train.jsonl";
   k->args.model_path = "model.gguf";
   k->args.report_every = 2;
-  k->model = (ist_model_info){.name = "Some\033[1m model", .architecture = "llama", .quantisation = "Q4_1",
-                              .compute = "bf16", .isa = "avx2", .L = L, .parameters = 134515008, .file_bytes = 98 << 20};
-  k->run = (ist_train_info){.total_steps = steps, .steps_per_epoch = 10, .n_train = 160, .n_valid = 16,
-                            .trainable = 4884480, .active_layers = L / 4, .micro_tokens = 2048,
-                            .planned_bytes = 600 << 20, .lr = 8e-4, .template_name = "chatml", .recompute = "none",
+  k->model = (ist_model_info){.name = "Some\033[1m model",
+                              .architecture = "llama",
+                              .quantisation = "Q4_1",
+                              .compute = "bf16",
+                              .isa = "avx2",
+                              .L = L,
+                              .parameters = 134515008,
+                              .file_bytes = 98 << 20};
+  k->run = (ist_train_info){.total_steps = steps,
+                            .steps_per_epoch = 10,
+                            .n_train = 160,
+                            .n_valid = 16,
+                            .trainable = 4884480,
+                            .active_layers = L / 4,
+                            .micro_tokens = 2048,
+                            .planned_bytes = 600 << 20,
+                            .lr = 8e-4,
+                            .template_name = "chatml",
+                            .recompute = "none",
                             .order = "token"};
   for (int64_t i = 0; i < L; i++) {
     k->active[i] = i % 4 == 1;
@@ -44,9 +58,17 @@ static void mock_init(mock *k, int64_t L, int64_t steps) {
 }
 
 static ist_step_report mock_report(const mock *k, int64_t step) {
-  return (ist_step_report){.step = step, .epoch = (double)step / 10, .loss = 2, .lr = 2e-4, .tokens = 1000,
-                           .targets = 500, .seconds = 2, .L = k->model.L, .active = k->active,
-                           .importance = k->importance, .observed = k->observed,
+  return (ist_step_report){.step = step,
+                           .epoch = (double)step / 10,
+                           .loss = 2,
+                           .lr = 2e-4,
+                           .tokens = 1000,
+                           .targets = 500,
+                           .seconds = 2,
+                           .L = k->model.L,
+                           .active = k->active,
+                           .importance = k->importance,
+                           .observed = k->observed,
                            .finished = step == k->run.total_steps};
 }
 
@@ -88,17 +110,21 @@ static void plain_lines(void **state) {
   char *text = contents(f);
   assert_null(strchr(text, '\033'));
   assert_null(strstr(text, "not on a file"));
-  assert_line(text, "model    Some?[1m model, llama, 8 layers, 134.5 M parameters, Q4_1, 98 MiB", "");
+  assert_line(text, "model    Some?[1m model, llama, 8 layers, 134.5 M parameters, Q4_1, 98 MiB",
+              "");
   assert_line(text, "adapter  lora, rank 16", "4.88 M parameters (3.6 % of the model)");
   assert_line(text, "steps    5 (10 an epoch)", "lr 8.0e-4 (2.0e-4 by active ratio)");
   assert_line(text, "validation loss 2.5000 before training", "");
-  assert_line(text, "step 1/5 epoch 0.10 loss 2.0000 val - lr 2.0e-04 500 tok/s ", "layers .#...#..");
+  assert_line(text, "step 1/5 epoch 0.10 loss 2.0000 val - lr 2.0e-04 500 tok/s ",
+              "layers .#...#..");
   assert_line(text, "step 2/5 epoch 0.20 loss 3.0000 val - ", "layers");
   assert_line(text, "step 3/5 epoch 0.30 loss 2.0000 val 1.2500 ", " best");
   assert_line(text, "step 4/5 ", "layers");
   assert_line(text, "step 5/5 ", "saved");
-  assert_line(text, "validation loss 2.5000 before, 1.2500 after (the best, of step 3, was kept)", "");
-  assert_line(text, "layers   importance by the scores: 0.00 (layer 0) to 0.88 (layer 7)", "too few observations");
+  assert_line(text, "validation loss 2.5000 before, 1.2500 after (the best, of step 3, was kept)",
+              "");
+  assert_line(text, "layers   importance by the scores: 0.00 (layer 0) to 0.88 (layer 7)",
+              "too few observations");
   free(text);
   fclose(f);
 }
@@ -174,7 +200,10 @@ static void fits_in_80_columns(void **state) {
     assert_fits(text, 80);
     bool beside = layers[c / 4 % 8] <= 30 && steps[c % 4] <= 9999;
     if (beside) assert_non_null(strstr(text, "left layers") ? text : strstr(text, "left  layers"));
-    if (!s.term.colour) assert_null(strstr(text, "\033["  "3"));
+    if (!s.term.colour)
+      assert_null(strstr(text,
+                         "\033["
+                         "3"));
     free(text);
     fclose(f);
   }
@@ -187,8 +216,11 @@ static void strip_cells(void **state) {
   ist_screen s;
   mock_init(&k, 4, 5);
   for (int variant = 0; variant < 3; variant++) {
-    static const char *const expected[] = {"·▃·▇", "\033[2;38;5;245m▁\033[0m\033[2;36m▃\033[0m\033[38;5;245m▅\033[0m\033[1;36m▇\033[0m",
-                                           ".#.#"};
+    static const char *const expected[] = {
+        "·▃·▇",
+        "\033[2;38;5;245m▁\033[0m\033[2;36m▃\033[0m"
+        "\033[38;5;245m▅\033[0m\033[1;36m▇\033[0m",
+        ".#.#"};
     FILE *f = tmpfile();
     ist_screen_open(&s, f, &k.args, &k.model, &k.run);
     s.term.tty = variant < 2;
@@ -201,8 +233,10 @@ static void strip_cells(void **state) {
     char *text = contents(f);
     char plain[256] = "";
     for (const char *p = text; *p; p++) { /* the dots of idle layers may be styled */
-      if (variant == 0 && *p == '\033') p += strcspn(p, "m");
-      else strncat(plain, p, 1);
+      if (variant == 0 && *p == '\033')
+        p += strcspn(p, "m");
+      else
+        strncat(plain, p, 1);
     }
     assert_string_equal(plain, expected[variant]);
     free(text);

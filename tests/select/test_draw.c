@@ -104,13 +104,13 @@ static void fits_without(const double *w, int64_t k, const int32_t *not, int64_t
 static void test_conditional(void **state) {
   (void)state;
   const double w[L] = {0.9, 0.1, 0.5, 0.25, 0.7, 0.35};
-  fits_without(w, 3, NULL, 0, 1500);
-  fits_without(w, 3, (const int32_t[]){0, 2, 4}, 1, 1500);
+  fits_without(w, 3, NULL, 0, 2000);
+  fits_without(w, 3, (const int32_t[]){0, 2, 4}, 1, 2000);
   const int32_t seven[] = {0, 2, 4, 0, 2, 5, 0, 4, 5, 2, 4, 5, 1, 2, 3, 0, 1, 2, 3, 4, 5};
-  fits_without(w, 3, seven, 7, 1500);
-  fits_without(w, 2, (const int32_t[]){0, 4, 0, 2}, 2, 1500);
-  fits_without(w, 1, (const int32_t[]){0, 2, 4, 5}, 4, 1500);
-  fits_without(w, 5, (const int32_t[]){0, 2, 3, 4, 5, 0, 1, 2, 4, 5}, 2, 1500);
+  fits_without(w, 3, seven, 7, 2000);
+  fits_without(w, 2, (const int32_t[]){0, 4, 0, 2}, 2, 2000);
+  fits_without(w, 1, (const int32_t[]){0, 2, 4, 5}, 4, 2000);
+  fits_without(w, 5, (const int32_t[]){0, 2, 3, 4, 5, 0, 1, 2, 4, 5}, 2, 2000);
 }
 
 /* What remains has a probability of 1e-12; enumeration keeps its proportions,
@@ -123,7 +123,7 @@ static void test_conditional_rare(void **state) {
   assert_true(p[21] > 1 - 1e-10); /* {0, 2, 4} */
   /* Two swaps have 1e-24: a sample that shows one is wrong. */
   int32_t set[3];
-  int64_t count[SETS] = {0}, n = 1500;
+  int64_t count[SETS] = {0}, n = 2000;
   void *scratch = ist_calloc(ist_draw_other_set_scratch(L, 3), 1);
   ist_rng r = ist_rng_stream(8, IST_RNG_TEST, 0, 0, 0);
   for (int64_t i = 0; i < n; i++) {

@@ -190,8 +190,9 @@ static void test_kept(void **state) {
     snprintf(path, sizeof path, "run/checkpoints/%s", others[i]);
     assert_int_equal(ist_mkdirs(path, NULL), IST_OK);
   }
-  save(&s, 123456789012, 1);
-  assert_int_equal(names_in("run/checkpoints"), 6);
+  save(&s, 123456789012, 2);
+  assert_int_equal(names_in("run/checkpoints"), 7);
+  assert_true(ist_file_exists("run/checkpoints/step-00000040"));
   expect_newest(123456789012);
   ist_state_free(&s);
 }

@@ -39,11 +39,13 @@ static void store(void *row, ist_dtype type, int64_t at, int64_t n, const double
   }
 }
 
-static int64_t piece_at(ist_view v, int64_t at) { return v.cols - at < PIECE ? v.cols - at : PIECE; }
+static int64_t piece_at(ist_view v, int64_t at) {
+  return v.cols - at < PIECE ? v.cols - at : PIECE;
+}
 
 /* dst's row = scale * row `src_row` of a stored tensor with dst.cols columns. */
-static void dequant_row(ist_view dst, int64_t row, const void *src, ist_dtype type,
-                        int64_t src_row, double scale) {
+static void dequant_row(ist_view dst, int64_t row, const void *src, ist_dtype type, int64_t src_row,
+                        double scale) {
   const char *from = (const char *)src + src_row * ist_dtype_bytes(type, dst.cols);
   char *to = row_address(dst, row);
   double piece[PIECE];

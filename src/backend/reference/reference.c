@@ -12,7 +12,9 @@ static ist_status open_reference(ist_ctx *ctx, ist_error *err) {
   return IST_OK;
 }
 
-static void close_reference(ist_ctx *ctx) { ctx->backend_state = NULL; }
+static void close_reference(ist_ctx *ctx) {
+  ctx->backend_state = NULL;
+}
 
 static void dropout(ist_ctx *ctx, ist_view y, ist_view x, const ist_dropout *d) {
   typed(x)->dropout(ctx, y, x, d);
@@ -26,8 +28,8 @@ static void matmul(ist_ctx *ctx, ist_view c, ist_view a, bool ta, ist_view b, bo
   typed(c)->matmul(ctx, c, a, ta, b, tb, beta);
 }
 
-static void linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias,
-                       ist_view u, ist_view b) {
+static void linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias, ist_view u,
+                       ist_view b) {
   ist_linear_fwd_composed(ist_backend_reference(), ctx, y, x, w, bias, u, b);
 }
 
@@ -36,8 +38,8 @@ static void linear_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view du, ist_vie
   ist_linear_bwd_composed(ist_backend_reference(), ctx, dx, acc, du, dy, w, b);
 }
 
-static void norm_fwd(ist_ctx *ctx, ist_view h, ist_view stat, ist_view x, ist_view w,
-                     ist_view bias, ist_norm_kind kind, double eps) {
+static void norm_fwd(ist_ctx *ctx, ist_view h, ist_view stat, ist_view x, ist_view w, ist_view bias,
+                     ist_norm_kind kind, double eps) {
   typed(x)->norm_fwd(ctx, h, stat, x, w, bias, kind, eps);
 }
 
@@ -83,7 +85,9 @@ static void xent_loss(ist_ctx *ctx, double *row_loss, ist_view run, ist_view tgt
   typed(run)->xent_loss(ctx, row_loss, run, tgt);
 }
 
-static double sumsq(ist_ctx *ctx, ist_view g) { return typed(g)->sumsq(ctx, g); }
+static double sumsq(ist_ctx *ctx, ist_view g) {
+  return typed(g)->sumsq(ctx, g);
+}
 
 static void adamw(ist_ctx *ctx, ist_view w, ist_view g, ist_view m, ist_view v,
                   const ist_adamw *o) {
@@ -133,4 +137,6 @@ static const ist_backend reference = {
     .attention_scratch = no_attention_scratch,
 };
 
-const ist_backend *ist_backend_reference(void) { return &reference; }
+const ist_backend *ist_backend_reference(void) {
+  return &reference;
+}

@@ -9,7 +9,7 @@
 
 #ifdef IST_REAL_DOUBLE
 #define ist_reference_slots ist_reference_slots_f64
-#define REAL_DTYPE IST_F64
+#define REAL_DTYPE          IST_F64
 #else
 #define REAL_DTYPE IST_F32
 #endif
@@ -38,8 +38,8 @@ static void matmul_rows(void *arg, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const matmul_args *m = arg;
   const real *a = elements(m->a) + (m->ta ? begin : begin * m->a.stride);
-  ist_matmul(row_of(m->c, begin), m->c.stride, a, m->a.stride, m->ta, elements(m->b),
-             m->b.stride, m->tb, end - begin, m->c.cols, m->k, m->beta);
+  ist_matmul(row_of(m->c, begin), m->c.stride, a, m->a.stride, m->ta, elements(m->b), m->b.stride,
+             m->tb, end - begin, m->c.cols, m->k, m->beta);
 }
 
 static void matmul(ist_ctx *ctx, ist_view c, ist_view a, bool ta, ist_view b, bool tb, int beta) {
@@ -55,8 +55,8 @@ static void matmul(ist_ctx *ctx, ist_view c, ist_view a, bool ta, ist_view b, bo
 
 /* ---- Decoder pieces ---------------------------------------------------------- */
 
-static void norm_fwd(ist_ctx *ctx, ist_view h, ist_view stat, ist_view x, ist_view w,
-                     ist_view bias, ist_norm_kind kind, double eps) {
+static void norm_fwd(ist_ctx *ctx, ist_view h, ist_view stat, ist_view x, ist_view w, ist_view bias,
+                     ist_norm_kind kind, double eps) {
   (void)ctx;
   IST_ASSERT(h.rows == x.rows && h.cols == x.cols && stat.cols >= ist_norm_stats(kind));
   ist_norm_fwd(elements(h), h.stride, elements(stat), stat.stride, elements(x), x.stride,
@@ -67,9 +67,9 @@ static void norm_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view dw, ist_view 
                      ist_view x, ist_view w, ist_view stat, ist_norm_kind kind) {
   (void)ctx;
   IST_ASSERT(dh.rows == x.rows && dh.cols == x.cols);
-  ist_norm_bwd(elements(dx), dx.stride, acc, elements(dw), elements(dbias), elements(dh),
-               dh.stride, elements(x), x.stride, elements(w), elements(stat), stat.stride, x.rows,
-               x.cols, kind);
+  ist_norm_bwd(elements(dx), dx.stride, acc, elements(dw), elements(dbias), elements(dh), dh.stride,
+               elements(x), x.stride, elements(w), elements(stat), stat.stride, x.rows, x.cols,
+               kind);
 }
 
 static void rope(ist_ctx *ctx, ist_view x, const int32_t *position, const float *freq, int64_t rot,
@@ -112,10 +112,18 @@ static ist_op_keys op_keys(const ist_attn *a, const ist_kv_span *s) {
   IST_ASSERT(s->store >= 0 && s->store < a->n_kv);
   const ist_kv *kv = &a->kv[s->store];
   IST_ASSERT(s->row0 >= 0 && s->row0 + s->n <= kv->k.rows && kv->k.cols == a->K * a->E);
-  return (ist_op_keys){row_of(kv->k, s->row0), row_of(kv->v, s->row0),
-                       row_of(kv->dk, s->row0), row_of(kv->dv, s->row0),
-                       kv->k.stride, kv->v.stride, kv->dk.stride, kv->dv.stride,
-                       s->n, s->pos0, s->causal, s->logit_add};
+  return (ist_op_keys){row_of(kv->k, s->row0),
+                       row_of(kv->v, s->row0),
+                       row_of(kv->dk, s->row0),
+                       row_of(kv->dv, s->row0),
+                       kv->k.stride,
+                       kv->v.stride,
+                       kv->dk.stride,
+                       kv->dv.stride,
+                       s->n,
+                       s->pos0,
+                       s->causal,
+                       s->logit_add};
 }
 
 static int seg_keys(ist_op_keys keys[2], const ist_attn *a, const ist_attn_seg *seg) {
@@ -183,8 +191,8 @@ static void attention_bwd(ist_ctx *ctx, ist_view dq, ist_view dout, ist_view o, 
 /* ---- Dropout ------------------------------------------------------------------- */
 
 static ist_op_dropout op_dropout(const ist_dropout *d) {
-  return (ist_op_dropout){ist_dropout_threshold(d->p), d->key, d->step, d->layer_site, d->sample,
-                          d->position};
+  return (ist_op_dropout){
+      ist_dropout_threshold(d->p), d->key, d->step, d->layer_site, d->sample, d->position};
 }
 
 static void dropout(ist_ctx *ctx, ist_view y, ist_view x, const ist_dropout *d) {
@@ -230,8 +238,8 @@ static void xent_tile(ist_ctx *ctx, ist_view run, ist_view tgt, ist_view logits,
       target_logit = get(tgt, i, 0);
     }
     if (supervised) {
-      ist_xent_tile_row(&max, &sum, &target_logit, row_of(logits, i), logits.cols,
-                        target[i] - col0, softcap);
+      ist_xent_tile_row(&max, &sum, &target_logit, row_of(logits, i), logits.cols, target[i] - col0,
+                        softcap);
     }
     set(run, i, 0, max);
     set(run, i, 1, sum);
@@ -286,12 +294,23 @@ static void adamw(ist_ctx *ctx, ist_view w, ist_view g, ist_view m, ist_view v,
 }
 
 static const ist_backend slots = {
-    .dropout = dropout, .dropout_bwd_acc = dropout_bwd_acc, .matmul = matmul,
-    .norm_fwd = norm_fwd, .norm_bwd = norm_bwd, .rope = rope,
-    .attention_fwd = attention_fwd, .attention_bwd = attention_bwd,
-    .act_fwd = act_fwd, .act_bwd = act_bwd,
-    .xent_tile = xent_tile, .xent_grad = xent_grad, .xent_loss = xent_loss,
-    .sumsq = sumsq, .adamw = adamw,
+    .dropout = dropout,
+    .dropout_bwd_acc = dropout_bwd_acc,
+    .matmul = matmul,
+    .norm_fwd = norm_fwd,
+    .norm_bwd = norm_bwd,
+    .rope = rope,
+    .attention_fwd = attention_fwd,
+    .attention_bwd = attention_bwd,
+    .act_fwd = act_fwd,
+    .act_bwd = act_bwd,
+    .xent_tile = xent_tile,
+    .xent_grad = xent_grad,
+    .xent_loss = xent_loss,
+    .sumsq = sumsq,
+    .adamw = adamw,
 };
 
-const ist_backend *ist_reference_slots(void) { return &slots; }
+const ist_backend *ist_reference_slots(void) {
+  return &slots;
+}

@@ -224,6 +224,12 @@ void SIMD(gemm_plan)(ist_gemm *g, int threads) {
   g->n_items = ceil_div(rows, g->row_block) * ceil_div(cols, g->col_block);
 }
 
+int64_t SIMD(gemm_pack_bytes)(int64_t k, bool bf16) {
+  /* An odd k of each term rounds up by itself. */
+  int64_t total = units(k, BF16_DOT && bf16) + 1, panel = NR * total * 4;
+  return (panel > PACK_TARGET ? panel : PACK_TARGET) + MR * total * 4;
+}
+
 void SIMD(gemm)(void *arg, int64_t begin, int64_t end, int thread) {
   const ist_gemm *g = arg;
   uint32_t *pack_at = (uint32_t *)(g->pack + thread * g->pack_bytes);

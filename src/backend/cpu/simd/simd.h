@@ -39,8 +39,10 @@ typedef struct ist_simd {
   const char *name;
   int lanes;
   bool bf16_dot; /* multiplies BF16 natively */
-  /* Chooses the blocks for `threads`; pack_bytes is what each thread needs. */
+  /* Chooses the blocks for `threads`; pack_bytes is what each thread needs, never
+   * more than gemm_pack_bytes of the summed length of the terms. */
   void (*gemm_plan)(ist_gemm *g, int threads);
+  int64_t (*gemm_pack_bytes)(int64_t k, bool bf16);
   ist_parallel_fn gemm;
 } ist_simd;
 

@@ -15,5 +15,6 @@ const ist_simd SIMD(table) = {
     .lanes = VL,
     .bf16_dot = BF16_DOT,
     .gemm_plan = SIMD(gemm_plan),
+    .gemm_pack_bytes = SIMD(gemm_pack_bytes),
     .gemm = SIMD(gemm),
 };

@@ -6,6 +6,7 @@
 #include "backend/cpu/simd/vec.h"
 
 void SIMD(gemm_plan)(ist_gemm *g, int threads);
+int64_t SIMD(gemm_pack_bytes)(int64_t k, bool bf16);
 void SIMD(gemm)(void *arg, int64_t begin, int64_t end, int thread);
 
 #endif

@@ -17,7 +17,8 @@ INLINE void run(float *c, int64_t ldc, const char *a, int64_t a_row, int64_t a_s
     }
   }
   for (int64_t p = 0; p < n; p++, a += a_step, b += NR) {
-    vu b0 = *(const vu_mem *)b, b1 = vectors > 1 ? *(const vu_mem *)(b + VL) : b0;
+    vu b0 = *(const vu_mem *)b, b1 = b0;
+    if (vectors > 1) b1 = *(const vu_mem *)(b + VL);
     UNROLL for (int i = 0; i < MR; i++) {
       if (i < rows) {
         vu x = broadcast(a + i * a_row);

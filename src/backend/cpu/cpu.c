@@ -1,0 +1,56 @@
+/* The table of the CPU backend. */
+#include "backend/cpu/cpu.h"
+
+#include "base/mem.h"
+
+bool ist_cpu_serves(const ist_view *views, int n) {
+  for (int i = 0; i < n; i++) {
+    const ist_view *v = &views[i];
+    if (v->p != NULL && (v->place != 0 || (v->dt != IST_F32 && v->dt != IST_BF16))) return false;
+  }
+  return true;
+}
+
+ist_status ist_cpu_open_with(ist_ctx *ctx, const ist_simd *simd, const ist_products *products,
+                             ist_error *err) {
+  ist_cpu *cpu = ist_calloc(1, sizeof *cpu);
+  if (cpu == NULL) return ist_fail_nomem(err, "the CPU backend", sizeof *cpu);
+  cpu->simd = simd;
+  cpu->products = products;
+  if (products != NULL) {
+    ist_status status = products->open(&cpu->products_state, err);
+    if (status != IST_OK) {
+      ist_free(cpu);
+      return status;
+    }
+  }
+  ctx->backend_state = cpu;
+  return IST_OK;
+}
+
+static ist_status open_cpu(ist_ctx *ctx, ist_error *err) {
+  const ist_simd *levels[4];
+  ist_cpu_levels(levels);
+  return ist_cpu_open_with(ctx, levels[0], ist_products_dnnl(), err);
+}
+
+static void close_cpu(ist_ctx *ctx) {
+  ist_cpu *cpu = ctx->backend_state;
+  if (cpu == NULL) return;
+  if (cpu->products != NULL) cpu->products->close(cpu->products_state);
+  ist_free(cpu);
+  ctx->backend_state = NULL;
+}
+
+const ist_backend *ist_backend_cpu(void) {
+  static const ist_backend cpu = {
+      .name = "cpu",
+      .open = open_cpu,
+      .close = close_cpu,
+      .matmul = ist_cpu_matmul,
+      .linear_fwd = ist_cpu_linear_fwd,
+      .linear_bwd = ist_cpu_linear_bwd,
+      .matmul_scratch = ist_cpu_matmul_scratch,
+  };
+  return &cpu;
+}

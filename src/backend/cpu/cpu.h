@@ -1,0 +1,59 @@
+/* The CPU backend: kernels of the best instruction set here (simd/), spread over
+ * threads, and matrix products from one of several providers. */
+#ifndef IST_BACKEND_CPU_CPU_H
+#define IST_BACKEND_CPU_CPU_H
+
+#include "backend/backend.h"
+#include "backend/cpu/simd/simd.h"
+
+/* Who computes dense products. `run` returns false for what it does not serve
+ * (strides, two terms, types); the kernels of simd/ then do it. A provider may
+ * allocate when it meets a new shape, never when it meets it again. */
+typedef struct ist_products {
+  const char *name;
+  ist_status (*open)(void **state, ist_error *err);
+  void (*close)(void *state);
+  bool (*run)(void *state, const ist_gemm *g);
+} ist_products;
+
+/* NULL where the library is not built in. */
+const ist_products *ist_products_dnnl(void);
+
+/* ctx->backend_state */
+typedef struct ist_cpu {
+  const ist_simd *simd;
+  const ist_products *products; /* NULL: the kernels of simd/ alone */
+  void *products_state;
+} ist_cpu;
+
+/* Opens with given kernels and provider: for tests and benchmarks, which compare
+ * them. ist_backend_cpu()->open chooses by itself. */
+ist_status ist_cpu_open_with(ist_ctx *ctx, const ist_simd *simd, const ist_products *products,
+                             ist_error *err);
+
+/* The instruction sets that run here, best first; returns their number (<= 4). */
+int ist_cpu_levels(const ist_simd *levels[4]);
+
+/* Every view is absent or host memory of type F32 or BF16. */
+bool ist_cpu_serves(const ist_view *views, int n);
+#define CPU_SERVES(...)                                     \
+  ist_cpu_serves((const ist_view[]){__VA_ARGS__},           \
+                 (int)(sizeof((const ist_view[]){__VA_ARGS__}) / sizeof(ist_view)))
+
+static inline const ist_simd *ist_cpu_simd(const ist_ctx *ctx) {
+  return ((const ist_cpu *)ctx->backend_state)->simd;
+}
+/* Rows for a chunk of work that is worth a thread's start. */
+static inline int64_t ist_cpu_grain(int64_t cols) { return 16384 / (cols + 1) + 1; }
+
+static inline double ist_cpu_start(const ist_ctx *ctx) { return ctx->prof ? ist_prof_now() : 0.0; }
+
+/* Slots, by file. */
+void ist_cpu_matmul(ist_ctx *ctx, ist_view c, ist_view a, bool ta, ist_view b, bool tb, int beta);
+void ist_cpu_linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias,
+                        ist_view u, ist_view b);
+void ist_cpu_linear_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view du, ist_view dy, ist_view w,
+                        ist_view b);
+size_t ist_cpu_matmul_scratch(int64_t m, int64_t n, int64_t k, ist_dtype dt);
+
+#endif

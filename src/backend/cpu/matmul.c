@@ -1,0 +1,93 @@
+/* Matrix products and linears. */
+#include "backend/cpu/cpu.h"
+
+/* Operands and C of a product that the kernels serve. */
+static ist_gemm product(ist_view c, ist_view a, bool ta, ist_view b, bool tb, bool accumulate) {
+  int64_t k = ta ? a.rows : a.cols;
+  IST_ASSERT((ta ? a.cols : a.rows) == c.rows && (tb ? b.rows : b.cols) == c.cols);
+  IST_ASSERT((tb ? b.cols : b.rows) == k);
+  return (ist_gemm){
+      .c = c, .n_terms = 1, .term[0] = {a, b, ta, tb, k}, .accumulate = accumulate};
+}
+
+static double flops(const ist_gemm *g) {
+  double k = (double)g->term[0].k + (g->n_terms > 1 ? (double)g->term[1].k : 0.0);
+  return 2.0 * (double)g->c.rows * (double)g->c.cols * k;
+}
+
+static void run(ist_ctx *ctx, ist_gemm *g) {
+  ist_cpu *cpu = ctx->backend_state;
+  if (g->c.rows == 0 || g->c.cols == 0) return;
+  if (cpu->products != NULL && cpu->products->run(cpu->products_state, g)) return;
+  int threads = ist_get_threads();
+  cpu->simd->gemm_plan(g, threads);
+  g->pack_bytes = (int64_t)ist_arena_round((size_t)g->pack_bytes);
+  size_t mark = ist_arena_mark(ctx->scratch);
+  g->pack = ist_arena_alloc(ctx->scratch, (size_t)(g->pack_bytes * threads));
+  ist_parallel_for_dynamic(g->n_items, 1, cpu->simd->gemm, g);
+  ist_arena_reset(ctx->scratch, mark);
+}
+
+void ist_cpu_matmul(ist_ctx *ctx, ist_view c, ist_view a, bool ta, ist_view b, bool tb, int beta) {
+  if (!CPU_SERVES(c, a, b)) {
+    ist_backend_reference()->matmul(ctx, c, a, ta, b, tb, beta);
+    return;
+  }
+  double start = ist_cpu_start(ctx);
+  ist_gemm g = product(c, a, ta, b, tb, beta != 0);
+  run(ctx, &g);
+  if (ctx->prof) ist_prof_add(ctx->prof, "matmul", start, flops(&g));
+}
+
+void ist_cpu_linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias,
+                        ist_view u, ist_view b) {
+  if (!CPU_SERVES(y, x, w, bias, u, b)) {
+    ist_backend_reference()->linear_fwd(ctx, y, x, w, bias, u, b);
+    return;
+  }
+  double start = ist_cpu_start(ctx);
+  ist_gemm g = product(y, x, false, w, true, false);
+  IST_ASSERT(bias.p == NULL || (bias.dt == IST_F32 && bias.cols == y.cols));
+  g.bias = bias.p;
+  if (u.p != NULL) {
+    IST_ASSERT(u.rows == y.rows && b.rows == y.cols && u.cols == b.cols);
+    g.term[g.n_terms++] = (ist_gemm_term){u, b, false, true, u.cols};
+  }
+  run(ctx, &g);
+  if (ctx->prof) ist_prof_add(ctx->prof, "linear_fwd", start, flops(&g));
+}
+
+void ist_cpu_linear_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view du, ist_view dy, ist_view w,
+                        ist_view b) {
+  if (!CPU_SERVES(dx, du, dy, w, b)) {
+    ist_backend_reference()->linear_bwd(ctx, dx, acc, du, dy, w, b);
+    return;
+  }
+  double start = ist_cpu_start(ctx), done = 0.0;
+  if (dx.p != NULL) {
+    ist_gemm g = product(dx, dy, false, w, false, acc);
+    run(ctx, &g);
+    done += flops(&g);
+  }
+  if (du.p != NULL) {
+    ist_gemm g = product(du, dy, false, b, false, false);
+    run(ctx, &g);
+    done += flops(&g);
+  }
+  if (ctx->prof) ist_prof_add(ctx->prof, "linear_bwd", start, done);
+}
+
+/* A linear's low-rank term lengthens the sum by its rank, which the plan may not
+ * know when it asks. */
+#define LARGEST_RANK 1024
+
+size_t ist_cpu_matmul_scratch(int64_t m, int64_t n, int64_t k, ist_dtype dt) {
+  (void)m, (void)n; /* threads pack a block at a time, whatever the size of C */
+  const ist_simd *levels[4];
+  int64_t most = 0;
+  for (int i = ist_cpu_levels(levels) - 1; i >= 0; i--) {
+    int64_t bytes = levels[i]->gemm_pack_bytes(k + LARGEST_RANK, dt == IST_BF16);
+    if (bytes > most) most = bytes;
+  }
+  return ist_arena_round((size_t)most) * (size_t)ist_get_threads();
+}
