@@ -169,7 +169,7 @@ static void show_layers_json(const ist_layer_importance *layer, int64_t L, doubl
   printf("\n]}\n");
 }
 
-static void show_layers(const ist_layer_importance *layer, int64_t L) {
+static void show_layers(const ist_layer_importance *layer, int64_t L, double factor) {
   ist_term t = ist_term_of(stdout);
   double most = 0;
   for (int64_t i = 0; i < L; i++) most = fmax(most, fabs(layer[i].delta));
@@ -184,9 +184,10 @@ static void show_layers(const ist_layer_importance *layer, int64_t L) {
     ist_style_set(&t, IST_PLAIN);
     puts(clear ? layer[i].delta < 0 ? " better without" : "" : " (may be zero)");
   }
-  puts(
-      "\nThe loss without a layer's adapters less the loss with them: the higher, the more it "
-      "matters.");
+  printf(
+      "\nThe loss with one layer's adapters times %g less the loss as it is: the higher, the more\n"
+      "the layer matters.\n",
+      factor);
 }
 
 static ist_status eval_layers(ist_model *m, const ist_args *a, ist_error *err) {
@@ -203,7 +204,7 @@ static ist_status eval_layers(ist_model *m, const ist_args *a, ist_error *err) {
   if (!s && a->json)
     show_layers_json(layer, info.L, a->factor);
   else if (!s)
-    show_layers(layer, info.L);
+    show_layers(layer, info.L, a->factor);
   free(layer);
   return s;
 }

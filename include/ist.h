@@ -152,7 +152,9 @@ typedef struct ist_train_options {
   double active_ratio, suppress_ratio, suppress_factor;
   int64_t probe_every, probe_candidates, probe_batch, redraw_every;
   const char *reward;       /* exp, normalised */
-  double score_step, score_limit; /* step 0: 10 for exp, 0.4 for normalised; limit 0: none */
+  /* Negative: the reward's own, 10 and no limit for exp, 0.4 and 4 for normalised.
+   * A limit of 0 is none. */
+  double score_step, score_limit;
   /* optimizer */
   double lr;
   bool lr_by_active;        /* divide lr by the active ratio (see docs/method.md) */

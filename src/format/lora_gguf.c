@@ -13,7 +13,7 @@ static const char suffix_a[] = ".lora_a", suffix_b[] = ".lora_b";
 
 /* ---- Writing ---- */
 
-static void put_half(ist_gguf_writer *w, const char *name, const char *suffix, int64_t ne0,
+static void put_matrix(ist_gguf_writer *w, const char *name, const char *suffix, int64_t ne0,
                      int64_t ne1, const float *data) {
   char full[MAX_NAME + 1];
   size_t len = strlen(name);
@@ -38,8 +38,8 @@ ist_status ist_lora_gguf_write(const char *path, const char *architecture, float
   ist_gguf_put_f32(w, "adapter.lora.alpha", alpha);
   for (int64_t i = 0; i < n; i++) {
     const ist_lora_pair *p = &pair[i];
-    put_half(w, p->name, suffix_a, p->in, p->r, p->a);
-    put_half(w, p->name, suffix_b, p->r, p->out, p->b);
+    put_matrix(w, p->name, suffix_a, p->in, p->r, p->a);
+    put_matrix(w, p->name, suffix_b, p->r, p->out, p->b);
   }
   ist_status s = ist_gguf_write(w, path, err);
   ist_gguf_writer_free(w);

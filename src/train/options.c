@@ -76,8 +76,8 @@ static ist_status check_ranges(const ist_train_options *o, ist_error *err) {
       {"probe_candidates", (double)o->probe_candidates, 2, IST_MAX_CANDIDATES, false},
       {"probe_batch", (double)o->probe_batch, 1, 1e6, false},
       {"redraw_every", (double)o->redraw_every, 1, 1e9, false},
-      {"score_step", o->score_step, 0, 1e6, false},
-      {"score_limit", o->score_limit, 0, 1e6, false},
+      {"score_step", o->score_step, -1, 1e6, false},
+      {"score_limit", o->score_limit, -1, 1e6, false},
       {"lr", o->lr, 0, 10, true},
       {"warmup_steps", (double)o->warmup_steps, -1, 1e12, false},
       {"beta1", o->beta1, 0, 0.999999, false},
@@ -258,7 +258,7 @@ ist_status ist_options_selector(const ist_train_options *o, ist_select_options *
   out->interval = o->probe_every;
   out->candidates = o->probe_candidates;
   out->reward = strcmp(o->reward, "exp") == 0 ? IST_REWARD_EXP : IST_REWARD_NORMALISED;
-  out->step_size = o->score_step > 0 ? o->score_step : out->reward == IST_REWARD_EXP ? 10.0 : 0.4;
+  out->step_size = o->score_step;
   out->score_limit = o->score_limit;
   out->redraw_every = o->redraw_every;
   return IST_OK;

@@ -2,9 +2,12 @@
  * best adapter. */
 #include "train/trainer.h"
 
+#include <dirent.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "format/safetensors.h"
@@ -84,31 +87,48 @@ ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const 
   return write_line(&t->timing, line, err);
 }
 
-/* ---- Checkpoints ------------------------------------------------------------------------- */
+/* ---- Best adapter: files of their own, so that memory holds one copy only ------------------ */
 
-ist_status ist_trainer_save(ist_trainer *t, ist_error *err) {
-  if (!t->options.output) return ist_fail(err, IST_ERR_ARG, "save: found no output directory");
-  t->progress.metrics_bytes = ist_metrics_size(&t->metrics);
-  json_t *settings = ist_trainer_settings(t);
-  if (!settings) return ist_fail_nomem(err, "settings", 0);
-  ist_status status = ist_checkpoint_save(t->options.output, &t->state, settings, t->progress.step,
-                                          t->options.keep_checkpoints, err);
-  json_decref(settings);
-  return status;
+/* RUN/best/step-00000080.safetensors. A checkpoint names the best of its time by
+ * step, so the file of an older checkpoint stays until a newer one is saved. */
+static char *best_path(const ist_trainer *t, int64_t step) {
+  char name[64];
+  snprintf(name, sizeof name, "best/step-%08lld.safetensors", (long long)step);
+  return ist_path_join(t->options.output, name);
 }
 
-/* ---- Best adapter: a file of its own, so that memory holds one copy only ------------------- */
-
-static char *best_path(const ist_trainer *t) { return ist_path_join(t->options.output, "best.safetensors"); }
+static ist_status no_path(const ist_trainer *t, ist_error *err) {
+  return ist_fail_nomem(err, "path", strlen(t->options.output));
+}
 
 ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err) {
   if (!t->options.output) return IST_OK;
-  char *path = best_path(t);
-  if (!path) return ist_fail_nomem(err, "path", strlen(t->options.output));
+  char *folder = ist_path_join(t->options.output, "best"), *path = best_path(t, t->progress.best_step);
   const ist_st_item item = {"adapters", t->adapters.dt, 2, {t->adapters.L, t->adapters.layout.params}, t->adapters.params};
-  ist_status status = ist_safetensors_write(path, &item, 1, NULL, 0, err);
+  ist_status status = folder && path ? ist_mkdirs(folder, err) : no_path(t, err);
+  if (status == IST_OK) status = ist_safetensors_write(path, &item, 1, NULL, 0, err);
+  ist_free(folder);
   ist_free(path);
   return status;
+}
+
+/* Removes best adapters but the newest and that of the checkpoint before: should
+ * the newest checkpoint turn out damaged, the one before still finds its own. */
+static ist_status drop_old_best(ist_trainer *t, ist_error *err) {
+  char *folder = ist_path_join(t->options.output, "best");
+  if (!folder) return no_path(t, err);
+  DIR *dir = opendir(folder);
+  ist_free(folder);
+  if (!dir) return IST_OK; /* there is no best adapter yet */
+  for (struct dirent *e; (e = readdir(dir));) {
+    long long step;
+    if (sscanf(e->d_name, "step-%lld.safetensors", &step) != 1) continue;
+    if (step == t->progress.best_step || step == t->saved_best) continue;
+    unlinkat(dirfd(dir), e->d_name, 0);
+  }
+  closedir(dir);
+  t->saved_best = t->progress.best_step;
+  return IST_OK;
 }
 
 static ist_status read_best(ist_trainer *t, const char *path, ist_error *err) {
@@ -128,9 +148,22 @@ static ist_status read_best(ist_trainer *t, const char *path, ist_error *err) {
 
 ist_status ist_trainer_restore_best(ist_trainer *t, ist_error *err) {
   if (!t->options.output || t->progress.best_step == 0 || t->progress.best_step == t->progress.step) return IST_OK;
-  char *path = best_path(t);
-  if (!path) return ist_fail_nomem(err, "path", strlen(t->options.output));
+  char *path = best_path(t, t->progress.best_step);
+  if (!path) return no_path(t, err);
   ist_status status = read_best(t, path, err);
   ist_free(path);
   return status;
+}
+
+/* ---- Checkpoints ------------------------------------------------------------------------- */
+
+ist_status ist_trainer_save(ist_trainer *t, ist_error *err) {
+  if (!t->options.output) return ist_fail(err, IST_ERR_ARG, "save: found no output directory");
+  t->progress.metrics_bytes = ist_metrics_size(&t->metrics);
+  json_t *settings = ist_trainer_settings(t);
+  if (!settings) return ist_fail_nomem(err, "settings", 0);
+  ist_status status = ist_checkpoint_save(t->options.output, &t->state, settings, t->progress.step,
+                                          t->options.keep_checkpoints, err);
+  json_decref(settings);
+  return status == IST_OK ? drop_old_best(t, err) : status;
 }

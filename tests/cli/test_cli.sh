@@ -1,0 +1,194 @@
+#!/bin/sh
+# test_cli.sh PROGRAM FOLDER: the command on a tiny model. What goes wrong is told
+# in one clear line, with the right exit status, and leaves nothing behind.
+ist=$1
+model=$IST_GOLDEN_DIR/llama_tiny/llama_tiny.gguf
+cd "$2" || exit 1
+export LC_ALL=C.UTF-8
+failures=0
+
+# fail WHAT [STEM]: counts a failure and shows the first lines of STEM.err.
+fail() {
+  echo "FAILED: $1"
+  [ -z "$2" ] || head -n 3 "$2.err" | sed 's/^/  stderr: /'
+  failures=$((failures + 1))
+}
+
+# refused CODE TEXT ARGUMENTS...: exits with CODE, says TEXT in an error line on
+# stderr and nothing on stdout, writes no file.
+refused() {
+  code=$1 text=$2
+  shift 2
+  before=$(find . | sort)
+  "$ist" "$@" >../refused.out 2>../refused.err </dev/null
+  got=$?
+  [ "$got" = "$code" ] || fail "ist $*: exit status $got, expected $code" ../refused
+  head -n 1 ../refused.err | grep -q '^error: ' || fail "ist $*: no error line" ../refused
+  head -n 1 ../refused.err | grep -qF -e "$text" || fail "ist $*: no \"$text\"" ../refused
+  [ "$(grep -vc '^hint: ' ../refused.err)" = 1 ] || fail "ist $*: more than one line" ../refused
+  [ ! -s ../refused.out ] || fail "ist $*: wrote to standard output" ../refused
+  [ "$before" = "$(find . | sort)" ] || fail "ist $*: left files behind" ../refused
+}
+
+# works TEXT ARGUMENTS...: exits with 0 and has TEXT on stdout (kept in ../works.out).
+works() {
+  text=$1
+  shift
+  "$ist" "$@" >../works.out 2>../works.err </dev/null
+  got=$?
+  [ "$got" = 0 ] || fail "ist $*: exit status $got" ../works
+  [ -z "$text" ] || grep -qF -e "$text" ../works.out || fail "ist $*: no \"$text\" on standard output" ../works
+}
+
+mkdir work
+cd work || exit 1
+i=0
+while [ $i -lt 40 ]; do
+  i=$((i + 1))
+  echo "{\"prompt\": \"say $i\", \"completion\": \"$((2 * i)) it is\"}"
+done >data.jsonl
+printf '{"prompt": "a", "completion": "b"}\n{"prompt": \n' >broken.jsonl
+printf '{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n' >lacking.jsonl
+echo '{"foo": 1}' >strange.jsonl
+: >empty.jsonl
+head -c 50000 "$model" >cut.gguf
+cp "$model" other.gguf # the same model but for one weight
+printf '\377\377\377\076' | dd of=other.gguf bs=1 seek=90000 conv=notrunc 2>/dev/null
+sed "s/say 7/say 8/" data.jsonl >changed.jsonl
+mkdir folder
+echo '{"rank": "a lot"}' >folder/settings.json
+
+# ---- The line
+refused 2 'unknown command "trian"' trian
+refused 2 'unknown option --rnak' train --rnak 3
+grep -q '^hint: did you mean --rank?$' ../refused.err || fail "no suggestion" ../refused
+refused 2 '--rank: found "0", expected a whole number from 1 to 65536' train --rank 0
+refused 2 '--dropout: found "2"' train --dropout 2
+refused 2 '--compute: found "f64", expected one of auto, f32, bf16' eval --compute f64
+refused 2 'needs --model' train -d data.jsonl
+refused 2 'needs --data' train -m "$model"
+refused 2 'needs PATH' inspect
+refused 2 'unexpected argument' plan -m "$model" x
+refused 2 '--completions' --completions fish
+refused 2 '--layers needs --adapter' eval -m "$model" -d data.jsonl --layers
+refused 2 '--tokens: found "9999"' eval -m "$model" --tokens '1 9999'
+"$ist" >/dev/null 2>&1
+[ $? = 2 ] || fail "no command: exit status"
+
+# ---- Files
+refused 1 nowhere.gguf train -m nowhere.gguf -d data.jsonl
+refused 1 data.jsonl train -m data.jsonl -d data.jsonl
+refused 1 cut.gguf train -m cut.gguf -d data.jsonl
+refused 1 folder train -m folder -d data.jsonl
+refused 1 nowhere.jsonl train -m "$model" -d nowhere.jsonl
+refused 1 broken.jsonl:2 train -m "$model" -d broken.jsonl
+refused 1 broken.jsonl:2 eval -m "$model" -d broken.jsonl
+refused 1 lacking.jsonl:2 train -m "$model" -d lacking.jsonl
+refused 1 strange.jsonl:1 train -m "$model" -d strange.jsonl
+refused 1 empty.jsonl train -m "$model" -d empty.jsonl
+refused 1 nowhere eval -m "$model" -d data.jsonl --adapter nowhere
+refused 1 nowhere inspect nowhere
+refused 1 data.jsonl inspect data.jsonl
+refused 1 'rank: found "a lot"' train --resume folder
+refused 1 nowhere train --resume nowhere
+refused 1 nowhere eval -m "$model" -d data.jsonl --task exact --max-new 1 --examples nowhere/x
+refused 1 nowhere eval -m "$model" --tokens 1 --logits-out nowhere/x
+refused 1 'is there already' make-model data.jsonl
+
+# ---- What the model lacks
+refused 2 zz train -m "$model" -d data.jsonl --targets q,zz
+refused 2 9 train -m "$model" -d data.jsonl --selector fixed:9
+refused 1 memory train -m "$model" -d data.jsonl --max-memory 1K
+
+# ---- A run
+works 'step 6/6' train -m "$model" -d data.jsonl -o run --steps 6 --batch 4 --probe-every 2 --threads 1
+grep -q '^validation loss .* before, .* after' ../works.out || fail "no validation before and after" ../works
+grep -q "$(printf '\033')" ../works.out && fail "escapes in plain output"
+for file in adapter_config.json adapter_model.safetensors adapter.gguf importance.json settings.json metrics.jsonl; do
+  [ -s run/$file ] || fail "no run/$file"
+done
+refused 2 'another run' train -m "$model" -d data.jsonl -o run
+refused 1 other.gguf train --resume run -m other.gguf
+refused 1 data train --resume run -d changed.jsonl
+works 'step 8/8' train --resume run --steps 8
+grep -q '^step 7/8' ../works.out || fail "--resume did not go on after step 6" ../works
+grep -q '^step 6/8' ../works.out && fail "--resume repeated step 6" ../works
+
+# ---- Ctrl-C: the step ends, a checkpoint is written, 130; the run goes on later.
+"$ist" train -m "$model" -d data.jsonl -o stopped --steps 100000 --batch 4 --report-every 1 --threads 1 >log 2>err &
+pid=$!
+tries=0
+until grep -q '^step 2/' log || ! kill -0 $pid || [ $tries -gt 300 ]; do
+  tries=$((tries + 1))
+  sleep 0.1
+done
+kill -INT $pid || fail "training ended before it was stopped"
+wait $pid
+got=$?
+# A shell without job control starts background commands with SIGINT ignored; the
+# command catches it all the same.
+[ $got = 130 ] || fail "SIGINT: exit status $got, expected 130"
+grep -q 'ist train --resume stopped' err || fail "SIGINT: does not say how to go on"
+step=$(sed -n 's/^stopped after step \([0-9]*\);.*/\1/p' err)
+works "step $((step + 1))/" train --resume stopped --steps $((step + 1)) --eval-every -1
+
+# ---- The other commands
+works perplexity eval -m "$model" -d data.jsonl --adapter run
+works '"perplexity"' eval -m "$model" -d data.jsonl --json
+works '95 % interval' eval -m "$model" -d data.jsonl --adapter run --layers
+works 'exact       ' eval -m "$model" -d data.jsonl --task exact --limit 3 --max-new 4 --examples answers.jsonl
+[ "$(grep -c '"expected":"' answers.jsonl)" = 3 ] || fail "answers.jsonl has no three answers"
+works 'likeliest' eval -m "$model" --tokens '1 2 3'
+works '' eval -m "$model" --tokens '1 2 3' --logits-out logits.safetensors
+size=$(wc -c <logits.safetensors) # (3, 272) of 4 bytes behind a short header
+if [ $((size % 8)) != 0 ] || [ "$size" -lt 3264 ] || [ "$size" -gt 3464 ]; then
+  fail "logits.safetensors has $size bytes"
+fi
+"$ist" generate -q -m "$model" --adapter run -n 8 'say 3' >a.txt 2>err || fail "generate"
+printf 'say 3' | "$ist" generate -q -m "$model" --adapter run -n 8 >b.txt 2>err || fail "generate from stdin"
+[ -s a.txt ] || fail "generate wrote nothing"
+cmp -s a.txt b.txt || fail "generate: an argument and standard input differ"
+[ ! -s err ] || fail "generate --quiet is not quiet"
+works 'llama.block_count' inspect "$model"
+works 'blk.0-3.attn_q.weight' inspect "$model"
+works 'blk.3.attn_q.weight' inspect "$model" --all
+works '"metadata"' inspect "$model" --json
+works settings inspect run
+works 'model file' plan -m "$model"
+works '"total_bytes"' plan -m "$model" --json
+works '"' tokenize -m "$model" 'hello there'
+works '' tokenize -m "$model" --ids 'hello there'
+ids=$(cat ../works.out)
+printf '"hello there"\n""\n' | "$ist" tokenize -m "$model" --json-lines >lines 2>err || fail "tokenize --json-lines"
+[ "$(sed -n 1p lines)" = "[$(echo "$ids" | tr ' ' ',')]" ] || fail "tokenize: --ids and --json-lines differ"
+[ "$(sed -n 2p lines)" = '[]' ] || fail "tokenize --json-lines: the empty string"
+printf '"a"\nb\n' | "$ist" tokenize -m "$model" --json-lines >lines 2>err && fail "tokenize --json-lines took a line that is not JSON"
+grep -q '^error: standard input:2: ' err || fail "tokenize --json-lines: no line number"
+if [ -c /dev/full ]; then
+  "$ist" inspect "$model" >/dev/full 2>err
+  [ $? = 1 ] || fail "a full disk: exit status"
+  grep -q '^error: standard output' err || fail "a full disk goes unnoticed"
+fi
+
+# ---- What the table of options generates
+works 'usage: ist train' help train
+works 'usage: ist train' train --help
+works '.TH IST 1' --man
+if command -v groff >/dev/null; then
+  groff -man -Tutf8 -ww ../works.out >/dev/null 2>err
+  [ ! -s err ] || fail "groff complains: $(head -n 1 err)"
+fi
+works '_ist' --completions bash
+if command -v bash >/dev/null; then
+  cp ../works.out ist.bash
+  got=$(bash -c '. ./ist.bash; COMP_WORDS=(ist train --sched); COMP_CWORD=2; _ist; echo "${COMPREPLY[*]}"
+    COMP_WORDS=(ist train --schedule c); COMP_CWORD=3; _ist; echo "${COMPREPLY[*]}"' 2>/dev/null | tr '\n' ' ')
+  [ "$got" = '--schedule cosine constant ' ] || fail "bash completion: $got"
+fi
+works '#compdef ist' --completions zsh
+if command -v zsh >/dev/null; then
+  zsh -n ../works.out || fail "zsh completion has errors"
+fi
+
+[ $failures = 0 ] || echo "$failures failures"
+[ $failures = 0 ]
