@@ -1,6 +1,6 @@
 /* Tokenising speed on one thread, whole file and line by line, best of five.
  *
- *   build/bench/tokenize MODEL.gguf TEXT
+ *   build/bench/bench_tokenize MODEL.gguf TEXT
  *
  * By hand, from the root of the repository (build/ holds the rooms):
  *   cc -O2 -D_GNU_SOURCE -Iinclude -Isrc bench/tokenize.c -o tokenize \
@@ -54,7 +54,7 @@ static ist_status measure(const ist_tokenizer *t, const ist_map *text, bool by_l
 
 int main(int argc, char **argv) {
   if (argc != 3) {
-    fprintf(stderr, "usage: tokenize MODEL.gguf TEXT\n");
+    fprintf(stderr, "usage: bench_tokenize MODEL.gguf TEXT\n");
     return 2;
   }
   ist_error err = {0};

@@ -57,11 +57,12 @@ if(NOT IST_SANITIZE)
 endif()
 
 file(GLOB cli_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/cli/*.c)
-if(cli_sources)
-  add_executable(ist ${cli_sources})
-  target_include_directories(ist PRIVATE ${PROJECT_SOURCE_DIR}/cli)
-  target_link_libraries(ist PRIVATE ist_static)
-endif()
+list(REMOVE_ITEM cli_sources ${PROJECT_SOURCE_DIR}/cli/main.c)
+add_library(room_cli STATIC ${cli_sources})
+target_include_directories(room_cli PUBLIC ${PROJECT_SOURCE_DIR}/cli)
+target_link_libraries(room_cli PUBLIC ist_static)
+add_executable(ist ${PROJECT_SOURCE_DIR}/cli/main.c)
+target_link_libraries(ist PRIVATE room_cli)
 
 # Examples see what a user of the installed library sees: ist.h and libist.so.
 file(GLOB example_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.c)
@@ -89,18 +90,16 @@ configure_file(${PROJECT_SOURCE_DIR}/cmake/ist.pc.in ${PROJECT_BINARY_DIR}/ist.p
 install(TARGETS ist_static ist_shared)
 install(FILES ${PROJECT_SOURCE_DIR}/include/ist.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES ${PROJECT_BINARY_DIR}/ist.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
-if(TARGET ist)
-  install(TARGETS ist)
-  # The command writes its own manual and completions, from its table of options.
-  add_custom_command(OUTPUT ist.1 ist.bash ist.zsh
-    COMMAND ist --man > ist.1
-    COMMAND ist --completions bash > ist.bash
-    COMMAND ist --completions zsh > ist.zsh
-    DEPENDS ist VERBATIM)
-  add_custom_target(ist_doc ALL DEPENDS ist.1 ist.bash ist.zsh)
-  install(FILES ${PROJECT_BINARY_DIR}/ist.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
-  install(FILES ${PROJECT_BINARY_DIR}/ist.bash RENAME ist
-    DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
-  install(FILES ${PROJECT_BINARY_DIR}/ist.zsh RENAME _ist
-    DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
-endif()
+install(TARGETS ist)
+# The command writes its own manual and completions, from its table of options.
+add_custom_command(OUTPUT ist.1 ist.bash ist.zsh
+  COMMAND ist --man > ist.1
+  COMMAND ist --completions bash > ist.bash
+  COMMAND ist --completions zsh > ist.zsh
+  DEPENDS ist VERBATIM)
+add_custom_target(ist_doc ALL DEPENDS ist.1 ist.bash ist.zsh)
+install(FILES ${PROJECT_BINARY_DIR}/ist.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES ${PROJECT_BINARY_DIR}/ist.bash RENAME ist
+  DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+install(FILES ${PROJECT_BINARY_DIR}/ist.zsh RENAME _ist
+  DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)

@@ -34,7 +34,7 @@ static ist_status plan_model(const ist_model *m, const ist_train_options *o, cha
       .active_layers = active, .dropout = o->dropout,
       .step = {o->batch * o->max_tokens, o->batch, o->max_tokens, false},
       .probe = {o->probe_batch * o->probe_candidates * o->max_tokens, o->probe_batch * o->probe_candidates, o->max_tokens, false},
-      .file_bytes = (int64_t)m->gguf->map.size, .resident_bytes = ist_memory_resident(), .max_memory = o->max_memory,
+      .file_bytes = (int64_t)m->gguf->map.size, .scratch = "/var/tmp", .resident_bytes = ist_memory_resident(), .max_memory = o->max_memory,
       .micro_tokens = o->micro_tokens, .recompute = ist_recompute_from_name(o->recompute), .order = ist_order_from_name(o->order),
   };
   ist_run_plan plan;

@@ -180,8 +180,8 @@ static ist_status read_shape(ist_cursor *c, ist_gguf_tensor *t, ist_error *err) 
   for (int d = 0; d < 4; d++) {
     uint64_t n = d < t->n_dims ? ist_read_u64(c) : 1;
     if (c->failed) return fail_truncated(c, "the tensor list", err);
-    /* 2^60 elements of at most 8 bytes keep every later sum below 2^63. */
-    if (n == 0 || n > (UINT64_C(1) << 60) / elements)
+    /* 2^59 elements of at most 8 bytes keep every later product and sum below 2^63. */
+    if (n == 0 || n > (UINT64_C(1) << 59) / elements)
       return ist_fail(err, IST_ERR_FORMAT, "dimension %d is %" PRIu64 ": %s", d, n,
                       n ? "too many elements" : "no elements");
     elements *= n;

@@ -226,7 +226,9 @@ ist_status ist_decoder_open(ist_decoder *d, const ist_model_config *c, ist_weigh
   IST_TRY(ist_decoder_measure(c, w, ad, ctx->be, s, bytes, err));
   ist_status status = begin(d, c, w, ad, s, err);
   for (int i = 0; i < IST_ARENA_DECODER_COUNT && status == IST_OK; i++) {
-    status = ist_arena_init(&d->arena[i], ist_arena_names[i], bytes[i], err);
+    bool spill = i == IST_ARENA_BOUNDARY && s->spill;
+    status = spill ? ist_arena_init_on_disk(&d->arena[i], ist_arena_names[i], bytes[i], s->spill, err)
+                   : ist_arena_init(&d->arena[i], ist_arena_names[i], bytes[i], err);
   }
   if (status == IST_OK) {
     int64_t tail[IST_MOD_COUNT];
@@ -248,6 +250,17 @@ void ist_decoder_close(ist_decoder *d) {
   for (int i = 0; i < IST_ARENA_DECODER_COUNT; i++) ist_arena_free(&d->arena[i]);
   free_tables(d);
   memset(d, 0, sizeof *d);
+}
+
+void ist_decoder_turn_pages(ist_decoder *d, const ist_work *w) {
+  if (!d->sizes.drop_pages) return;
+  if (w->layer >= 0) ist_weights_drop_pages(d->weights, w->layer);
+  if (w->in >= 0) ist_weights_want_pages(d->weights, w->in);
+  const ist_arena *a = &d->arena[IST_ARENA_BOUNDARY];
+  if (a->on_disk && w->out >= 0) {
+    ist_view v = d->boundary[w->out];
+    ist_arena_drop(a, v.p, (size_t)ist_dtype_bytes(v.dt, v.rows * v.stride));
+  }
 }
 
 /* Per token: 2 FLOPs a weight in forward and 2 for the input gradient; attention

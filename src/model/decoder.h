@@ -49,7 +49,10 @@ typedef struct ist_pass {
   double *row_loss;           /* (supervised tokens) in row order; filled by HEAD */
 } ist_pass;
 
-typedef enum ist_work_op { IST_WORK_EMBED, IST_WORK_FWD, IST_WORK_HEAD, IST_WORK_BWD } ist_work_op;
+typedef enum ist_work_op {
+  IST_WORK_EMBED, IST_WORK_FWD, IST_WORK_HEAD, IST_WORK_BWD,
+  IST_WORK_PAGES /* between layers, layer order: drop what `layer` used, read `in` ahead */
+} ist_work_op;
 
 /* One item of the schedule: the order of work is data. Slots name buffers. */
 typedef struct ist_work {
@@ -76,6 +79,8 @@ typedef struct ist_decoder_sizes {
   int64_t head_chunk;         /* supervised tokens projected at a time */
   int64_t head_rows;          /* vocabulary rows of the head in scratch: V or a tile */
   ist_weight_policy policy;
+  bool drop_pages;            /* pages of the file and of boundaries leave memory between layers */
+  const char *spill;          /* folder of the boundaries' scratch file; NULL: memory */
 } ist_decoder_sizes;
 
 /* Kept values of the attention half and of the MLP half of a layer. */
@@ -133,6 +138,8 @@ ist_view ist_decoder_logits(ist_decoder *d, int32_t slot, int64_t row0, int64_t 
  * token at the mean of `context` visible keys. Recompute is not counted. */
 typedef struct ist_decoder_flops { double layer_fwd, layer_bwd, head_fwd, head_bwd; } ist_decoder_flops;
 ist_decoder_flops ist_decoder_count_flops(const ist_model_config *c, double context);
+
+void ist_decoder_turn_pages(ist_decoder *d, const ist_work *w);
 
 /* Parts, one file each (decoder_fwd.c, decoder_bwd.c, head.c). */
 void ist_decoder_embed(ist_decoder *d, const ist_pass *p, const ist_work *w);

@@ -98,5 +98,6 @@ void ist_decoder_run(ist_decoder *d, const ist_pass *pass, const ist_work *work)
     case IST_WORK_FWD: ist_decoder_layer_fwd(d, pass, work); return;
     case IST_WORK_HEAD: ist_decoder_head(d, pass, work); return;
     case IST_WORK_BWD: ist_decoder_layer_bwd(d, pass, work); return;
+    case IST_WORK_PAGES: ist_decoder_turn_pages(d, work); return;
   }
 }

@@ -12,7 +12,7 @@ ist_slots ist_schedule_slots(int64_t L, int64_t active, ist_order order, ist_rec
   };
 }
 
-int64_t ist_schedule_items(int64_t L, int64_t n_micro) { return n_micro * (2 * L + 2); }
+int64_t ist_schedule_items(int64_t L, int64_t n_micro) { return n_micro * (2 * L + 2) + 3 * L; }
 
 ist_status ist_schedule_reserve(ist_schedule *s, int64_t items, ist_error *err) {
   return ist_grow(&s->work, &s->cap, items, sizeof *s->work, err);
@@ -70,18 +70,26 @@ void ist_schedule_forward(ist_schedule *s, int64_t L, int64_t n_micro, bool head
   }
 }
 
+/* Layer order: done with `layer` and its slot `slot`, `next` comes (-1: none). */
+static void push_pages(ist_schedule *s, int64_t layer, int64_t next, int64_t slot) {
+  push(s, (ist_work){.op = IST_WORK_PAGES, .layer = (int16_t)layer, .in = (int32_t)next, .out = (int32_t)slot});
+}
+
 /* Micro-batches [first, last) through all layers forward, then all backward. */
-static void push_group(ist_schedule *s, int64_t L, const slot_map *map, int64_t first, int64_t last) {
+static void push_group(ist_schedule *s, int64_t L, const slot_map *map, int64_t first, int64_t last, bool pages) {
   int32_t top = (int32_t)(L - map->lowest);
   for (int64_t m = first; m < last; m++) push(s, (ist_work){.op = IST_WORK_EMBED, .micro = (int32_t)m});
   for (int64_t l = 0; l < L; l++) {
     for (int64_t m = first; m < last; m++) push(s, layer_item(map, IST_WORK_FWD, l, m));
+    if (pages) push_pages(s, l < L - 1 ? l : -1, l + 1 < L ? l + 1 : -1, l > map->lowest ? l - map->lowest : -1);
   }
   for (int64_t m = first; m < last; m++) {
     push(s, (ist_work){.op = IST_WORK_HEAD, .backward = map->lowest < L, .micro = (int32_t)m, .in = top});
   }
   for (int64_t l = L - 1; l >= map->lowest; l--) {
+    if (pages && l > map->lowest) push_pages(s, -1, l - 1, -1);
     for (int64_t m = first; m < last; m++) push(s, layer_item(map, IST_WORK_BWD, l, m));
+    if (pages) push_pages(s, l, -1, l - map->lowest);
   }
 }
 
@@ -94,8 +102,8 @@ void ist_schedule_train(ist_schedule *s, int64_t L, int64_t n_micro, const uint8
   };
   s->n = 0;
   if (order == IST_ORDER_LAYER) {
-    push_group(s, L, &map, 0, n_micro);
+    push_group(s, L, &map, 0, n_micro, true);
   } else {
-    for (int64_t m = 0; m < n_micro; m++) push_group(s, L, &map, m, m + 1);
+    for (int64_t m = 0; m < n_micro; m++) push_group(s, L, &map, m, m + 1, false);
   }
 }

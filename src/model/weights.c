@@ -282,3 +282,34 @@ ist_view ist_weights_acquire_head(ist_weights *w, ist_ctx *ctx, int64_t row0, in
 }
 
 ist_view ist_weights_norm(const ist_weights *w, int64_t layer, int id) { return norm_place(w, layer, id); }
+
+/* ---- Pages of the file ---------------------------------------------------------- */
+
+static size_t stored_bytes(const ist_stored *s) { return (size_t)ist_dtype_bytes(s->type, s->rows * s->cols); }
+
+void ist_weights_drop_pages(const ist_weights *w, int64_t layer) {
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    const ist_stored *s = ist_weights_stored(w, layer, m);
+    if (s->data) ist_pages_drop(s->data, stored_bytes(s));
+  }
+}
+
+void ist_weights_want_pages(const ist_weights *w, int64_t layer) {
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    const ist_stored *s = ist_weights_stored(w, layer, m);
+    if (s->data) ist_pages_want(s->data, stored_bytes(s));
+  }
+}
+
+int64_t ist_weights_layer_bytes(const ist_weights *w) {
+  int64_t most = 0;
+  for (int64_t l = 0; l < w->config->L; l++) {
+    int64_t bytes = 0;
+    for (int m = 0; m < IST_MOD_COUNT; m++) {
+      const ist_stored *s = ist_weights_stored(w, l, m);
+      if (s->data) bytes += (int64_t)stored_bytes(s);
+    }
+    if (bytes > most) most = bytes;
+  }
+  return most;
+}

@@ -83,6 +83,11 @@ void ist_weights_release(ist_weights *w, int64_t layer, ist_module m);
 bool ist_weights_has_tail(const ist_weights *w, int64_t layer, ist_module m);
 /* Rows [row0, row0 + rows) of the head in the compute type. */
 ist_view ist_weights_acquire_head(ist_weights *w, ist_ctx *ctx, int64_t row0, int64_t rows);
+/* Pages of a layer's matrices in the mapped file: out of memory, or read ahead. */
+void ist_weights_drop_pages(const ist_weights *w, int64_t layer);
+void ist_weights_want_pages(const ist_weights *w, int64_t layer);
+/* Bytes of the largest layer in the file. */
+int64_t ist_weights_layer_bytes(const ist_weights *w);
 /* A norm weight (1, D) in the wide type. layer -1: the output norm. */
 ist_view ist_weights_norm(const ist_weights *w, int64_t layer, int id);
 

@@ -59,57 +59,77 @@ static ist_runner_limits joint_limits(const ist_plan_input *in, bool layer_order
   };
 }
 
-static void choose_sizes(ist_run_plan *p, const ist_plan_input *in) {
-  const ist_model_config *c = in->config;
-  ist_slots slots = ist_schedule_slots(c->L, in->active_layers, p->order, p->recompute);
-  int64_t rows = (p->micro_tokens + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET;
-  int64_t all_rows = ist_runner_rows(&in->step, p->micro_tokens);
-  /* Logits of a chunk: about 32 MB, in full rows of the vocabulary. */
-  int64_t chunk = (INT64_C(32) << 20) / (c->V * (int64_t)ist_dtype_bytes(ist_wide(in->compute), 1));
+/* Logits of a chunk: about 32 MB, in full rows of the vocabulary. */
+static int64_t head_chunk(const ist_plan_input *in, int64_t rows) {
+  int64_t chunk = (INT64_C(32) << 20) / (in->config->V * ist_dtype_bytes(ist_wide(in->compute), 1));
   chunk = chunk < 16 ? 16 : chunk > 256 ? 256 : chunk / 16 * 16;
-  p->limits = joint_limits(in, p->order == IST_ORDER_LAYER);
-  p->sizes = (ist_decoder_sizes){
-      .compute = in->compute,
-      .rows = rows,
-      .longest = p->limits.longest,
-      .boundary_rows = p->order == IST_ORDER_LAYER ? max64(rows, all_rows) : rows,
-      .n_boundary = slots.boundary,
-      .n_attn = slots.attn,
-      .n_mlp = slots.mlp,
-      .n_low = slots.low,
-      .dres_rows = p->order == IST_ORDER_LAYER ? max64(rows, all_rows) : rows,
-      .dropout = in->dropout > 0,
-      .head_chunk = chunk < rows ? chunk : rows,
-      .head_rows = p->sizes.head_rows,
-      .policy = p->sizes.policy,
-  };
+  return chunk < rows ? chunk : rows;
+}
+
+/* Fills in what follows from the choices made: order, recompute, micro-batch,
+ * policy, head rows, and how thrifty with pages. */
+static void complete_sizes(ist_run_plan *p, const ist_plan_input *in) {
+  bool layer_order = p->order == IST_ORDER_LAYER;
+  ist_slots slots = ist_schedule_slots(in->config->L, in->active_layers, p->order, p->recompute);
+  int64_t rows = (p->micro_tokens + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET;
+  int64_t all_rows = layer_order ? max64(rows, ist_runner_rows(&in->step, p->micro_tokens)) : rows;
+  p->limits = joint_limits(in, layer_order);
+  ist_decoder_sizes *s = &p->sizes;
+  s->compute = in->compute;
+  s->rows = rows;
+  s->longest = p->limits.longest;
+  s->boundary_rows = s->dres_rows = all_rows;
+  s->n_boundary = slots.boundary;
+  s->n_attn = slots.attn;
+  s->n_mlp = slots.mlp;
+  s->n_low = slots.low;
+  s->dropout = in->dropout > 0;
+  s->head_chunk = head_chunk(in, rows);
 }
 
 /* Time of a step against the same products without recompute or dequantising.
  * Dequantising a matrix costs about 52 / N of its product at N rows. */
 static double estimate_cost(const ist_run_plan *p, const ist_plan_input *in) {
   static const double redone[] = {0.0, 0.20, 0.36}; /* share of forward + backward */
-  double n = p->order == IST_ORDER_LAYER ? (double)p->limits.tokens
-             : (double)(p->micro_tokens < in->step.tokens ? p->micro_tokens : in->step.tokens);
-  double dequant = p->sizes.policy == IST_WEIGHT_KEEP ? 0 : 52.0 / n;
+  int64_t n = p->order == IST_ORDER_LAYER || p->micro_tokens > in->step.tokens ? in->step.tokens : p->micro_tokens;
+  double dequant = p->sizes.policy == IST_WEIGHT_KEEP ? 0 : 52.0 / (double)n;
   double head = p->sizes.head_rows < in->config->V ? 0.05 : 0;
-  return (1.0 + redone[p->recompute]) * (1.0 + dequant) + head;
+  double disk = (p->moments_on_disk ? 0.05 : 0) + (p->sizes.spill ? 0.05 : 0) + (p->sizes.drop_pages ? 0.10 : 0);
+  return (1.0 + redone[p->recompute]) * (1.0 + dequant) + head + disk;
+}
+
+/* Bytes of the model file in memory at a time: all, or with pages dropped two
+ * layers and what belongs to no layer. */
+static int64_t file_pages(const ist_run_plan *p, const ist_plan_input *in) {
+  if (!p->sizes.drop_pages) return in->file_bytes;
+  int64_t layer = ist_weights_layer_bytes(in->weights);
+  int64_t layers = in->config->L * layer;
+  return 2 * layer + (in->file_bytes > layers ? in->file_bytes - layers : 0);
 }
 
 static ist_status measure(ist_run_plan *p, const ist_plan_input *in, ist_error *err) {
-  choose_sizes(p, in);
+  complete_sizes(p, in);
   size_t bytes[IST_ARENA_DECODER_COUNT];
   IST_TRY(ist_decoder_measure(in->config, in->weights, in->adapters, in->backend, &p->sizes, bytes, err));
   const ist_adapters *ad = in->adapters;
-  int64_t element = ist_dtype_bytes(ad->dt, 1), all = ad->L * ad->layout.params * element;
+  int64_t layer = ad->layout.params * ist_dtype_bytes(ad->dt, 1), all = ad->L * layer;
   p->n_terms = 0;
-  p->total = 0;
+  p->total = p->scratch_bytes = 0;
   add_term(p, "program, libraries, tokenizer, data", in->resident_bytes);
-  add_term(p, "model file (mapped)", in->file_bytes);
+  add_term(p, "model file (mapped)", file_pages(p, in));
   add_term(p, "adapters", all);
-  add_term(p, "adapter gradients", in->active_layers * ad->layout.params * element);
-  add_term(p, "optimizer moments", 2 * all);
-  for (int i = 0; i < IST_ARENA_DECODER_COUNT; i++) add_term(p, ist_arena_names[i], (int64_t)bytes[i]);
+  add_term(p, "adapter gradients", in->active_layers * layer);
+  /* A page or so of each neighbour stays with an active layer. */
+  add_term(p, "optimizer moments", p->moments_on_disk ? 2 * in->active_layers * (layer + 8192) : 2 * all);
+  if (p->moments_on_disk) p->scratch_bytes += 2 * all;
+  for (int i = 0; i < IST_ARENA_DECODER_COUNT; i++) {
+    int64_t held = (int64_t)bytes[i];
+    if (i == IST_ARENA_BOUNDARY && p->sizes.spill) {
+      p->scratch_bytes += held;
+      held = 2 * held / p->sizes.n_boundary; /* a layer's input and output */
+    }
+    add_term(p, ist_arena_names[i], held);
+  }
   add_term(p, "batches", (int64_t)ist_runner_bytes(&p->limits, p->micro_tokens));
   p->cost = estimate_cost(p, in);
   return IST_OK;
@@ -141,17 +161,30 @@ static ist_status consider(search *s, const ist_run_plan *candidate, ist_error *
   return IST_OK;
 }
 
+/* The same plan with ever less of what is rarely used in memory. */
+static ist_status consider_thrift(search *s, ist_run_plan p, ist_error *err) {
+  IST_TRY(consider(s, &p, err));
+  if (!s->in->scratch) return IST_OK;
+  p.moments_on_disk = true;
+  IST_TRY(consider(s, &p, err));
+  if (p.order != IST_ORDER_LAYER || p.sizes.policy == IST_WEIGHT_KEEP) return IST_OK;
+  p.sizes.drop_pages = true;
+  IST_TRY(consider(s, &p, err));
+  p.sizes.spill = s->in->scratch;
+  return consider(s, &p, err);
+}
+
 static ist_status consider_weights(search *s, ist_run_plan p, ist_error *err) {
-  const int64_t V = s->in->config->V, tiles[] = {V, 4096};
+  const int64_t V = s->in->config->V, tile = 4096;
   const ist_weight_policy stream = p.order == IST_ORDER_LAYER ? IST_WEIGHT_LAYER : IST_WEIGHT_STREAM;
   const ist_weight_policy policies[] = {stream, IST_WEIGHT_KEEP};
   for (size_t i = 0; i < 2; i++) {
-    for (size_t j = 0; j < 2; j++) {
-      if (tiles[j] > V || (j > 0 && tiles[j] == V)) continue;
-      p.sizes.policy = policies[i];
-      p.sizes.head_rows = tiles[j];
-      IST_TRY(consider(s, &p, err));
-    }
+    p.sizes.policy = policies[i];
+    p.sizes.head_rows = V;
+    IST_TRY(consider_thrift(s, p, err));
+    if (tile >= V) continue;
+    p.sizes.head_rows = tile;
+    IST_TRY(consider_thrift(s, p, err));
   }
   return IST_OK;
 }
@@ -211,13 +244,15 @@ json_t *ist_plan_to_json(const ist_run_plan *p) {
   for (int i = 0; i < p->n_terms; i++) {
     json_array_append_new(terms, json_pack("{s:s, s:I}", "name", p->term[i].name, "bytes", (json_int_t)p->term[i].bytes));
   }
-  return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
+  return json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
                    "order", ist_order_name(p->order), "recompute", ist_recompute_name(p->recompute),
                    "weights", ist_policy_name(p->sizes.policy),
-                   "micro_tokens", (json_int_t)p->micro_tokens,
+                   "moments_on_disk", p->moments_on_disk, "drop_pages", p->sizes.drop_pages,
+                   "spill", p->sizes.spill != NULL, "micro_tokens", (json_int_t)p->micro_tokens,
                    "head_rows", (json_int_t)p->sizes.head_rows,
                    "head_chunk", (json_int_t)p->sizes.head_chunk,
                    "total_bytes", (json_int_t)p->total, "limit_bytes", (json_int_t)p->limit,
+                   "scratch_bytes", (json_int_t)p->scratch_bytes,
                    "cost", p->cost, "terms", terms);
 }
 

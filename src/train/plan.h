@@ -25,6 +25,7 @@ typedef struct ist_plan_input {
   int64_t file_bytes;            /* of the model */
   int64_t resident_bytes;        /* what the process holds already */
   int64_t max_memory;            /* 0: what is free, less a margin */
+  const char *scratch;           /* folder for scratch files; NULL: none may be made */
   int64_t micro_tokens;          /* 0: choose */
   int recompute;                 /* ist_recompute, or -1: choose */
   int order;                     /* ist_order, or -1: choose */
@@ -37,15 +38,17 @@ typedef struct ist_run_plan {
   ist_order order;
   ist_recompute recompute;
   int64_t micro_tokens;
+  bool moments_on_disk;          /* pages of frozen layers' moments leave memory */
   ist_runner_limits limits;      /* of the runner: step, probe and evaluation */
   ist_plan_term term[IST_PLAN_TERMS];
   int n_terms;
   int64_t total;                 /* expected peak: the sum of the terms */
+  int64_t scratch_bytes;         /* on disk */
   int64_t limit;                 /* what it had to fit in */
   double cost;                   /* estimated time of a step against the fastest schedule */
 } ist_run_plan;
 
-/* Chooses. A limit that cannot be met is an error that names the smallest that can. */
+/* Chooses. Scratch files are planned only where the limit asks for them. A limit that cannot be met is an error that names the smallest that can. */
 ist_status ist_plan_make(ist_run_plan *out, const ist_plan_input *in, ist_error *err);
 
 /* Names for settings and screens, and back (-1: unknown or "auto"). */

@@ -87,6 +87,17 @@ static void update(ist_trainer *t, double norm, double lr) {
   }
 }
 
+/* Frozen layers' moments are not looked at before they are drawn again. */
+static void drop_moments(ist_trainer *t) {
+  if (!t->moments.on_disk) return;
+  for (int64_t l = 0; l < t->adapters.L; l++) {
+    if (!t->active[l]) continue;
+    size_t bytes = (size_t)ist_dtype_bytes(t->adapters.dt, t->adapters.layout.params);
+    ist_arena_drop(&t->moments, layer_block(t, t->m, l).p, bytes);
+    ist_arena_drop(&t->moments, layer_block(t, t->v, l).p, bytes);
+  }
+}
+
 /* ---- Evaluation ---------------------------------------------------------------------------- */
 
 ist_status ist_trainer_validate(ist_trainer *t, double *loss, ist_error *err) {
@@ -155,6 +166,7 @@ static ist_status train_batch(ist_trainer *t, ist_step_report *r, ist_error *err
   t->comm.decide(&t->comm, &finite);
   if (!finite) return skip_step(t, samples, n, r, err);
   update(t, r->grad_norm, r->lr);
+  drop_moments(t);
   t->progress.skipped_in_row = 0;
   t->progress.step++;
   return IST_OK;

@@ -70,6 +70,12 @@ static ist_status open_selector(ist_trainer *t, ist_error *err) {
   return IST_OK;
 }
 
+/* Where scratch files go: beside the run, or where the system keeps such. */
+static const char *scratch_folder(const ist_trainer *t) {
+  const char *tmp = getenv("TMPDIR");
+  return t->options.output ? t->options.output : tmp ? tmp : "/var/tmp";
+}
+
 static ist_status make_plan(ist_trainer *t, const json_t *saved_plan, ist_error *err) {
   ist_plan_input in = {
       .config = &t->model->config,
@@ -82,6 +88,7 @@ static ist_status make_plan(ist_trainer *t, const json_t *saved_plan, ist_error 
       .file_bytes = (int64_t)t->model->gguf->map.size,
       .resident_bytes = ist_memory_resident(),
       .max_memory = t->options.max_memory,
+      .scratch = scratch_folder(t),
       .micro_tokens = t->options.micro_tokens,
       .recompute = ist_recompute_from_name(t->options.recompute),
       .order = ist_order_from_name(t->options.order),
@@ -98,7 +105,12 @@ static ist_status reserve_parameters(ist_trainer *t, ist_error *err) {
   size_t all = layer * (size_t)t->adapters.L, active = layer * (size_t)t->active_layers;
   IST_TRY(ist_arena_init(&t->params, "adapters", ist_arena_round(all), err));
   IST_TRY(ist_arena_init(&t->grads, "adapter gradients", ist_arena_round(active), err));
-  IST_TRY(ist_arena_init(&t->moments, "optimizer moments", 2 * ist_arena_round(all), err));
+  if (t->plan.moments_on_disk) {
+    if (t->options.output) IST_TRY(ist_mkdirs(t->options.output, err));
+    IST_TRY(ist_arena_init_on_disk(&t->moments, "optimizer moments", 2 * ist_arena_round(all), scratch_folder(t), err));
+  } else {
+    IST_TRY(ist_arena_init(&t->moments, "optimizer moments", 2 * ist_arena_round(all), err));
+  }
   t->adapters.params = ist_arena_alloc(&t->params, all);
   t->adapters.grads = ist_arena_alloc(&t->grads, active);
   t->m = ist_arena_alloc(&t->moments, all);

@@ -93,6 +93,7 @@ refused 1 'rank: found "a lot"' train --resume folder
 refused 1 nowhere train --resume nowhere
 refused 1 nowhere eval -m "$model" -d data.jsonl --task exact --max-new 1 --examples nowhere/x
 refused 1 nowhere eval -m "$model" --tokens 1 --logits-out nowhere/x
+refused 1 broken.jsonl:2 eval -m "$model" -d broken.jsonl --task exact --examples answers.jsonl
 refused 1 'is there already' make-model data.jsonl
 
 # ---- What the model lacks
@@ -101,7 +102,7 @@ refused 2 9 train -m "$model" -d data.jsonl --selector fixed:9
 refused 1 memory train -m "$model" -d data.jsonl --max-memory 1K
 
 # ---- A run
-works 'step 6/6' train -m "$model" -d data.jsonl -o run --steps 6 --batch 4 --probe-every 2 --threads 1
+works 'step 6/6' train -m "$model" -d data.jsonl -o run --steps 6 --batch 2 --probe-every 4 --probe-batch 2 --threads 1
 grep -q '^validation loss .* before, .* after' ../works.out || fail "no validation before and after" ../works
 grep -q "$(printf '\033')" ../works.out && fail "escapes in plain output"
 for file in adapter_config.json adapter_model.safetensors adapter.gguf importance.json settings.json metrics.jsonl; do
@@ -115,7 +116,7 @@ grep -q '^step 7/8' ../works.out || fail "--resume did not go on after step 6" .
 grep -q '^step 6/8' ../works.out && fail "--resume repeated step 6" ../works
 
 # ---- Ctrl-C: the step ends, a checkpoint is written, 130; the run goes on later.
-"$ist" train -m "$model" -d data.jsonl -o stopped --steps 100000 --batch 4 --report-every 1 --threads 1 >log 2>err &
+"$ist" train -m "$model" -d data.jsonl -o stopped --steps 100000 --batch 2 --probe-batch 2 --report-every 1 --threads 1 >log 2>err &
 pid=$!
 tries=0
 until grep -q '^step 2/' log || ! kill -0 $pid || [ $tries -gt 300 ]; do
@@ -133,9 +134,9 @@ step=$(sed -n 's/^stopped after step \([0-9]*\);.*/\1/p' err)
 works "step $((step + 1))/" train --resume stopped --steps $((step + 1)) --eval-every -1
 
 # ---- The other commands
-works perplexity eval -m "$model" -d data.jsonl --adapter run
-works '"perplexity"' eval -m "$model" -d data.jsonl --json
-works '95 % interval' eval -m "$model" -d data.jsonl --adapter run --layers
+works perplexity eval -m "$model" -d data.jsonl --adapter run --limit 4
+works '"perplexity"' eval -m "$model" -d data.jsonl --limit 4 --json
+works '95 % interval' eval -m "$model" -d data.jsonl --adapter run --layers --limit 4
 works 'exact       ' eval -m "$model" -d data.jsonl --task exact --limit 3 --max-new 4 --examples answers.jsonl
 [ "$(grep -c '"expected":"' answers.jsonl)" = 3 ] || fail "answers.jsonl has no three answers"
 works 'likeliest' eval -m "$model" --tokens '1 2 3'

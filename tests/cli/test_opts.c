@@ -176,6 +176,7 @@ static void refusals(void **state) {
   assert_refused("train -r 1e3",
                  "-r (--rank): found \"1e3\", expected a whole number from 1 to 65536", "");
   assert_refused("train --lr=-1", "--lr: found \"-1\", expected a number above 0", "");
+  assert_refused("train --lr 0", "--lr: found \"0\", expected a number above 0", "");
   assert_refused("train --lr nan", "--lr: found \"nan\", expected a number above 0", "");
   assert_refused("train --lr 0x1p3", "--lr: found \"0x1p3\", expected a number above 0", "");
   assert_refused("train --lr 1e999", "--lr: found \"1e999\", expected a number above 0", "");
@@ -255,6 +256,7 @@ static void resume(void **state) {
   assert_false(p.a.train.lr_by_active);
   assert_true(p.a.train.lr == 1e-4);
   assert_true(p.a.train.resume);
+  assert_false(p.a.train.overwrite);
   assert_string_equal(p.a.train.output, dir);
   ist_args_free(&p.a);
   snprintf(line, sizeof line, "train --resume %s", dir);

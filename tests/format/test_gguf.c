@@ -295,7 +295,6 @@ static void test_any_byte_changed(void **state) {
   ist_buf b = {0};
   by_hand(&b);
   unsigned opened = 0, refused = 0;
-  volatile unsigned sink = 0;
   for (size_t at = 0; at < b.len; at++) {
     for (size_t k = 0; k < sizeof other; k++) {
       char saved = b.p[at];
@@ -306,7 +305,7 @@ static void test_any_byte_changed(void **state) {
       ist_error err = {0};
       if (ist_gguf_open(&g, path, &err) == IST_OK) {
         opened++;
-        sink += walk(g);
+        assert_true(walk(g) > 0);
       } else {
         refused++;
         assert_true(err.message[0] != 0);
@@ -515,7 +514,9 @@ static void test_tensors_that_lie(void **state) {
   refuse(&b, IST_ERR_FORMAT, "tensor 't.weight': dimension 0");
   one_tensor(&b, DIMS(UINT64_C(1) << 62), 0, 0); /* 2^64 bytes */
   refuse(&b, IST_ERR_FORMAT, "too many elements");
-  one_tensor(&b, DIMS(UINT64_C(1) << 60), 28, 0);
+  one_tensor(&b, DIMS(UINT64_C(1) << 59, 2), 28, 0); /* 2^63 bytes */
+  refuse(&b, IST_ERR_FORMAT, "too many elements");
+  one_tensor(&b, DIMS(UINT64_C(1) << 59), 28, 0);
   refuse(&b, IST_ERR_FORMAT, "truncated");
   one_tensor(&b, DIMS(4, 0), 0, 0);
   refuse(&b, IST_ERR_FORMAT, "dimension 1 is 0");

@@ -293,7 +293,6 @@ static void test_any_byte_changed(void **state) {
   ist_buf b = {0};
   assert_int_equal(ist_file_read(&b, path, 1 << 20, &err), IST_OK);
   unsigned opened = 0, refused = 0;
-  volatile unsigned sink = 0;
   for (size_t at = 0; at < b.len; at++) {
     for (size_t k = 0; k < sizeof other; k++) {
       char saved = b.p[at];
@@ -306,8 +305,10 @@ static void test_any_byte_changed(void **state) {
         continue;
       }
       opened++;
+      unsigned sum = 0;
       for (int64_t i = 0; i < s->n; i++)
-        for (int64_t j = 0; j < s->tensor[i].bytes; j++) sink += s->tensor[i].data[j];
+        for (int64_t j = 0; j < s->tensor[i].bytes; j++) sum += s->tensor[i].data[j];
+      assert_true(sum > 0);
       ist_safetensors_close(s);
     }
   }

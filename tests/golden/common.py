@@ -1,11 +1,14 @@
 """What the golden makers share: versions, byte-level alphabet, GGUF tokenizer keys."""
 
 import importlib.metadata
+import json
 import platform
+import struct
+from pathlib import Path
 
 import gguf
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n'"
@@ -65,4 +68,15 @@ def permute(weight, heads):
 
 
 def save(path, tensors, metadata):
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, metadata)
+    """A safetensors file. The package's own writer orders the metadata at random."""
+    names = {np.dtype(np.float32): "F32", np.dtype(np.int32): "I32", np.dtype(np.uint8): "U8"}
+    header, data = {"__metadata__": dict(sorted(metadata.items()))}, b""
+    for name, value in sorted(tensors.items(), key=lambda kv: (-kv[1].itemsize, kv[0])):
+        raw = np.ascontiguousarray(value).tobytes()
+        header[name] = {"dtype": names[value.dtype], "shape": list(value.shape),
+                        "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    Path(path).write_bytes(struct.pack("<Q", len(text)) + text + data)
+    load_file(path)  # the package reads what we wrote

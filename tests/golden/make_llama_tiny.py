@@ -286,7 +286,7 @@ def main():
 
     # A second shape: F16 weights, untied output, one key/value head, D != H * E, another base.
     tokens2 = VOCAB[:len(SPECIALS) + 256]
-    model2 = make_model(4, False, vocab_size=len(tokens2), hidden_size=16, intermediate_size=20,
+    model2 = make_model(4, False, vocab_size=len(tokens2), hidden_size=18, intermediate_size=20,
                         num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1,
                         head_dim=8,
                         rope_parameters={"rope_type": "default", "rope_theta": 500000.0})

@@ -210,7 +210,8 @@ def main():
         print(rule, len(vocab), "tokens", len(merges), "merges", len(tensors[rule]), "ids")
     packages = ("tokenizers", "gguf", "safetensors", "numpy")
     path = OUT / "strings.safetensors"
-    save_file(tensors, path, {p: importlib.metadata.version(p) for p in packages})
+    made_with = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
+    save_file(tensors, path, {"made_with": made_with})
     path.chmod(0o644)
     print(len(strings), "strings")
 

@@ -64,7 +64,8 @@ static void test_golden(void **state) {
   (void)state;
   ist_error err = {0};
   ist_safetensors *s = NULL;
-  if (ist_safetensors_open(&s, GOLDEN "strings.safetensors", &err) != IST_OK) fail_msg("%s", err.message);
+  if (ist_safetensors_open(&s, GOLDEN "strings.safetensors", &err) != IST_OK)
+    fail_msg("%s", err.message);
   static const char *const rules[] = {"gpt-2", "llama-bpe", "qwen2", "smollm"};
   for (int r = 0; r < 4; r++) check_rule(s, rules[r]);
   ist_safetensors_close(s);

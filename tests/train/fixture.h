@@ -72,8 +72,8 @@ static inline void tiny_data(tiny *t) {
     int32_t a = golden_i32(starts, s), b = golden_i32(starts, s + 1);
     ist_sample *sample = &t->data.p[s];
     sample->n = b - a;
-    sample->ids = ist_calloc((size_t)sample->n, sizeof *sample->ids);
-    sample->mask = ist_calloc((size_t)sample->n, 1);
+    sample->ids = ist_calloc((size_t)sample->n, sizeof *sample->ids + 1); /* one block with the mask */
+    sample->mask = (uint8_t *)(sample->ids + sample->n);
     for (int32_t i = 0; i < sample->n; i++) {
       sample->ids[i] = golden_i32(tokens, a + i);
       sample->mask[i] = (uint8_t)golden_i32(mask, a + i);

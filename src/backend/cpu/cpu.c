@@ -43,7 +43,7 @@ static void close_cpu(ist_ctx *ctx) {
 }
 
 const ist_backend *ist_backend_cpu(void) {
-  static const ist_backend cpu = {
+  static ist_backend cpu = {
       .name = "cpu",
       .open = open_cpu,
       .close = close_cpu,
@@ -52,5 +52,6 @@ const ist_backend *ist_backend_cpu(void) {
       .linear_bwd = ist_cpu_linear_bwd,
       .matmul_scratch = ist_cpu_matmul_scratch,
   };
+  ist_backend_complete(&cpu);
   return &cpu;
 }
