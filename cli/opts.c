@@ -473,8 +473,7 @@ static ist_status apply(ist_args *a, const line *l, ist_error *err) {
     return ist_cli_fail(err, IST_ERR_ARG,
                         "--output %s and --resume %s: a run stays in its directory", output->value,
                         resume->value);
-  if (resume) s = ist_opt_set(a, resume->option, resume->value, resume->where, err);
-  if (!s && resume) s = ist_settings_apply(a, resume->value, err);
+  if (resume) s = ist_settings_apply(a, resume->value, err);
   if (!s && preset) s = ist_opt_set(a, preset->option, preset->value, preset->where, err);
   if (!s && preset) s = ist_train_options_preset(&a->train, preset->value, err);
   for (int i = 0; i < l->n && !s; i++)

@@ -77,7 +77,10 @@ foreach(source ${example_sources})
   target_link_libraries(example_${name} PRIVATE ist_shared m)
 endforeach()
 
-# pkg-config: what a static link needs stands in Libs.private.
+# pkg-config: paths relative to the file, so that the prefix may be chosen when
+# installing; what a static link needs stands in Libs.private.
+file(RELATIVE_PATH PC_PREFIX /p/${CMAKE_INSTALL_LIBDIR}/pkgconfig /p)
+string(REGEX REPLACE "/$" "" PC_PREFIX "${PC_PREFIX}")
 set(PC_LIBS_PRIVATE "-lm")
 if(DNNL_LIBRARY)
   string(PREPEND PC_LIBS_PRIVATE "-ldnnl ")

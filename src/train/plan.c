@@ -88,14 +88,15 @@ static void complete_sizes(ist_run_plan *p, const ist_plan_input *in) {
 }
 
 /* Time of a step against the same products without recompute or dequantising.
- * Dequantising a matrix costs about 52 / N of its product at N rows. */
+ * Dequantising a matrix costs about 52 / N of its product at N rows, and products of
+ * few rows lose about 30 / N to packing and starting. */
 static double estimate_cost(const ist_run_plan *p, const ist_plan_input *in) {
   static const double redone[] = {0.0, 0.20, 0.36}; /* share of forward + backward */
   int64_t n = p->order == IST_ORDER_LAYER || p->micro_tokens > in->step.tokens ? in->step.tokens : p->micro_tokens;
-  double dequant = p->sizes.policy == IST_WEIGHT_KEEP ? 0 : 52.0 / (double)n;
+  double dequant = (p->sizes.policy == IST_WEIGHT_KEEP ? 0 : 52.0) / (double)n, small = 30.0 / (double)n;
   double head = p->sizes.head_rows < in->config->V ? 0.05 : 0;
   double disk = (p->moments_on_disk ? 0.05 : 0) + (p->sizes.spill ? 0.05 : 0) + (p->sizes.drop_pages ? 0.10 : 0);
-  return (1.0 + redone[p->recompute]) * (1.0 + dequant) + head + disk;
+  return (1.0 + redone[p->recompute]) * (1.0 + dequant + small) + head + disk;
 }
 
 /* Bytes of the model file in memory at a time: all, or with pages dropped two

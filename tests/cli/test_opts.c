@@ -241,7 +241,7 @@ static void resume(void **state) {
       dir,
       "{\"model_path\": \"m.gguf\", \"train_path\": \"d.jsonl\", \"valid_path\": null, \"rank\": 8,"
       " \"lr\": 0.00030000000000000003, \"lr_by_active\": false, \"seed\": 9, \"output\": "
-      "\"moved\","
+      "\"moved\", \"overwrite\": true,"
       " \"compute\": \"f32\", \"threads\": 3, \"of another version\": [1]}");
   snprintf(line, sizeof line, "train --lr 1e-4 --resume %s", dir);
   parse(&p, line);

@@ -285,7 +285,7 @@ def main():
     save(OUT / "goldens.safetensors", tensors, metadata)
 
     # A second shape: F16 weights, untied output, one key/value head, D != H * E, another base.
-    tokens2 = VOCAB[:len(SPECIALS) + 256]
+    tokens2 = VOCAB[:len(SPECIALS) + 257]  # one merge, as llama.cpp wants some
     model2 = make_model(4, False, vocab_size=len(tokens2), hidden_size=18, intermediate_size=20,
                         num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1,
                         head_dim=8,
@@ -294,7 +294,7 @@ def main():
         for weight in model2.parameters():
             if weight.dim() > 1:
                 weight.copy_(weight.half().float())
-    write_gguf(OUT / "llama_untied.gguf", model2, tokens2, [], [0, 1, 2], np.float16)
+    write_gguf(OUT / "llama_untied.gguf", model2, tokens2, MERGES[:1], [0, 1, 2], np.float16)
     segs2 = segments(5, len(tokens2))
     with torch.no_grad():
         logits2 = [model2(s[None]).logits[0] for s in segs2]

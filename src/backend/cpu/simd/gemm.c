@@ -10,10 +10,6 @@
 /* Fewer rows than this: dot products with rows of B that are read only once. */
 #define FEW_ROWS 6
 
-static const char *row_at(const ist_view *v, int64_t row) {
-  return (const char *)v->p + row * v->stride * (v->dt == IST_BF16 ? 2 : 4);
-}
-
 /* What is left of an operand once transposition is told apart from use: k runs
  * along its rows (`along`) or down its columns. */
 typedef struct operand {
@@ -39,7 +35,7 @@ INLINE void pack(uint32_t *out, int width, operand o, int64_t j, int64_t n, bool
         vu r[VL];
         for (int i = 0; i < VL; i++) {
           bool there = i < keep && at + i < n;
-          r[i] = there ? load_units(row_at(o.v, j + at + i), o.bf16, u, o.k, dot) : (vu){0};
+          r[i] = there ? load_units(row_of(o.v, j + at + i), o.bf16, u, o.k, dot) : (vu){0};
         }
         transpose(r);
         for (int64_t i = 0; i < VL && u + i < total; i++) {
@@ -55,8 +51,8 @@ INLINE void pack(uint32_t *out, int width, operand o, int64_t j, int64_t n, bool
     }
     for (int64_t u = 0; u < total; u++) {
       int64_t p = dot ? 2 * u : u;
-      const char *first = row_at(o.v, p);
-      const char *second = dot && p + 1 < o.k ? row_at(o.v, p + 1) : NULL;
+      const char *first = row_of(o.v, p);
+      const char *second = dot && p + 1 < o.k ? row_of(o.v, p + 1) : NULL;
       float *to = (float *)out + u * width + at;
       /* Lanes beyond n are read as zero: the row ends there for us. */
       vu x = at < n ? load_across(first, second, o.bf16, j + at, j + n, dot) : (vu){0};
@@ -76,7 +72,7 @@ static bool in_place(operand o, bool dot) {
 
 /* Adds bias and the old C to a row of VL results and stores n of them. */
 INLINE void put(const ist_gemm *g, int64_t row, int64_t col, int64_t n, vf x, bool bf16) {
-  void *c = (char *)g->c.p + row * g->c.stride * (bf16 ? 2 : 4);
+  void *c = row_of(&g->c, row);
   if (g->bias != NULL) x += row_load(g->bias, false, col, col + n);
   if (g->accumulate) x += row_load(c, bf16, col, col + n);
   row_store(c, bf16, col, col + n, x);
@@ -107,8 +103,8 @@ INLINE void row_of_tiles(const ist_gemm *g, int64_t row, int rows, int64_t col0,
     operand o = operand_of(g, t, false);
     a[t].n = units(o.k, dot);
     if (in_place(o, dot)) {
-      a[t].p = row_at(o.v, row);
-      a[t].row = o.v->stride * (o.bf16 ? 2 : 4);
+      a[t].p = row_of(o.v, row);
+      a[t].row = o.v->stride * width_of(o.v);
       a[t].step = 4;
       continue;
     }
@@ -156,8 +152,8 @@ INLINE void few_rows(const ist_gemm *g, int64_t col0, int64_t col1, bool dot) {
       for (int i = 0; i < VL; i++) sum[i] = (vf){0};
       for (int t = 0; t < g->n_terms; t++) {
         operand a = operand_of(g, t, false), b = operand_of(g, t, true);
-        const char *ap = row_at(a.v, row), *bp = row_at(b.v, col);
-        int64_t ld = b.v->stride * (b.bf16 ? 2 : 4), total = units(a.k, dot);
+        const char *ap = row_of(a.v, row), *bp = row_of(b.v, col);
+        int64_t ld = b.v->stride * width_of(b.v), total = units(a.k, dot);
         for (int64_t u = 0; u < total; u += VL) {
           vu x = load_units(ap, a.bf16, u, a.k, dot);
           UNROLL for (int i = 0; i < VL; i++) {

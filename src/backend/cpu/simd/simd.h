@@ -33,6 +33,72 @@ typedef struct ist_gemm {
   char *pack;
 } ist_gemm;
 
+/* ---- Rows: items are rows of the views -------------------------------------- */
+
+/* copy: y = a;  add: y = a + b. y may be a. */
+typedef struct ist_move_args { ist_view y, a, b; } ist_move_args;
+
+/* y *= s * row_scale[r]; row_scale NULL: 1. */
+typedef struct ist_scale_args { ist_view y; double s; const float *row_scale; } ist_scale_args;
+
+/* y = mask(x), or y += mask(x). */
+typedef struct ist_dropout_args {
+  ist_view y, x;
+  bool accumulate;
+  uint32_t threshold, step, layer_site;
+  ist_philox_key key;
+  const int32_t *sample, *position;
+} ist_dropout_args;
+
+/* Forward: h, stat, x, w, bias, eps. Backward: h holds dh; dx, dw, dbias. The items
+ * of norm_bwd_params are groups of IST_NORM_COLS columns, summed over all rows. */
+typedef struct ist_norm_args {
+  ist_view h, stat, x, w, bias, dx, dw, dbias;
+  ist_norm_kind kind;
+  double eps;
+  bool accumulate;
+} ist_norm_args;
+#define IST_NORM_COLS 64
+
+typedef struct ist_rope_args {
+  ist_view x;
+  const int32_t *position;
+  const float *freq;
+  int64_t rot, E;
+  bool interleaved, inverse;
+  double mscale;
+} ist_rope_args;
+
+/* Forward: y, g, u. Backward: dg, du, y, dy, g, u. */
+typedef struct ist_act_args { ist_view y, g, u, dg, du, dy; ist_act_kind kind; } ist_act_args;
+
+/* `run` and `tgt` F32 or F64. */
+typedef struct ist_xent_args {
+  ist_view run, tgt, logits, dlogits;
+  const int32_t *target;
+  int64_t col0;
+  double softcap, weight;
+  bool first;
+} ist_xent_args;
+
+/* ---- Parameters: items are pieces of IST_PIECE elements of one block ---------- */
+
+#define IST_PIECE 4096
+typedef struct ist_adamw_args {
+  float *w, *m, *v;
+  const float *g;
+  int64_t n;
+  double step, root, beta1, beta2, eps, decay, grad_scale; /* see adamw.c */
+} ist_adamw_args;
+
+/* partial[i] = sum of squares of pieces [i * per, (i + 1) * per); items are i. */
+typedef struct ist_sumsq_args {
+  const void *g;
+  bool bf16;
+  int64_t n, per;
+  double *partial;
+} ist_sumsq_args;
+
 /* ---- The table ---------------------------------------------------------------- */
 
 typedef struct ist_simd {
@@ -44,6 +110,10 @@ typedef struct ist_simd {
   void (*gemm_plan)(ist_gemm *g, int threads);
   int64_t (*gemm_pack_bytes)(int64_t k, bool bf16);
   ist_parallel_fn gemm;
+  ist_parallel_fn copy, add, scale, dropout;
+  ist_parallel_fn norm_fwd, norm_bwd, norm_bwd_params, rope, act_fwd, act_bwd;
+  ist_parallel_fn xent_tile, xent_grad;
+  ist_parallel_fn adamw, sumsq;
 } ist_simd;
 
 extern const ist_simd ist_simd_portable_table;

@@ -1,0 +1,220 @@
+/* Runs that are refused: each with an error that names what is wrong, and with
+ * nothing written. */
+#include "run.h"
+
+static void must_refuse(ist_model *m, const ist_train_options *o, ist_status code, const char *named) {
+  ist_error err = {0};
+  ist_trainer *t = (ist_trainer *)(uintptr_t)1;
+  ist_status status = ist_trainer_open(&t, m, o, &err);
+  if (status != code) fail_msg("%s: found \"%s\" (%s)", named, ist_status_name(status), err.message);
+  assert_null(t);
+  assert_int_equal(err.code, code);
+  if (!strstr(err.message, named)) fail_msg("found \"%s\", expected it to name %s", err.message, named);
+  assert_false(m->busy); /* the model is free for a better try */
+}
+
+static void run_steps(ist_model *m, const ist_train_options *o, int steps) {
+  ist_error err = {0};
+  ist_trainer *t = open_run(m, o);
+  for (int k = 0; k < steps; k++) take_step(t);
+  MUST(ist_trainer_save(t, &err));
+  ist_trainer_close(t);
+}
+
+/* ---- Options ---------------------------------------------------------------------- */
+
+static void test_options(void **state) {
+  (void)state;
+  ist_model *m = open_tiny();
+  ist_train_options o;
+#define REFUSE(field, value, code, named) \
+  do {                                    \
+    o = run_options();                    \
+    o.output = "refused";                 \
+    o.field = value;                      \
+    must_refuse(m, &o, code, named);      \
+  } while (0)
+  REFUSE(train_path, NULL, IST_ERR_ARG, "train_path");
+  REFUSE(train_path, "nowhere.jsonl", IST_ERR_IO, "nowhere.jsonl");
+  REFUSE(valid_path, "nowhere.jsonl", IST_ERR_IO, "nowhere.jsonl");
+  REFUSE(template_name, "fancy", IST_ERR_ARG, "fancy");
+  REFUSE(loss_on, "nothing", IST_ERR_ARG, "loss_on");
+  REFUSE(method, "magic", IST_ERR_ARG, "magic");
+  REFUSE(targets, "q,z", IST_ERR_ARG, "z");
+  REFUSE(rank, 0, IST_ERR_ARG, "rank");
+  REFUSE(alpha, -1, IST_ERR_ARG, "alpha");
+  REFUSE(dropout, 1, IST_ERR_ARG, "dropout");
+  REFUSE(dropout, (double)NAN, IST_ERR_ARG, "dropout");
+  REFUSE(selector, "lucky", IST_ERR_ARG, "lucky");
+  REFUSE(selector, "fixed:9", IST_ERR_ARG, "9");
+  REFUSE(selector, "fixed:", IST_ERR_ARG, "fixed:");
+  REFUSE(active_ratio, 1.5, IST_ERR_ARG, "active_ratio");
+  REFUSE(lr, 0, IST_ERR_ARG, "lr");
+  REFUSE(lr_schedule, "wild", IST_ERR_ARG, "lr_schedule");
+  REFUSE(batch, 0, IST_ERR_ARG, "batch");
+  REFUSE(steps, -1, IST_ERR_ARG, "steps");
+  REFUSE(recompute, "some", IST_ERR_ARG, "recompute");
+  REFUSE(order, "random", IST_ERR_ARG, "order");
+  REFUSE(valid_examples, 60, IST_ERR_ARG, "60");
+  REFUSE(max_memory, 1000, IST_ERR_NOMEM, "memory");
+#undef REFUSE
+  assert_false(ist_file_exists("refused"));
+  ist_model_close(m);
+}
+
+/* ---- Output directory and resume ------------------------------------------------------ */
+
+static void test_other_run_in_the_way(void **state) {
+  (void)state;
+  ist_model *m = open_tiny();
+  ist_train_options o = run_options();
+  o.output = "first";
+  run_steps(m, &o, 2);
+  ist_buf before = read_whole("first/metrics.jsonl");
+  must_refuse(m, &o, IST_ERR_ARG, "first");
+  ist_buf after = read_whole("first/metrics.jsonl");
+  assert_int_equal(after.len, before.len);
+  ist_buf_free(&after);
+  o.overwrite = true;
+  run_steps(m, &o, 1);
+  after = read_whole("first/metrics.jsonl");
+  assert_true(after.len < before.len);
+  ist_buf_free(&after);
+  ist_buf_free(&before);
+  ist_model_close(m);
+}
+
+static void test_resume_of_nothing(void **state) {
+  (void)state;
+  ist_model *m = open_tiny();
+  ist_train_options o = run_options();
+  o.resume = true;
+  must_refuse(m, &o, IST_ERR_ARG, "resume");
+  o.output = "nowhere";
+  ist_error err = {0};
+  ist_trainer *t;
+  assert_int_not_equal(ist_trainer_open(&t, m, &o, &err), IST_OK);
+  assert_non_null(strstr(err.message, "nowhere"));
+  assert_false(ist_file_exists("nowhere"));
+  ist_model_close(m);
+}
+
+/* Whatever must stay is named with both values. */
+static void test_resume_with_other_options(void **state) {
+  (void)state;
+  ist_model *m = open_tiny();
+  ist_train_options first = run_options(), o;
+  first.output = "changed";
+  run_steps(m, &first, 3);
+  ist_buf before = read_whole("changed/metrics.jsonl");
+  first.resume = true;
+#define REFUSE(field, value)                         \
+  do {                                               \
+    o = first;                                       \
+    o.field = value;                                 \
+    must_refuse(m, &o, IST_ERR_MISMATCH, #field);    \
+  } while (0)
+  REFUSE(rank, 8);
+  REFUSE(alpha, 9);
+  REFUSE(dropout, 0.2);
+  REFUSE(targets, "q,v");
+  REFUSE(batch, 5);
+  REFUSE(seed, 7);
+  REFUSE(selector, "all");
+  REFUSE(active_ratio, 0.25);
+#undef REFUSE
+  ist_buf after = read_whole("changed/metrics.jsonl");
+  assert_int_equal(after.len, before.len);
+  ist_buf_free(&after);
+  ist_buf_free(&before);
+  o = first; /* what may change, may */
+  o.lr = 1e-3;
+  o.steps = 30;
+  run_steps(m, &o, 1);
+  ist_model_close(m);
+}
+
+static void copy_file(const char *from, const char *to, size_t flip_at_end) {
+  ist_error err = {0};
+  ist_buf b = read_whole(from);
+  if (flip_at_end) b.p[b.len - flip_at_end] ^= 1;
+  MUST(ist_file_write(to, b.p, b.len, &err));
+  ist_buf_free(&b);
+}
+
+static void test_resume_with_another_model(void **state) {
+  (void)state;
+  ist_model *m = open_tiny();
+  ist_train_options o = run_options();
+  o.output = "other-model";
+  run_steps(m, &o, 2);
+  ist_model_close(m);
+  o.resume = true;
+  copy_file(TINY_MODEL, "other.gguf", 100); /* one bit of one weight */
+  m = open_model_file("other.gguf");
+  must_refuse(m, &o, IST_ERR_MISMATCH, "other.gguf: found model_hash");
+  ist_model_close(m);
+  copy_file(TINY_MODEL, "same.gguf", 0); /* the place does not matter */
+  m = open_model_file("same.gguf");
+  run_steps(m, &o, 1);
+  ist_model_close(m);
+}
+
+static void test_resume_with_other_data(void **state) {
+  (void)state;
+  ist_model *m = open_tiny();
+  write_data("own.jsonl", 60, 1);
+  ist_train_options o = run_options();
+  o.train_path = "own.jsonl";
+  o.output = "other-data";
+  run_steps(m, &o, 2);
+  o.resume = true;
+  write_data("own.jsonl", 60, 2);
+  must_refuse(m, &o, IST_ERR_MISMATCH, "own.jsonl: found data_hash");
+  write_data("own.jsonl", 59, 1);
+  must_refuse(m, &o, IST_ERR_MISMATCH, "own.jsonl: found data_hash");
+  write_data("own.jsonl", 60, 1);
+  run_steps(m, &o, 1);
+  ist_model_close(m);
+}
+
+/* The newest checkpoint is torn: the one before is taken. */
+static void test_resume_passes_over_damage(void **state) {
+  (void)state;
+  ist_error err = {0};
+  ist_model *m = open_tiny();
+  ist_train_options o = run_options();
+  o.output = "damaged";
+  ist_trainer *t = open_run(m, &o);
+  for (int k = 0; k < 3; k++) take_step(t);
+  MUST(ist_trainer_save(t, &err));
+  for (int k = 0; k < 3; k++) take_step(t);
+  MUST(ist_trainer_save(t, &err));
+  ist_trainer_close(t);
+  copy_file("damaged/checkpoints/step-00000006/state.safetensors", "damaged/checkpoints/step-00000006/state.safetensors", 10);
+  o.resume = true;
+  t = open_run(m, &o);
+  assert_int_equal(t->progress.step, 3);
+  assert_true(t->resumed);
+  ist_trainer_close(t);
+  ist_model_close(m);
+}
+
+static int set_up(void **state) {
+  if (enter_folder(state) != 0) return -1;
+  write_data("data.jsonl", 60, 1);
+  return 0;
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_options),
+      cmocka_unit_test(test_other_run_in_the_way),
+      cmocka_unit_test(test_resume_of_nothing),
+      cmocka_unit_test(test_resume_with_other_options),
+      cmocka_unit_test(test_resume_with_another_model),
+      cmocka_unit_test(test_resume_with_other_data),
+      cmocka_unit_test(test_resume_passes_over_damage),
+  };
+  return cmocka_run_group_tests(tests, set_up, leave_folder);
+}
