@@ -148,6 +148,26 @@ static void test_vector_equals_portable(void **state) {
   }
 }
 
+/* Rounding to bf16 at its corners: ties, overflow, NaN with any payload. */
+static void test_bf16_corners(void **state) {
+  (void)state;
+  static const uint32_t bits[] = {
+    0x00000000, 0x80000000, 0x3f800000, 0x3f808000, 0x3f818000, 0x3f808001, 0x3f807fff, 0xbf818000,
+    0x7f800000, 0xff800000, 0x7f7fffff, 0xff7f8000, 0x7f7f7fff, 0x7f800001, 0xff800001, 0x7fffffff,
+    0xffffffff, 0x7fc00000, 0x7f80ffff, 0x7fbfffff, 0x00000001, 0x00008000, 0x00008001, 0x807fffff};
+  enum { N = 24 };
+  float x[N];
+  ist_bf16 y[N];
+  memcpy(x, bits, sizeof x);
+  assert_int_equal(ist_f32_to_bf16(x[3]), 0x3f80);
+  assert_int_equal(ist_f32_to_bf16(x[4]), 0x3f82);
+  assert_int_equal(ist_f32_to_bf16(x[13]), 0x7fc0);
+  for (int isa = 0; isa < 3; isa++) {
+    if (!convert((ist_quant_isa)isa, true, y, x, IST_F32, N)) continue;
+    for (int i = 0; i < N; i++) assert_int_equal(y[i], ist_f32_to_bf16(x[i]));
+  }
+}
+
 static void test_golden_encoders(void **state) {
   (void)state;
   ist_safetensors *s = open_golden("encode_blocks.safetensors");
@@ -232,6 +252,7 @@ int main(void) {
     cmocka_unit_test(test_golden_blocks),
     cmocka_unit_test(test_one_element_formula),
     cmocka_unit_test(test_vector_equals_portable),
+    cmocka_unit_test(test_bf16_corners),
     cmocka_unit_test(test_golden_encoders),
     cmocka_unit_test(test_round_trip_error),
     cmocka_unit_test(test_encode_not_finite),

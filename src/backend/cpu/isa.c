@@ -24,4 +24,4 @@ static const ist_simd *best(void) {
 
 const char *ist_backend_cpu_isa(void) { return best()->name; }
 
-ist_dtype ist_backend_cpu_default_dtype(void) { return IST_F32; }
+ist_dtype ist_backend_cpu_default_dtype(void) { return best()->bf16_dot ? IST_BF16 : IST_F32; }

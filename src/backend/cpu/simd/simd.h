@@ -99,6 +99,18 @@ typedef struct ist_sumsq_args {
   double *partial;
 } ist_sumsq_args;
 
+/* ---- Attention: items are blocks of queries forward, segments backward ---------- */
+
+#define IST_ATTENTION_QUERIES 64
+#define IST_ATTENTION_KEYS 64
+typedef struct ist_attention_args {
+  ist_view o, lse, q, dq, dout;
+  const ist_attn *a;
+  bool serial;           /* backward: items are key/value heads */
+  char *scratch;         /* scratch_bytes for each thread */
+  int64_t scratch_bytes;
+} ist_attention_args;
+
 /* ---- The table ---------------------------------------------------------------- */
 
 typedef struct ist_simd {
@@ -114,6 +126,8 @@ typedef struct ist_simd {
   ist_parallel_fn norm_fwd, norm_bwd, norm_bwd_params, rope, act_fwd, act_bwd;
   ist_parallel_fn xent_tile, xent_grad;
   ist_parallel_fn adamw, sumsq;
+  ist_parallel_fn attention_fwd, attention_bwd;
+  int64_t (*attention_scratch)(int64_t heads, int64_t E); /* bytes a thread; heads per key/value head */
 } ist_simd;
 
 extern const ist_simd ist_simd_portable_table;

@@ -31,4 +31,7 @@ const ist_simd SIMD(table) = {
     .xent_grad = SIMD(xent_grad),
     .adamw = SIMD(adamw),
     .sumsq = SIMD(sumsq),
+    .attention_fwd = SIMD(attention_fwd),
+    .attention_bwd = SIMD(attention_bwd),
+    .attention_scratch = SIMD(attention_scratch),
 };

@@ -24,6 +24,9 @@ KERNEL(xent_tile);
 KERNEL(xent_grad);
 KERNEL(adamw);
 KERNEL(sumsq);
+KERNEL(attention_fwd);
+KERNEL(attention_bwd);
+int64_t SIMD(attention_scratch)(int64_t heads, int64_t E);
 
 /* Bytes of an element, and the address of a row, of a view that kernels take. */
 INLINE int64_t width_of(const ist_view *v) { return v->dt == IST_BF16 ? 2 : 4; }

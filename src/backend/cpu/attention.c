@@ -1,0 +1,71 @@
+/* Attention: scratch and threads around the kernels of simd/attention.c. */
+#include "backend/cpu/cpu.h"
+
+static ist_attention_args arguments(ist_ctx *ctx, const ist_attn *a) {
+  int64_t bytes = (int64_t)ist_arena_round((size_t)ist_cpu_simd(ctx)->attention_scratch(a->H / a->K, a->E));
+  ist_attention_args g = {.a = a, .scratch_bytes = bytes};
+  g.scratch = ist_arena_alloc(ctx->scratch, (size_t)(bytes * ist_get_threads()));
+  return g;
+}
+
+/* Multiplications and additions of the pairs of queries and keys, times `per`. */
+static double flops(const ist_attn *a, double per) {
+  double pairs = 0;
+  for (int64_t s = 0; s < a->n_seg; s++) {
+    const ist_attn_seg *seg = &a->seg[s];
+    for (int32_t i = 0; i < seg->n_spans; i++) {
+      double n = (double)seg->span[i].n, q = (double)seg->nq;
+      pairs += seg->span[i].causal ? q * (n - 0.5 * (q - 1.0)) : q * n;
+    }
+  }
+  return per * pairs * (double)(a->H * a->E);
+}
+
+void ist_cpu_attention_fwd(ist_ctx *ctx, ist_view o, ist_view lse, ist_view q, const ist_attn *a) {
+  if (!CPU_SERVES(o, q, a->kv[0].k)) {
+    ist_backend_reference()->attention_fwd(ctx, o, lse, q, a);
+    return;
+  }
+  double start = ist_cpu_start(ctx);
+  size_t mark = ist_arena_mark(ctx->scratch);
+  ist_attention_args g = arguments(ctx, a);
+  g.o = o;
+  g.lse = lse;
+  g.q = q;
+  int64_t blocks = 0;
+  for (int64_t s = 0; s < a->n_seg; s++) blocks += (a->seg[s].nq + IST_ATTENTION_QUERIES - 1) / IST_ATTENTION_QUERIES;
+  ist_parallel_for_dynamic(blocks * a->K, 1, ist_cpu_simd(ctx)->attention_fwd, &g);
+  ist_arena_reset(ctx->scratch, mark);
+  if (ctx->prof) ist_prof_add(ctx->prof, "attention_fwd", start, flops(a, 4.0));
+}
+
+void ist_cpu_attention_bwd(ist_ctx *ctx, ist_view dq, ist_view dout, ist_view o, ist_view lse, ist_view q,
+                           const ist_attn *a) {
+  if (!CPU_SERVES(dq, dout, o, q, a->kv[0].k)) {
+    ist_backend_reference()->attention_bwd(ctx, dq, dout, o, lse, q, a);
+    return;
+  }
+  double start = ist_cpu_start(ctx);
+  size_t mark = ist_arena_mark(ctx->scratch);
+  ist_attention_args g = arguments(ctx, a);
+  g.o = o;
+  g.lse = lse;
+  g.q = q;
+  g.dq = dq;
+  g.dout = dout;
+  for (int64_t s = 0; s < a->n_seg; s++) {
+    for (int32_t i = 0; i < a->seg[s].n_spans; i++) g.serial |= a->seg[s].span[i].shared;
+  }
+  int64_t items = g.serial ? a->K : a->n_seg * a->K;
+  ist_parallel_for_dynamic(items, 1, ist_cpu_simd(ctx)->attention_bwd, &g);
+  ist_arena_reset(ctx->scratch, mark);
+  if (ctx->prof) ist_prof_add(ctx->prof, "attention_bwd", start, flops(a, 10.0));
+}
+
+size_t ist_cpu_attention_scratch(const ist_attn *a, int64_t n_rows, ist_dtype dt) {
+  (void)n_rows, (void)dt;
+  const ist_simd *levels[4];
+  ist_cpu_levels(levels);
+  size_t bytes = ist_arena_round((size_t)levels[0]->attention_scratch(a->H / a->K, a->E));
+  return bytes * (size_t)ist_get_threads();
+}

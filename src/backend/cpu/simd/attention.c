@@ -1,0 +1,369 @@
+/* Attention, blockwise: scores of a block of queries against a block of keys at a
+ * time, softmax kept as a running maximum and sum (Dao et al., 2022), so that the
+ * memory does not grow with the length. All query heads of a key/value head are
+ * done together: they share the packed keys and values, and own dk and dv.
+ *
+ * Arithmetic is in float. Blocks are copied to float rows padded to EP columns, and
+ * packed in groups of NR columns for the tile kernel (dot.h). */
+#include "backend/cpu/simd/dot.h"
+#include "backend/cpu/simd/table.h"
+#include "backend/cpu/simd/vmath.h"
+
+#define BQ IST_ATTENTION_QUERIES
+#define BK IST_ATTENTION_KEYS
+
+/* Scratch of one thread, and what is fixed during an item. */
+typedef struct work {
+  const ist_attn *a;
+  int64_t E, EP, heads; /* heads: query heads of this key/value head */
+  float *q, *o, *s;     /* (heads, BQ, EP) twice, (BQ, BK) */
+  float *dout, *dq, *ds;
+  float *k, *v, *kt, *vt, *pack, *c; /* blocks (BK | BQ, EP), packed */
+  float *max, *sum, *delta;          /* (heads, BQ) */
+} work;
+
+static work open_work(const ist_attention_args *g, int thread) {
+  work w = {.a = g->a, .E = g->a->E, .heads = g->a->H / g->a->K};
+  w.EP = (w.E + NR - 1) / NR * NR;
+  float *p = (float *)(void *)(g->scratch + g->scratch_bytes * thread);
+  int64_t rows = w.heads * BQ, block = BK * w.EP, wide = BK * (w.EP > BK ? w.EP : BK);
+  w.q = p, p += rows * w.EP;
+  w.o = p, p += rows * w.EP;
+  w.dout = p, p += rows * w.EP;
+  w.dq = p, p += rows * w.EP;
+  w.s = p, p += BQ * BK;
+  w.ds = p, p += BQ * BK;
+  w.k = p, p += block;
+  w.v = p, p += block;
+  w.kt = p, p += wide;
+  w.vt = p, p += wide;
+  w.pack = p, p += wide;
+  w.c = p, p += block;
+  w.max = p, p += rows;
+  w.sum = p, p += rows;
+  w.delta = p;
+  return w;
+}
+
+int64_t SIMD(attention_scratch)(int64_t heads, int64_t E) {
+  int64_t EP = (E + NR - 1) / NR * NR, rows = heads * BQ, wide = BK * (EP > BK ? EP : BK);
+  return 4 * (4 * rows * EP + 2 * BQ * BK + 3 * BK * EP + 3 * wide + 3 * rows);
+}
+
+/* ---- Blocks ------------------------------------------------------------------------ */
+
+static const void *element(ist_view v, int64_t row, int64_t col) {
+  int64_t i = row * v.stride + col;
+  return v.dt == IST_BF16 ? (const void *)((const ist_bf16 *)v.p + i) : (const void *)((const float *)v.p + i);
+}
+
+/* n rows of E columns from a view as float rows of EP; rows up to `rows` are zero. */
+static void load_block(const work *w, float *dst, ist_view v, int64_t row, int64_t col, int64_t n, int64_t rows) {
+  for (int64_t r = 0; r < n; r++, dst += w->EP) {
+    const void *src = element(v, row + r, col);
+    for (int64_t i = 0; i < w->EP; i += VL) vf_store(dst + i, i < w->E ? row_load(src, v.dt == IST_BF16, i, w->E) : (vf){0});
+  }
+  memset(dst, 0, (size_t)((rows - n) * w->EP) * sizeof *dst);
+}
+
+static void store_row(const work *w, ist_view v, int64_t row, int64_t col, const float *src, float scale) {
+  void *dst = (void *)(uintptr_t)element(v, row, col);
+  for (int64_t i = 0; i < w->E; i += VL) row_store(dst, v.dt == IST_BF16, i, w->E, vf_load(src + i) * scale);
+}
+
+/* (n, EP) rows -> groups of NR columns: the operand that is read as vectors. */
+static void pack_rows(const work *w, float *dst, const float *src, int64_t n) {
+  for (int64_t g = 0; g < w->EP; g += NR) {
+    for (int64_t r = 0; r < n; r++, dst += NR) memcpy(dst, src + r * w->EP + g, NR * sizeof *dst);
+  }
+}
+
+/* (BK, EP) rows -> their transpose in groups of NR keys. */
+static void pack_transposed(const work *w, float *dst, const float *src) {
+  for (int64_t g = 0; g < BK; g += NR) {
+    for (int64_t half = 0; half < NR; half += VL) {
+      for (int64_t e = 0; e < w->EP; e += VL) {
+        vu r[VL];
+        for (int64_t i = 0; i < VL; i++) r[i] = (vu)vf_load(src + (g + half + i) * w->EP + e);
+        transpose(r);
+        for (int64_t i = 0; i < VL; i++) vf_store(dst + (g * w->EP) + (e + i) * NR + half, (vf)r[i]);
+      }
+    }
+  }
+}
+
+/* c (rows, groups * NR) [+]= a b, a by its strides in elements, b packed, n inner. */
+static void product(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_step, const float *b,
+                    int64_t n, int64_t rows, int64_t cols, bool add) {
+  for (int64_t g = 0; g < cols; g += NR, b += n * NR) {
+    for (int64_t i = 0; i < rows;) {
+      int h = tile_rows(rows - i);
+      SIMD(tile)(c + i * ldc + g, ldc, a + i * a_row, a_row * 4, a_step * 4, b, n, add, h, 2, false);
+      i += h;
+    }
+  }
+}
+
+/* ---- Scores -------------------------------------------------------------------------- */
+
+/* A block of keys: rows [row, row + n) of a store, the first at position pos. */
+typedef struct keys { const ist_kv_span *span; const ist_kv *kv; int64_t row, n, pos; } keys;
+
+/* Keys [*lo, *hi) of the block that a query at position `pos` sees. */
+static void visible(const work *w, const keys *k, int64_t pos, int64_t *lo, int64_t *hi) {
+  *lo = 0;
+  *hi = k->n;
+  if (!k->span->causal) return;
+  if (pos - k->pos + 1 < *hi) *hi = pos - k->pos + 1;
+  if (w->a->window > 0 && pos - w->a->window + 1 - k->pos > 0) *lo = pos - w->a->window + 1 - k->pos;
+  if (*hi < *lo) *hi = *lo;
+}
+
+/* Raw products of a row -> logits of its visible keys; the others stay as they are. */
+static void finish_logits(const work *w, const keys *k, float *s, int64_t head, int64_t lo, int64_t hi) {
+  float scale = (float)w->a->scale, cap = (float)w->a->softcap, add = (float)k->span->logit_add;
+  float slope = w->a->alibi ? w->a->alibi[head] : 0.0f;
+  for (int64_t j = lo; j < hi; j++) s[j] *= scale;
+  if (cap != 0.0f) {
+    for (int64_t j = lo; j < hi; j++) s[j] = cap * tanhf(s[j] / cap);
+  }
+  if (slope != 0.0f) {
+    for (int64_t j = lo; j < hi; j++) s[j] += slope * (float)(k->pos + j);
+  }
+  if (add != 0.0f) {
+    for (int64_t j = lo; j < hi; j++) s[j] += add;
+  }
+}
+
+/* p = exp(s - shift) on [lo, hi) and 0 elsewhere in the block; returns the sum. */
+static float exponentials(float *s, float shift, int64_t lo, int64_t hi) {
+  vf sum = {0};
+  for (int64_t j = 0; j < BK; j += VL) {
+    vf x = vf_exp(vf_load(s + j) - shift);
+    vi index;
+    for (int i = 0; i < VL; i++) index[i] = (int32_t)(j + i);
+    vi in = (index >= (int32_t)lo) & (index < (int32_t)hi);
+    x = vf_select(in, x, (vf){0});
+    vf_store(s + j, x);
+    sum += x;
+  }
+  return vf_sum(sum);
+}
+
+static float row_max(const float *s, int64_t lo, int64_t hi) {
+  float m = -INFINITY;
+  for (int64_t j = lo; j < hi; j++) m = s[j] > m ? s[j] : m;
+  return m;
+}
+
+static void scale_row(float *row, float factor, int64_t n) {
+  for (int64_t i = 0; i < n; i += VL) vf_store(row + i, vf_load(row + i) * factor);
+}
+
+/* ---- Forward: items are (segment, block of queries, key/value head) ------------------- */
+
+/* One block of keys against the queries of one head. */
+static void forward_block(const work *w, const keys *k, int64_t head, int64_t in_group, int64_t nq, int64_t pos0) {
+  float *s = w->s, *o = w->o + in_group * BQ * w->EP;
+  product(s, BK, w->q + in_group * BQ * w->EP, w->EP, 1, w->kt, w->EP, nq, BK, false);
+  for (int64_t i = 0; i < nq; i++) {
+    int64_t lo, hi;
+    float *row = s + i * BK, *max = &w->max[in_group * BQ + i], *sum = &w->sum[in_group * BQ + i];
+    visible(w, k, pos0 + i, &lo, &hi);
+    finish_logits(w, k, row, head, lo, hi);
+    float m = row_max(row, lo, hi), top = m > *max ? m : *max;
+    if (hi == lo || top == -INFINITY) {
+      memset(row, 0, BK * sizeof *row);
+      continue;
+    }
+    float keep = *max == -INFINITY ? 0.0f : expf(*max - top);
+    float added = exponentials(row, top, lo, hi);
+    if (keep != 1.0f) scale_row(o + i * w->EP, keep, w->EP);
+    *sum = *sum * keep + added;
+    *max = top;
+  }
+  product(o, w->EP, s, BK, 1, w->pack, BK, nq, w->EP, true);
+}
+
+/* Calls for every block of keys that queries [pos0, pos0 + nq) may see. */
+typedef void (*block_fn)(const work *w, const keys *k, void *user);
+static void each_block(const work *w, const ist_attn_seg *seg, int64_t pos0, int64_t nq, block_fn fn, void *user) {
+  for (int32_t sp = 0; sp < seg->n_spans; sp++) {
+    const ist_kv_span *span = &seg->span[sp];
+    if (span->logit_add == -INFINITY) continue;
+    for (int64_t j = 0; j < span->n; j += BK) {
+      keys k = {span, &w->a->kv[span->store], span->row0 + j, span->n - j < BK ? span->n - j : BK, span->pos0 + j};
+      if (span->causal && k.pos > pos0 + nq - 1) break;
+      if (span->causal && w->a->window > 0 && k.pos + k.n - 1 <= pos0 - w->a->window) continue;
+      fn(w, &k, user);
+    }
+  }
+}
+
+typedef struct forward { int64_t kh, nq, pos0; } forward;
+
+static void forward_keys(const work *w, const keys *k, void *user) {
+  const forward *f = user;
+  load_block(w, w->k, k->kv->k, k->row, f->kh * w->E, k->n, BK);
+  load_block(w, w->v, k->kv->v, k->row, f->kh * w->E, k->n, BK);
+  pack_transposed(w, w->kt, w->k);
+  pack_rows(w, w->pack, w->v, BK);
+  for (int64_t h = 0; h < w->heads; h++) forward_block(w, k, f->kh * w->heads + h, h, f->nq, f->pos0);
+}
+
+/* The segment and block of queries of an item. */
+static const ist_attn_seg *find_queries(const ist_attn *a, int64_t item, int64_t *first) {
+  const ist_attn_seg *seg = a->seg;
+  for (; item >= (seg->nq + BQ - 1) / BQ; seg++) item -= (seg->nq + BQ - 1) / BQ;
+  *first = item * BQ;
+  return seg;
+}
+
+void SIMD(attention_fwd)(void *arg, int64_t begin, int64_t end, int thread) {
+  const ist_attention_args *g = arg;
+  work w = open_work(g, thread);
+  for (int64_t item = begin; item < end; item++) {
+    int64_t first;
+    const ist_attn_seg *seg = find_queries(g->a, item / g->a->K, &first);
+    forward f = {item % g->a->K, seg->nq - first < BQ ? seg->nq - first : BQ, seg->pos0 + first};
+    for (int64_t h = 0; h < w.heads; h++) {
+      load_block(&w, w.q + h * BQ * w.EP, g->q, seg->q0 + first, (f.kh * w.heads + h) * w.E, f.nq, BQ);
+    }
+    memset(w.o, 0, (size_t)(w.heads * BQ * w.EP) * sizeof *w.o);
+    for (int64_t i = 0; i < w.heads * BQ; i++) {
+      w.max[i] = -INFINITY;
+      w.sum[i] = 0.0f;
+    }
+    each_block(&w, seg, f.pos0, f.nq, forward_keys, &f);
+    for (int64_t h = 0; h < w.heads; h++) {
+      int64_t head = f.kh * w.heads + h;
+      for (int64_t i = 0; i < f.nq; i++) {
+        float sum = w.sum[h * BQ + i];
+        int64_t row = seg->q0 + first + i;
+        store_row(&w, g->o, row, head * w.E, w.o + (h * BQ + i) * w.EP, sum > 0 ? 1.0f / sum : sum);
+        ((float *)g->lse.p)[row * g->lse.stride + head] = sum == 0.0f ? -INFINITY : w.max[h * BQ + i] + logf(sum);
+      }
+    }
+  }
+}
+
+/* ---- Backward: items are (segment, key/value head), or key/value heads alone where
+ * segments share keys ------------------------------------------------------------------- */
+
+typedef struct backward { const ist_attention_args *g; const ist_attn_seg *seg; int64_t kh, nq, first, pos0; } backward;
+
+/* From probabilities and dP to dS in place of dP, with the slope of the soft cap. */
+static void score_gradients(const work *w, const keys *k, int64_t head, int64_t in_group, int64_t nq, int64_t pos0,
+                            const float *lse, int64_t lse_stride) {
+  float cap = (float)w->a->softcap, scale = (float)w->a->scale;
+  for (int64_t i = 0; i < nq; i++) {
+    float *s = w->s + i * BK, *ds = w->ds + i * BK, cap_slope[BK];
+    int64_t lo, hi;
+    float shift = lse[i * lse_stride], delta = w->delta[in_group * BQ + i];
+    visible(w, k, pos0 + i, &lo, &hi);
+    if (hi == lo || shift == -INFINITY) {
+      memset(s, 0, BK * sizeof *s);
+      memset(ds, 0, BK * sizeof *ds);
+      continue;
+    }
+    if (cap != 0.0f) {
+      for (int64_t j = lo; j < hi; j++) {
+        float t = tanhf(s[j] * scale / cap);
+        cap_slope[j] = 1.0f - t * t;
+      }
+    }
+    finish_logits(w, k, s, head, lo, hi);
+    exponentials(s, shift, lo, hi);
+    for (int64_t j = 0; j < BK; j += VL) vf_store(ds + j, vf_load(s + j) * (vf_load(ds + j) - delta) * scale);
+    if (cap != 0.0f) {
+      for (int64_t j = lo; j < hi; j++) ds[j] *= cap_slope[j];
+    }
+  }
+}
+
+/* Adds a block of gradients to the float rows of dk or dv. */
+static void add_block(const work *w, ist_view v, int64_t row, int64_t col, int64_t n) {
+  for (int64_t r = 0; r < n; r++) {
+    float *dst = (float *)v.p + (row + r) * v.stride + col;
+    const float *src = w->c + r * w->EP;
+    for (int64_t i = 0; i < w->E; i++) dst[i] += src[i];
+  }
+}
+
+static void backward_keys(const work *w, const keys *k, void *user) {
+  const backward *b = user;
+  const ist_attention_args *g = b->g;
+  int64_t EP = w->EP, col = b->kh * w->E;
+  load_block(w, w->k, k->kv->k, k->row, col, k->n, BK);
+  load_block(w, w->v, k->kv->v, k->row, col, k->n, BK);
+  pack_transposed(w, w->kt, w->k);
+  pack_transposed(w, w->vt, w->v);
+  for (int64_t h = 0; h < w->heads; h++) {
+    int64_t head = b->kh * w->heads + h, nq = b->nq;
+    float *q = w->q + h * BQ * EP, *dout = w->dout + h * BQ * EP;
+    product(w->s, BK, q, EP, 1, w->kt, EP, nq, BK, false);      /* S = Q K^T */
+    product(w->ds, BK, dout, EP, 1, w->vt, EP, nq, BK, false);  /* dP = dO V^T */
+    score_gradients(w, k, head, h, nq, b->pos0,
+                    (const float *)g->lse.p + (b->seg->q0 + b->first) * g->lse.stride + head, g->lse.stride);
+    if (k->kv->dv.p) { /* dV += P^T dO */
+      pack_rows(w, w->pack, dout, nq);
+      product(w->c, EP, w->s, 1, BK, w->pack, nq, k->n, EP, false);
+      add_block(w, k->kv->dv, k->row, col, k->n);
+    }
+    if (k->kv->dk.p) { /* dK += dS^T Q */
+      pack_rows(w, w->pack, q, nq);
+      product(w->c, EP, w->ds, 1, BK, w->pack, nq, k->n, EP, false);
+      add_block(w, k->kv->dk, k->row, col, k->n);
+    }
+    pack_rows(w, w->pack, w->k, BK); /* dQ += dS K */
+    product(w->dq + h * BQ * EP, EP, w->ds, BK, 1, w->pack, BK, nq, EP, true);
+  }
+}
+
+static void zero_rows(ist_view v, int64_t row, int64_t n, int64_t col, int64_t E) {
+  for (int64_t r = 0; v.p && r < n; r++) memset((float *)v.p + (row + r) * v.stride + col, 0, (size_t)E * sizeof(float));
+}
+
+static void backward_segment(work *w, const ist_attention_args *g, const ist_attn_seg *seg, int64_t kh) {
+  int64_t E = w->E, EP = w->EP;
+  for (int32_t sp = 0; sp < seg->n_spans; sp++) {
+    const ist_kv_span *span = &seg->span[sp];
+    if (span->shared) continue;
+    zero_rows(g->a->kv[span->store].dk, span->row0, span->n, kh * E, E);
+    zero_rows(g->a->kv[span->store].dv, span->row0, span->n, kh * E, E);
+  }
+  for (int64_t first = 0; first < seg->nq; first += BQ) {
+    backward b = {g, seg, kh, seg->nq - first < BQ ? seg->nq - first : BQ, first, seg->pos0 + first};
+    for (int64_t h = 0; h < w->heads; h++) {
+      int64_t col = (kh * w->heads + h) * E, row = seg->q0 + first;
+      load_block(w, w->q + h * BQ * EP, g->q, row, col, b.nq, BQ);
+      load_block(w, w->o + h * BQ * EP, g->o, row, col, b.nq, BQ);
+      load_block(w, w->dout + h * BQ * EP, g->dout, row, col, b.nq, BQ);
+      for (int64_t i = 0; i < b.nq; i++) {
+        const float *o = w->o + (h * BQ + i) * EP, *dout = w->dout + (h * BQ + i) * EP;
+        vf sum = {0};
+        for (int64_t e = 0; e < EP; e += VL) sum += vf_load(o + e) * vf_load(dout + e);
+        w->delta[h * BQ + i] = vf_sum(sum);
+      }
+    }
+    memset(w->dq, 0, (size_t)(w->heads * BQ * EP) * sizeof *w->dq);
+    each_block(w, seg, b.pos0, b.nq, backward_keys, &b);
+    for (int64_t h = 0; g->dq.p && h < w->heads; h++) {
+      for (int64_t i = 0; i < b.nq; i++) {
+        store_row(w, g->dq, seg->q0 + first + i, (kh * w->heads + h) * E, w->dq + (h * BQ + i) * EP, 1.0f);
+      }
+    }
+  }
+}
+
+void SIMD(attention_bwd)(void *arg, int64_t begin, int64_t end, int thread) {
+  const ist_attention_args *g = arg;
+  work w = open_work(g, thread);
+  for (int64_t item = begin; item < end; item++) {
+    if (!g->serial) {
+      backward_segment(&w, g, &g->a->seg[item / g->a->K], item % g->a->K);
+      continue;
+    }
+    for (int64_t s = 0; s < g->a->n_seg; s++) backward_segment(&w, g, &g->a->seg[s], item);
+  }
+}
