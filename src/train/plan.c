@@ -1,5 +1,6 @@
 #include "train/plan.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -147,17 +148,17 @@ typedef struct search {
   bool found, any;
 } search;
 
-/* A candidate replaces the best when it is clearly faster, or hardly slower and
- * smaller: three percent of the time are not worth hundreds of megabytes. */
+/* Time, with memory as a small price: twice the memory must bring 3 % of the time.
+ * A fixed score keeps the choice monotone: a larger limit never gives a slower plan. */
+static double score(const ist_run_plan *p) { return p->cost * pow((double)p->total, 0.04); }
+
 static ist_status consider(search *s, const ist_run_plan *candidate, ist_error *err) {
   ist_run_plan p = *candidate;
   IST_TRY(measure(&p, s->in, err));
   if (!s->any || p.total < s->smallest.total) s->smallest = p;
   s->any = true;
   if (p.total > s->limit) return IST_OK;
-  bool faster = p.cost < s->best.cost * 0.97;
-  bool smaller = p.cost < s->best.cost * 1.03 && p.total < s->best.total;
-  if (!s->found || faster || smaller) s->best = p;
+  if (!s->found || score(&p) < score(&s->best)) s->best = p;
   s->found = true;
   return IST_OK;
 }
@@ -205,9 +206,9 @@ static ist_status consider_micro(search *s, int64_t micro, ist_error *err) {
 }
 
 static ist_status cannot_fit(const search *s, ist_error *err) {
-  const double mb = 1e6;
+  /* Rounded up, so that the figure is enough when it is given as the limit. */
   ist_status status = ist_fail(err, IST_ERR_NOMEM, "memory: found a limit of %.0f MB, the smallest plan for these settings needs %.0f MB",
-                               (double)s->limit / mb, (double)s->smallest.total / mb);
+                               (double)s->limit * 1e-6, ceil((double)s->smallest.total * 1e-6));
   ist_hint(err, "shorter --max-tokens, a smaller --rank or fewer --targets need less");
   return status;
 }
@@ -217,6 +218,11 @@ ist_status ist_plan_make(ist_run_plan *out, const ist_plan_input *in, ist_error 
   if (!s.limit) {
     int64_t free_bytes = ist_memory_free();
     s.limit = free_bytes ? in->resident_bytes + free_bytes - free_bytes / 8 : INT64_MAX;
+  }
+  if (in->repeat) { /* the plan of the run that is resumed, whatever the limit */
+    *out = in->repeated;
+    out->limit = s.limit;
+    return measure(out, in, err);
   }
   int64_t longest = max64(in->step.longest, in->probe.longest);
   if (in->micro_tokens) {
@@ -257,19 +263,27 @@ json_t *ist_plan_to_json(const ist_run_plan *p) {
                    "cost", p->cost, "terms", terms);
 }
 
+static int policy_from_name(const char *name) { return index_of(name, policy_names, 3); }
+
 ist_status ist_plan_fix(ist_plan_input *in, const json_t *saved, ist_error *err) {
-  const char *order, *recompute;
-  json_int_t micro;
-  if (json_unpack((json_t *)(uintptr_t)saved, "{s:s, s:s, s:I}", "order", &order, "recompute", &recompute,
-                  "micro_tokens", &micro) != 0) {
-    return ist_fail(err, IST_ERR_FORMAT, "plan: found no order, recompute and micro_tokens in the checkpoint");
+  const char *order, *recompute, *weights;
+  json_int_t micro, head_rows;
+  int moments, drop, spill;
+  if (json_unpack((json_t *)(uintptr_t)saved, "{s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:b}", "order", &order, "recompute",
+                  &recompute, "weights", &weights, "micro_tokens", &micro, "head_rows", &head_rows, "moments_on_disk",
+                  &moments, "drop_pages", &drop, "spill", &spill) != 0) {
+    return ist_fail(err, IST_ERR_FORMAT, "plan: found a field missing or of another kind in the checkpoint");
   }
-  in->order = ist_order_from_name(order);
-  in->recompute = ist_recompute_from_name(recompute);
-  in->micro_tokens = micro;
-  if (in->order < 0 || in->recompute < 0 || micro < 1) {
-    return ist_fail(err, IST_ERR_FORMAT, "plan: found order \"%s\", recompute \"%s\" and %lld micro_tokens in the checkpoint",
-                    order, recompute, (long long)micro);
+  int o = ist_order_from_name(order), r = ist_recompute_from_name(recompute), w = policy_from_name(weights);
+  bool sizes = micro >= in->step.longest && micro >= in->probe.longest && head_rows > 0 && head_rows <= in->config->V;
+  if (o < 0 || r < 0 || w < 0 || !sizes) {
+    return ist_fail(err, IST_ERR_FORMAT, "plan: found order \"%s\", recompute \"%s\", weights \"%s\", %lld micro_tokens and %lld head_rows in the checkpoint",
+                    order, recompute, weights, (long long)micro, (long long)head_rows);
   }
+  in->repeat = true;
+  in->repeated = (ist_run_plan){
+      .order = (ist_order)o, .recompute = (ist_recompute)r, .micro_tokens = micro, .moments_on_disk = moments,
+      .sizes = {.policy = (ist_weight_policy)w, .head_rows = head_rows, .drop_pages = drop, .spill = spill ? in->scratch : NULL},
+  };
   return IST_OK;
 }

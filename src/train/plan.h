@@ -12,6 +12,23 @@
 
 #define IST_PLAN_TERMS 24
 
+typedef struct ist_plan_term { const char *name; int64_t bytes; } ist_plan_term;
+
+typedef struct ist_run_plan {
+  ist_decoder_sizes sizes;
+  ist_order order;
+  ist_recompute recompute;
+  int64_t micro_tokens;
+  bool moments_on_disk;          /* pages of frozen layers' moments leave memory */
+  ist_runner_limits limits;      /* of the runner: step, probe and evaluation */
+  ist_plan_term term[IST_PLAN_TERMS];
+  int n_terms;
+  int64_t total;                 /* expected peak: the sum of the terms */
+  int64_t scratch_bytes;         /* on disk */
+  int64_t limit;                 /* what it had to fit in */
+  double cost;                   /* estimated time of a step against the fastest schedule */
+} ist_run_plan;
+
 /* What a plan is made from. */
 typedef struct ist_plan_input {
   const ist_model_config *config;
@@ -29,24 +46,9 @@ typedef struct ist_plan_input {
   int64_t micro_tokens;          /* 0: choose */
   int recompute;                 /* ist_recompute, or -1: choose */
   int order;                     /* ist_order, or -1: choose */
+  bool repeat;                   /* set by ist_plan_fix: the plan of the run to resume */
+  ist_run_plan repeated;
 } ist_plan_input;
-
-typedef struct ist_plan_term { const char *name; int64_t bytes; } ist_plan_term;
-
-typedef struct ist_run_plan {
-  ist_decoder_sizes sizes;
-  ist_order order;
-  ist_recompute recompute;
-  int64_t micro_tokens;
-  bool moments_on_disk;          /* pages of frozen layers' moments leave memory */
-  ist_runner_limits limits;      /* of the runner: step, probe and evaluation */
-  ist_plan_term term[IST_PLAN_TERMS];
-  int n_terms;
-  int64_t total;                 /* expected peak: the sum of the terms */
-  int64_t scratch_bytes;         /* on disk */
-  int64_t limit;                 /* what it had to fit in */
-  double cost;                   /* estimated time of a step against the fastest schedule */
-} ist_run_plan;
 
 /* Chooses. Scratch files are planned only where the limit asks for them. A limit that cannot be met is an error that names the smallest that can. */
 ist_status ist_plan_make(ist_run_plan *out, const ist_plan_input *in, ist_error *err);

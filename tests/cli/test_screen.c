@@ -218,8 +218,8 @@ static void strip_cells(void **state) {
   for (int variant = 0; variant < 3; variant++) {
     static const char *const expected[] = {
         "·▃·▇",
-        "\033[2;38;5;245m▁\033[0m\033[2;36m▃\033[0m"
-        "\033[38;5;245m▅\033[0m\033[1;36m▇\033[0m",
+        ("\033[2;38;5;245m▁\033[0m\033[2;36m▃\033[0m"
+         "\033[38;5;245m▅\033[0m\033[1;36m▇\033[0m"),
         ".#.#"};
     FILE *f = tmpfile();
     ist_screen_open(&s, f, &k.args, &k.model, &k.run);
