@@ -21,7 +21,7 @@ say "model and data"
 model=${DEMO_MODEL:-$(sh scripts/get-model.sh)}
 data=$out/data
 rm -rf "$out"
-$bin/demo-data --out "$data" --train "${DEMO_TRAIN:-1000}" --valid 60 --test "${DEMO_TEST:-60}" \
+$bin/demo-data --out "$data" --train "${DEMO_TRAIN:-800}" --valid 60 --test "${DEMO_TEST:-60}" \
   --seed "${DEMO_SEED:-1}"
 echo "model     $model"
 for split in train valid test; do
@@ -46,8 +46,8 @@ for selector; do
   say "training, selector $selector"
   began=$(date +%s)
   $bin/ist train -m "$model" -d "$data/train.jsonl" --valid "$data/valid.jsonl" -o "$out/$selector" \
-    --selector "$selector" --epochs "${DEMO_EPOCHS:-1}" --batch "${DEMO_BATCH:-16}" \
-    --rank "${DEMO_RANK:-16}" ${DEMO_LR:+--lr "$DEMO_LR"} --seed "${DEMO_SEED:-1}"
+    --selector "$selector" --epochs "${DEMO_EPOCHS:-2}" --batch "${DEMO_BATCH:-16}" \
+    --rank "${DEMO_RANK:-16}" --lr "${DEMO_LR:-4e-4}" --seed "${DEMO_SEED:-1}"
   echo "training took $(($(date +%s) - began)) s"
   say "the same test after training, selector $selector"
   answers "$selector" --adapter "$out/$selector"

@@ -79,18 +79,16 @@ static void value_date(value *v, int half, ist_rng *r) {
   snprintf(v->canonical, sizeof v->canonical, "%02d-%02d", month + 1, day);
 }
 
-/* From 8:00 to 18:45, said on the clock of 12 or of 24 hours; kept as 14:30. */
+/* From 8:00 to 18:45, said as 14:30, 14.30 or 14h30; kept as 14:30. Afternoon hours
+ * of the 12-hour clock were tried: a model of this size learns that sum for about one
+ * in five from so few messages. */
 static void value_time(value *v, int half, ist_rng *r) {
   (void)half;
   int hour = 8 + (int)ist_rng_below(r, 11), minute = 15 * (int)ist_rng_below(r, 4);
-  int twelve = hour > 12 ? hour - 12 : hour;
-  const char *noon = hour < 12 ? "am" : "pm";
-  if (ist_rng_below(r, 2)) {
-    snprintf(v->said, sizeof v->said, "%d:%02d", hour, minute);
-  } else if (minute) {
-    snprintf(v->said, sizeof v->said, "%d:%02d %s", twelve, minute, noon);
-  } else {
-    snprintf(v->said, sizeof v->said, "%d %s", twelve, noon);
+  switch (ist_rng_below(r, 3)) {
+    case 0: snprintf(v->said, sizeof v->said, "%d:%02d", hour, minute); break;
+    case 1: snprintf(v->said, sizeof v->said, "%d.%02d", hour, minute); break;
+    default: snprintf(v->said, sizeof v->said, "%dh%02d", hour, minute);
   }
   snprintf(v->canonical, sizeof v->canonical, "%02d:%02d", hour, minute);
 }
