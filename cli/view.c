@@ -227,6 +227,10 @@ static char *cell_text(const view *v, const table *t, const row *r, const char *
   return text;
 }
 
+static const char *title_of(const char *column) {
+  return !strcmp(column, "bytes") ? "size" : column;
+}
+
 static void measure_columns(const view *v, table *t) {
   const char *key;
   json_t *value;
@@ -241,8 +245,7 @@ static void measure_columns(const view *v, table *t) {
     t->column[t->n_columns++] = "number";
   }
   for (int c = 0; c < t->n_columns; c++) {
-    t->width[c] = ist_columns(
-        is_bytes(t->column[c]) && !strcmp(t->column[c], "bytes") ? "size" : t->column[c]);
+    t->width[c] = ist_columns(title_of(t->column[c]));
     for (size_t i = 0; i < t->n; i++) {
       char *text = cell_text(v, t, &t->rows[i], t->column[c]);
       int columns = text ? ist_columns(text) : 0;
@@ -310,8 +313,7 @@ static void put_table(const view *v, const char *key, const json_t *array) {
   put_heading(v, key);
   fputs("  ", v->term.to);
   ist_style_set(&v->term, IST_DIM);
-  for (int c = 0; c < t.n_columns; c++)
-    put_cell(v, &t, c, !strcmp(t.column[c], "bytes") ? "size" : t.column[c]);
+  for (int c = 0; c < t.n_columns; c++) put_cell(v, &t, c, title_of(t.column[c]));
   ist_style_set(&v->term, IST_PLAIN);
   fputc('\n', v->term.to);
   size_t shown = v->all || t.n <= MOST_ROWS ? t.n : MOST_ROWS;

@@ -216,7 +216,8 @@ def main():
     def trained_dtype(dtype):
         model = add_lora(fresh(), 3).to(dtype)
         losses, norms = train(model, segs)
-        return losses, norms, {k: p.detach().float().numpy() for k, (_, p) in adapters(model).items()}
+        final = {k: p.detach().float().numpy() for k, (_, p) in adapters(model).items()}
+        return losses, norms, final
 
     segs = segments(2, len(VOCAB))
     base = fresh()

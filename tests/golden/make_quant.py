@@ -35,7 +35,7 @@ def scales(rng, count):
 
 def blocks(rng, kind):
     elements, size = GGML_QUANT_SIZES[kind]
-    count = 64 if elements == 32 else 20
+    count = 60 if elements == 32 else 18
     raw = rng.integers(0, 256, (count, size), dtype=np.uint8)
     raw[-1], raw[-2] = 0x00, 0xFF  # every quant at its ends
     for k, offset in enumerate(SCALES[kind]):
@@ -46,8 +46,8 @@ def blocks(rng, kind):
 
 def halves(rng, kind):
     """F16 and BF16: specials (zeros, subnormals, largest, infinities), then random finite bits."""
-    infinity = 0x7C00 if kind == Type.F16 else 0x7F80
-    special = [0, 1, 2, infinity // 31 - 1, infinity // 31, 0x3C00, 0x3F80, infinity - 1, infinity]
+    infinity, normal = (0x7C00, 0x0400) if kind == Type.F16 else (0x7F80, 0x0080)
+    special = [0, 1, 2, normal - 1, normal, 0x3C00, 0x3F80, infinity - 1, infinity]
     bits = rng.integers(0, infinity, 512, dtype=np.uint16)
     bits |= rng.integers(0, 2, 512, dtype=np.uint16) << 15
     for i, value in enumerate(special):

@@ -152,7 +152,7 @@ static void check_growth(shape *s) {
   s->in.max_memory = 1;
   ist_plan_make(&p, &s->in, &err);
   double bytes = (double)needed_bytes(&err);
-  for (int i = 0; i < 150; i++, bytes *= 1.03) {
+  for (int i = 0; i < 40; i++, bytes *= 1.12) {
     s->in.max_memory = (int64_t)bytes;
     MUST(ist_plan_make(&p, &s->in, &err));
     assert_true(p.total <= s->in.max_memory);

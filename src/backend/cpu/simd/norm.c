@@ -8,14 +8,6 @@ INLINE vf weight(const ist_view *w, ist_norm_kind kind, int64_t i, int64_t n) {
   return kind == IST_NORM_RMS1 ? x + 1.0f : x;
 }
 
-/* Lanes [i, n) of x; 0 beyond the row. */
-INLINE vf inside(vf x, int64_t i, int64_t n) {
-  if (n - i >= VL) return x;
-  vi lane;
-  for (int l = 0; l < VL; l++) lane[l] = l;
-  return vf_select(lane < (int32_t)(n - i), x, (vf){0});
-}
-
 INLINE void fwd_rows(const ist_norm_args *a, int64_t begin, int64_t end, bool h16, bool x16) {
   int64_t n = a->x.cols;
   bool layer = a->kind == IST_NORM_LAYER;
@@ -30,7 +22,7 @@ INLINE void fwd_rows(const ist_norm_args *a, int64_t begin, int64_t end, bool h1
     }
     vf square = {0};
     for (int64_t i = 0; i < n; i += VL) {
-      vf d = inside(row_load(x, x16, i, n) - mean, i, n);
+      vf d = vf_keep(row_load(x, x16, i, n) - mean, n - i, (vf){0});
       square += d * d;
     }
     float scale = (float)(1.0 / sqrt((double)vf_sum(square) / (double)n + a->eps));

@@ -57,6 +57,14 @@ INLINE vf vf_select(vi mask, vf yes, vf no) {
   return (vf)((mask & (vi)yes) | (~mask & (vi)no));
 }
 
+/* Lanes below n of x, `other` in the rest. */
+INLINE vf vf_keep(vf x, int64_t n, vf other) {
+  if (n >= VL) return x;
+  vi lane;
+  for (int i = 0; i < VL; i++) lane[i] = i;
+  return vf_select(lane < (int32_t)n, x, other);
+}
+
 /* The first n < VL elements; the others are 0. */
 INLINE vf vf_load_part(const float *p, int64_t n) {
 #if VL == 16

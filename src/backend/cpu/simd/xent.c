@@ -35,8 +35,7 @@ INLINE void scan_row(double *max, double *sum, const void *row, int64_t n, float
     int64_t m = n - at < PIECE ? n - at : PIECE;
     vf top = vf_set(-INFINITY);
     for (int64_t i = 0; i < m; i += VL) {
-      vf x = cap(row_load(row, bf16, at + i, at + m), c);
-      for (int64_t l = m - i; l < VL; l++) x[l] = -INFINITY;
+      vf x = vf_keep(cap(row_load(row, bf16, at + i, at + m), c), m - i, vf_set(-INFINITY));
       vf_store(z + i, x);
       top = vf_max(top, x);
     }
