@@ -35,10 +35,11 @@ static inline void bench_commit(char *out, size_t size) {
 /* `words` words of a small vocabulary. */
 static inline void bench_put_words(FILE *f, ist_rng *rng, int words) {
   static const char *const list[] = {
-      "the",   "of",     "water",   "a",      "which", "to",     "hold",   "in",    "wooden", "box",
-      "is",    "plant",  "because", "and",    "light", "carry",  "people", "would", "keep",   "it",
-      "small", "animal", "from",    "before", "paper", "morning", "their",  "when",  "heat",   "use",
-      "with",  "river",  "not",     "place",  "clean", "metal",  "on",     "after", "glass",  "open",
+      "the",    "of",      "water", "a",     "which",   "to",     "hold",  "in",
+      "wooden", "box",     "is",    "plant", "because", "and",    "light", "carry",
+      "people", "would",   "keep",  "it",    "small",   "animal", "from",  "before",
+      "paper",  "morning", "their", "when",  "heat",    "use",    "with",  "river",
+      "not",    "place",   "clean", "metal", "on",      "after",  "glass", "open",
   };
   for (int i = 0; i < words; i++) {
     int64_t w = ist_rng_below(rng, sizeof list / sizeof *list);
@@ -54,9 +55,12 @@ static inline bool bench_write_data(const char *path, int records) {
   ist_rng rng = ist_rng_stream(7, IST_RNG_DATA, 0, 0, 0);
   for (int i = 0; i < records; i++) {
     bool choice = ist_rng_below(&rng, 2) == 0;
-    fprintf(f, "{\"instruction\": \"%s: ", choice ? "Please choose the correct answer to the question"
-                                                 : "Please answer the following question with true or false, question");
-    bench_put_words(f, &rng, 6 + (int)ist_rng_below(&rng, choice ? 12 : 8) + (ist_rng_below(&rng, 8) == 0 ? 20 : 0));
+    fprintf(f, "{\"instruction\": \"%s: ",
+            choice ? "Please choose the correct answer to the question"
+                   : "Please answer the following question with true or false, question");
+    bench_put_words(
+        f, &rng,
+        6 + (int)ist_rng_below(&rng, choice ? 12 : 8) + (ist_rng_below(&rng, 8) == 0 ? 20 : 0));
     if (choice) {
       fprintf(f, "?\\n\\n");
       for (int a = 1; a <= 4; a++) {
@@ -67,9 +71,12 @@ static inline bool bench_write_data(const char *path, int records) {
     } else {
       fprintf(f, "?\\n\\nAnswer format: true/false");
     }
-    const char *answer = choice ? (const char *[]){"answer1", "answer2", "answer3", "answer4"}[ist_rng_below(&rng, 4)]
+    const char *answer = choice ? (const char *[]){"answer1", "answer2", "answer3",
+                                                   "answer4"}[ist_rng_below(&rng, 4)]
                                 : (ist_rng_below(&rng, 2) ? "true" : "false");
-    fprintf(f, "\", \"input\": \"\", \"output\": \"the correct answer is %s\", \"answer\": \"%s\"}\n", answer, answer);
+    fprintf(f,
+            "\", \"input\": \"\", \"output\": \"the correct answer is %s\", \"answer\": \"%s\"}\n",
+            answer, answer);
   }
   bool ok = !ferror(f);
   return fclose(f) == 0 && ok;

@@ -39,8 +39,10 @@ static void print_machine(void) {
 /* One pass; false where the processor or the type has no such way. */
 static bool convert(int way, void *dst, const void *src, ist_dtype t, bool bf16) {
   if (way == IST_QUANT_PORTABLE) {
-    if (bf16) ist_dequant_bf16_portable(dst, src, t, ELEMENTS);
-    else ist_dequant_f32_portable(dst, src, t, ELEMENTS);
+    if (bf16)
+      ist_dequant_bf16_portable(dst, src, t, ELEMENTS);
+    else
+      ist_dequant_f32_portable(dst, src, t, ELEMENTS);
     return true;
   }
   if (way > (int)ist_quant_isa_best()) return false;
@@ -78,9 +80,9 @@ static bool measure(ist_dtype t, bool bf16, const void *src, void *dst, void *ex
 }
 
 int main(void) {
-  static const ist_dtype type[] = {IST_F32,  IST_F16,  IST_Q4_0, IST_Q4_1, IST_Q8_0, IST_Q4_K, IST_Q6_K,
-                                   IST_Q5_0, IST_Q5_1, IST_Q5_K, IST_Q2_K, IST_Q3_K, IST_IQ4_NL,
-                                   IST_IQ4_XS};
+  static const ist_dtype type[] = {IST_F32,  IST_F16,  IST_Q4_0,   IST_Q4_1,  IST_Q8_0,
+                                   IST_Q4_K, IST_Q6_K, IST_Q5_0,   IST_Q5_1,  IST_Q5_K,
+                                   IST_Q2_K, IST_Q3_K, IST_IQ4_NL, IST_IQ4_XS};
   print_machine();
   printf("GB/s counts what is written (4 or 2 bytes an element)\n");
   float *weights = ist_calloc(ELEMENTS, sizeof *weights);

@@ -95,8 +95,8 @@ IST_API void ist_model_options_init(ist_model_options *o);
 
 /* Opens a GGUF file; its weights stay mapped and are never changed. Options may
  * be NULL. The model is owned by the caller. */
-IST_API ist_status ist_model_open(ist_model **out, const char *path, const ist_model_options *options,
-                                  ist_error *err);
+IST_API ist_status ist_model_open(ist_model **out, const char *path,
+                                  const ist_model_options *options, ist_error *err);
 IST_API void ist_model_close(ist_model *m);
 
 typedef struct ist_model_info {
@@ -120,7 +120,8 @@ IST_API ist_status ist_detokenize(const ist_model *m, const int32_t *ids, int64_
 IST_API void ist_free_memory(void *p);
 
 /* Logits (n, V) of every position of one sequence; `logits` is the caller's. */
-IST_API ist_status ist_model_logits(ist_model *m, const int32_t *ids, int64_t n, float *logits, ist_error *err);
+IST_API ist_status ist_model_logits(ist_model *m, const int32_t *ids, int64_t n, float *logits,
+                                    ist_error *err);
 
 /* A description of a file or directory as JSON text (GGUF model or adapter,
  * safetensors, PEFT directory, run directory, checkpoint); no weights are read.
@@ -134,55 +135,56 @@ IST_API ist_status ist_inspect(const char *path, char **json, ist_error *err);
 typedef struct ist_train_options {
   size_t size;
   /* data */
-  const char *train_path;   /* .jsonl or .json; required */
-  const char *valid_path;   /* NULL: split from the training data */
+  const char *train_path;    /* .jsonl or .json; required */
+  const char *valid_path;    /* NULL: split from the training data */
   const char *template_name; /* auto, chatml, alpaca, paper, none */
-  const char *loss_on;      /* completion, all */
-  int64_t max_tokens;       /* longer samples are cut */
-  int64_t valid_examples;   /* -1: min(120, 10 %), all of valid_path; 0: none */
-  int64_t probe_examples;   /* -1: min(256, max(16, 2 %)); 0: probe on training data */
-  int64_t limit;            /* use the first records only; 0: all */
+  const char *loss_on;       /* completion, all */
+  int64_t max_tokens;        /* longer samples are cut */
+  int64_t valid_examples;    /* -1: min(120, 10 %), all of valid_path; 0: none */
+  int64_t probe_examples;    /* -1: min(256, max(16, 2 %)); 0: probe on training data */
+  int64_t limit;             /* use the first records only; 0: all */
   /* method */
-  const char *method;       /* lora */
-  const char *targets;      /* "q,k,v,o,gate,up,down", "all-linear" */
+  const char *method;  /* lora */
+  const char *targets; /* "q,k,v,o,gate,up,down", "all-linear" */
   int64_t rank;
   double alpha, dropout;
   /* selection */
-  const char *selector;     /* ist, random, all, fixed:0,3,7 */
+  const char *selector; /* ist, random, all, fixed:0,3,7 */
   double active_ratio, suppress_ratio, suppress_factor;
   int64_t probe_every, probe_candidates, probe_batch, redraw_every;
-  const char *reward;       /* exp, normalised */
+  const char *reward; /* exp, normalised */
   /* Negative: the reward's own, 10 and no limit for exp, 0.4 and 4 for normalised.
    * A limit of 0 is none. */
   double score_step, score_limit;
   /* optimizer */
   double lr;
-  bool lr_by_active;        /* divide lr by the active ratio (see docs/method.md) */
-  const char *lr_schedule;  /* linear, cosine, constant */
-  int64_t warmup_steps;     /* -1: 3 % of the steps, at most 100 */
+  bool lr_by_active;       /* divide lr by the active ratio (see docs/method.md) */
+  const char *lr_schedule; /* linear, cosine, constant */
+  int64_t warmup_steps;    /* -1: 3 % of the steps, at most 100 */
   double beta1, beta2, eps, weight_decay, clip_norm;
-  int64_t batch;            /* samples an optimizer step */
+  int64_t batch; /* samples an optimizer step */
   double epochs;
-  int64_t steps;            /* 0: by epochs */
+  int64_t steps; /* 0: by epochs */
   uint64_t seed;
   /* validation, saving */
-  int64_t eval_every;       /* steps; 0: at the end of every epoch, -1: only at the end */
-  int64_t save_every;       /* steps between checkpoints; 0: only at the end */
+  int64_t eval_every; /* steps; 0: at the end of every epoch, -1: only at the end */
+  int64_t save_every; /* steps between checkpoints; 0: only at the end */
   int64_t keep_checkpoints;
-  int64_t patience;         /* evaluations without improvement before stopping; 0: never */
-  const char *output;       /* directory; NULL: nothing is written */
-  bool resume;              /* continue from the newest whole checkpoint in `output` */
-  bool overwrite;           /* allow an output directory that holds another run */
+  int64_t patience;   /* evaluations without improvement before stopping; 0: never */
+  const char *output; /* directory; NULL: nothing is written */
+  bool resume;        /* continue from the newest whole checkpoint in `output` */
+  bool overwrite;     /* allow an output directory that holds another run */
   /* engine */
-  int64_t micro_tokens;     /* tokens a pass; 0: chosen by the plan */
-  const char *recompute;    /* auto, none, mlp, layer */
-  const char *order;        /* auto, token, layer */
-  int64_t max_memory;       /* bytes; 0: what is free, less a margin */
-  double depth_budget;      /* 0: off; f: three steps of four draw among layers >= f*L */
+  int64_t micro_tokens;  /* tokens a pass; 0: chosen by the plan */
+  const char *recompute; /* auto, none, mlp, layer */
+  const char *order;     /* auto, token, layer */
+  int64_t max_memory;    /* bytes; 0: what is free, less a margin */
+  double depth_budget;   /* 0: off; f: three steps of four draw among layers >= f*L */
 } ist_train_options;
 /* Fills in the defaults, or a preset over them: "default", "paper". */
 IST_API void ist_train_options_init(ist_train_options *o);
-IST_API ist_status ist_train_options_preset(ist_train_options *o, const char *preset, ist_error *err);
+IST_API ist_status ist_train_options_preset(ist_train_options *o, const char *preset,
+                                            ist_error *err);
 
 typedef struct ist_trainer ist_trainer;
 
@@ -190,8 +192,8 @@ typedef struct ist_trainer ist_trainer;
  * checkpoint where options->resume asks for it. The model is borrowed until
  * ist_trainer_close and carries the trainer's adapters until then. Nothing is
  * written before everything was checked. */
-IST_API ist_status ist_trainer_open(ist_trainer **out, ist_model *m, const ist_train_options *options,
-                                    ist_error *err);
+IST_API ist_status ist_trainer_open(ist_trainer **out, ist_model *m,
+                                    const ist_train_options *options, ist_error *err);
 IST_API void ist_trainer_close(ist_trainer *t);
 
 typedef struct ist_train_info {
@@ -200,8 +202,8 @@ typedef struct ist_train_info {
   bool probe_on_train, resumed;
   int64_t trainable, active_layers; /* parameters in all layers; layers a step */
   int64_t micro_tokens;
-  int64_t planned_bytes;            /* expected peak, the model file's pages included */
-  double lr;                        /* peak learning rate in force */
+  int64_t planned_bytes; /* expected peak, the model file's pages included */
+  double lr;             /* peak learning rate in force */
   const char *template_name, *recompute, *order; /* resolved; static storage */
 } ist_train_info;
 IST_API void ist_trainer_get_info(const ist_trainer *t, ist_train_info *info);
@@ -209,16 +211,17 @@ IST_API void ist_trainer_get_info(const ist_trainer *t, ist_train_info *info);
 IST_API ist_status ist_trainer_plan(const ist_trainer *t, char **json, ist_error *err);
 /* The plan for a model and options without reading weights or training data
  * (lengths: max_tokens); free with ist_free_memory. */
-IST_API ist_status ist_plan(const char *model_path, const ist_train_options *options, char **json, ist_error *err);
+IST_API ist_status ist_plan(const char *model_path, const ist_train_options *options, char **json,
+                            ist_error *err);
 
 typedef struct ist_step_report {
-  int64_t step;             /* finished optimizer steps, this one included */
+  int64_t step; /* finished optimizer steps, this one included */
   double epoch, loss, lr, grad_norm;
-  int64_t tokens, targets;  /* real tokens; supervised ones */
+  int64_t tokens, targets; /* real tokens; supervised ones */
   double seconds, probe_seconds;
-  bool skipped;             /* loss or gradients were not finite: nothing changed */
+  bool skipped; /* loss or gradients were not finite: nothing changed */
   bool probed, evaluated, saved, improved, finished;
-  double valid_loss;        /* when evaluated */
+  double valid_loss; /* when evaluated */
   int64_t L;
   const uint8_t *active;    /* (L) borrowed until the next call */
   const double *importance; /* (L) sigmoid(-score) */
@@ -248,8 +251,12 @@ typedef struct ist_eval_options {
 } ist_eval_options;
 IST_API void ist_eval_options_init(ist_eval_options *o);
 
-typedef struct ist_loss_result { double loss, perplexity; int64_t samples, tokens, targets; } ist_loss_result;
-IST_API ist_status ist_eval_loss(ist_model *m, const ist_eval_options *o, ist_loss_result *r, ist_error *err);
+typedef struct ist_loss_result {
+  double loss, perplexity;
+  int64_t samples, tokens, targets;
+} ist_loss_result;
+IST_API ist_status ist_eval_loss(ist_model *m, const ist_eval_options *o, ist_loss_result *r,
+                                 ist_error *err);
 
 /* Greedy generation from every record's prompt, compared with its last
  * assistant message, white space at both ends aside. When the answer is a JSON
@@ -261,13 +268,19 @@ typedef struct ist_exact_example {
   int64_t fields, fields_right;
 } ist_exact_example;
 typedef void (*ist_exact_fn)(void *user, const ist_exact_example *example);
-typedef struct ist_exact_result { int64_t samples, exact, fields, fields_right; double seconds; int64_t new_tokens; } ist_exact_result;
-IST_API ist_status ist_eval_exact(ist_model *m, const ist_eval_options *o, ist_exact_fn each, void *user,
-                                  ist_exact_result *r, ist_error *err);
+typedef struct ist_exact_result {
+  int64_t samples, exact, fields, fields_right;
+  double seconds;
+  int64_t new_tokens;
+} ist_exact_result;
+IST_API ist_status ist_eval_exact(ist_model *m, const ist_eval_options *o, ist_exact_fn each,
+                                  void *user, ist_exact_result *r, ist_error *err);
 
 /* Measured importance: one layer's adapters suppressed at a time, the paired
  * difference of each sample's loss, with a 95 % interval. */
-typedef struct ist_layer_importance { double delta, low, high; } ist_layer_importance;
+typedef struct ist_layer_importance {
+  double delta, low, high;
+} ist_layer_importance;
 /* `out` has room for L entries. factor: what the layer's adapters are multiplied by. */
 IST_API ist_status ist_eval_layers(ist_model *m, const ist_eval_options *o, double factor,
                                    ist_layer_importance *out, ist_error *err);
@@ -275,13 +288,13 @@ IST_API ist_status ist_eval_layers(ist_model *m, const ist_eval_options *o, doub
 typedef struct ist_generate_options {
   size_t size;
   int64_t max_new;
-  double temperature;      /* 0: greedy */
-  int64_t top_k;           /* 0: off */
-  double top_p;            /* 1: off */
+  double temperature; /* 0: greedy */
+  int64_t top_k;      /* 0: off */
+  double top_p;       /* 1: off */
   uint64_t seed;
-  bool raw;                /* the prompt as it is; else through the template */
+  bool raw;                  /* the prompt as it is; else through the template */
   const char *template_name; /* auto: the adapter's, else the model's */
-  const char *system;      /* system message or NULL */
+  const char *system;        /* system message or NULL */
 } ist_generate_options;
 IST_API void ist_generate_options_init(ist_generate_options *o);
 /* Called with each piece of text (whole UTF-8 characters); false stops. */
@@ -292,7 +305,8 @@ typedef struct ist_generate_result {
   bool ended; /* an end token was reached */
 } ist_generate_result;
 IST_API ist_status ist_generate(ist_model *m, const char *prompt, const ist_generate_options *o,
-                                ist_text_fn each, void *user, ist_generate_result *r, ist_error *err);
+                                ist_text_fn each, void *user, ist_generate_result *r,
+                                ist_error *err);
 
 /* ---- Selectors alone ----------------------------------------------------------
  * For another training loop: L, a seed and losses in; sets of layers out. */
@@ -300,7 +314,8 @@ IST_API ist_status ist_generate(ist_model *m, const char *prompt, const ist_gene
 typedef struct ist_selector ist_selector;
 /* `spec` is "ist", "random", "all" or "fixed:0,3"; the constants come from the
  * selection fields and seed of `options` (NULL: the defaults). */
-IST_API ist_status ist_selector_open(ist_selector **out, int64_t L, const ist_train_options *options, ist_error *err);
+IST_API ist_status ist_selector_open(ist_selector **out, int64_t L,
+                                     const ist_train_options *options, ist_error *err);
 IST_API void ist_selector_free(ist_selector *s);
 /* True when a probe is due before the draw of step t (finished optimizer steps). */
 IST_API bool ist_selector_wants_probe(const ist_selector *s, int64_t t);
@@ -316,13 +331,16 @@ IST_API double ist_selector_importance(const ist_selector *s, int64_t layer);
 
 /* ---- Files for benchmarks --------------------------------------------------------- */
 
-typedef struct ist_shape { int64_t L, D, F, H, K, E, V, context; bool tied; } ist_shape;
+typedef struct ist_shape {
+  int64_t L, D, F, H, K, E, V, context;
+  bool tied;
+} ist_shape;
 /* "smollm2-135m", "llama-1b", "llama-7b", "llama-13b"; false when unknown. */
 IST_API bool ist_shape_find(const char *name, ist_shape *out);
 /* Writes a GGUF Llama model of that shape with random weights of a type
  * ("Q4_0", "F32", ...) and a byte-level tokenizer, a tensor at a time. */
-IST_API ist_status ist_make_model(const char *path, const ist_shape *shape, const char *type, uint64_t seed,
-                                  ist_error *err);
+IST_API ist_status ist_make_model(const char *path, const ist_shape *shape, const char *type,
+                                  uint64_t seed, ist_error *err);
 
 #ifdef __cplusplus
 }

@@ -33,7 +33,7 @@
 #include "base/rng.h"
 
 #ifndef GRADCHECK_STEP /* a test with strong curvature takes a smaller one */
-#define GRADCHECK_STEP       1e-3
+#define GRADCHECK_STEP 1e-3
 #endif
 #define GRADCHECK_MUTANT     1.001
 #define GRADCHECK_DIRECTIONS 4

@@ -46,10 +46,14 @@ static json_t *scalar(const ist_gguf *g, const ist_gguf_kv *kv) {
   double d = 0;
   bool b = false;
   if (!key) return NULL;
-  if (kv->type == IST_GGUF_STRING && ist_gguf_get_str(g, key, true, &s, NULL) == IST_OK) out = text(s.p, s.len);
-  else if (kv->type == IST_GGUF_BOOL && ist_gguf_get_bool(g, key, true, &b, NULL) == IST_OK) out = json_boolean(b);
-  else if (is_integer(kv->type) && ist_gguf_get_i64(g, key, true, &i, NULL) == IST_OK) out = json_integer(i);
-  else if (ist_gguf_get_f64(g, key, true, &d, NULL) == IST_OK) out = json_real(d);
+  if (kv->type == IST_GGUF_STRING && ist_gguf_get_str(g, key, true, &s, NULL) == IST_OK)
+    out = text(s.p, s.len);
+  else if (kv->type == IST_GGUF_BOOL && ist_gguf_get_bool(g, key, true, &b, NULL) == IST_OK)
+    out = json_boolean(b);
+  else if (is_integer(kv->type) && ist_gguf_get_i64(g, key, true, &i, NULL) == IST_OK)
+    out = json_integer(i);
+  else if (ist_gguf_get_f64(g, key, true, &d, NULL) == IST_OK)
+    out = json_real(d);
   ist_free(key);
   return out ? out : json_null();
 }
@@ -61,7 +65,8 @@ static json_t *metadata(const ist_gguf *g) {
     json_t *value;
     if (kv->type == IST_GGUF_ARRAY) {
       json_t *first = json_array();
-      for (uint64_t j = 0; j < kv->count && j < SHOWN; j++) json_array_append_new(first, element(kv, kv->elem, j));
+      for (uint64_t j = 0; j < kv->count && j < SHOWN; j++)
+        json_array_append_new(first, element(kv, kv->elem, j));
       value = json_pack("{s:I, s:o}", "count", (json_int_t)kv->count, "first", first);
     } else {
       value = scalar(g, kv);
@@ -85,8 +90,10 @@ static json_t *gguf_tensors(const ist_gguf *g, int64_t *parameters, int64_t *byt
     }
     *parameters += elements;
     *bytes += t->bytes;
-    json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name.p, t->name.len), "type",
-                                          ist_dtype_get(t->type)->name, "shape", shape, "bytes", (json_int_t)t->bytes));
+    json_array_append_new(
+        list,
+        json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name.p, t->name.len), "type",
+                  ist_dtype_get(t->type)->name, "shape", shape, "bytes", (json_int_t)t->bytes));
   }
   return list;
 }
@@ -99,9 +106,11 @@ static ist_status inspect_gguf(const char *path, json_t **out, ist_error *err) {
   ist_str type = {0};
   ist_gguf_get_str(g, "general.type", false, &type, NULL);
   bool adapter = type.len == 7 && memcmp(type.p, "adapter", 7) == 0;
-  *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "path", path, "kind", adapter ? "GGUF adapter" : "GGUF model",
-                   "version", (json_int_t)g->version, "file_bytes", (json_int_t)g->map.size, "parameters", (json_int_t)parameters,
-                   "tensor_bytes", (json_int_t)bytes, "n_tensors", (json_int_t)g->n_tensors, "metadata", metadata(g), "tensors", tensors);
+  *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "path", path, "kind",
+                   adapter ? "GGUF adapter" : "GGUF model", "version", (json_int_t)g->version,
+                   "file_bytes", (json_int_t)g->map.size, "parameters", (json_int_t)parameters,
+                   "tensor_bytes", (json_int_t)bytes, "n_tensors", (json_int_t)g->n_tensors,
+                   "metadata", metadata(g), "tensors", tensors);
   ist_gguf_close(g);
   return IST_OK;
 }
@@ -119,16 +128,21 @@ static json_t *safetensors_json(const ist_safetensors *s, const char *kind) {
     }
     parameters += elements;
     bytes += t->bytes;
-    json_array_append_new(tensors, json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name, strlen(t->name)), "type",
-                                             ist_dtype_get(t->type)->name, "shape", shape, "bytes", (json_int_t)t->bytes));
+    json_array_append_new(
+        tensors,
+        json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name, strlen(t->name)), "type",
+                  ist_dtype_get(t->type)->name, "shape", shape, "bytes", (json_int_t)t->bytes));
   }
-  for (int64_t i = 0; i < s->n_meta; i++) json_object_set_new(meta, s->meta_key[i], text(s->meta_value[i], strlen(s->meta_value[i])));
-  return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o}", "path", s->path, "kind", kind, "file_bytes", (json_int_t)s->map.size,
-                   "parameters", (json_int_t)parameters, "tensor_bytes", (json_int_t)bytes, "n_tensors", (json_int_t)s->n,
-                   "metadata", meta, "tensors", tensors);
+  for (int64_t i = 0; i < s->n_meta; i++)
+    json_object_set_new(meta, s->meta_key[i], text(s->meta_value[i], strlen(s->meta_value[i])));
+  return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o}", "path", s->path, "kind", kind,
+                   "file_bytes", (json_int_t)s->map.size, "parameters", (json_int_t)parameters,
+                   "tensor_bytes", (json_int_t)bytes, "n_tensors", (json_int_t)s->n, "metadata",
+                   meta, "tensors", tensors);
 }
 
-static ist_status inspect_safetensors(const char *path, const char *kind, json_t **out, ist_error *err) {
+static ist_status inspect_safetensors(const char *path, const char *kind, json_t **out,
+                                      ist_error *err) {
   ist_safetensors *s;
   IST_TRY(ist_safetensors_open(&s, path, err));
   *out = safetensors_json(s, kind);
@@ -153,9 +167,12 @@ static bool has(const char *dir, const char *name) {
 
 /* A PEFT directory, a run's output (the same with more files) or a checkpoint. */
 static ist_status inspect_directory(const char *dir, json_t **out, ist_error *err) {
-  const bool checkpoint = has(dir, "state.safetensors"), adapter = has(dir, "adapter_model.safetensors");
+  const bool checkpoint = has(dir, "state.safetensors"),
+             adapter = has(dir, "adapter_model.safetensors");
   if (!checkpoint && !adapter) {
-    return ist_fail(err, IST_ERR_FORMAT, "%s: found neither adapter_model.safetensors nor state.safetensors in the directory", dir);
+    return ist_fail(
+        err, IST_ERR_FORMAT,
+        "%s: found neither adapter_model.safetensors nor state.safetensors in the directory", dir);
   }
   char *path = ist_path_join(dir, checkpoint ? "state.safetensors" : "adapter_model.safetensors");
   if (!path) return ist_fail_nomem(err, "path", strlen(dir));

@@ -9,7 +9,10 @@
 #include "format/quant.h"
 #include "model/weights.h"
 
-static const struct { const char *name; ist_shape shape; } shapes[] = {
+static const struct {
+  const char *name;
+  ist_shape shape;
+} shapes[] = {
     {"smollm2-135m", {30, 576, 1536, 9, 3, 64, 49152, 8192, true}},
     {"llama-1b", {16, 2048, 8192, 32, 8, 64, 128256, 131072, true}},
     {"llama-7b", {32, 4096, 11008, 32, 32, 128, 32000, 4096, false}},
@@ -31,9 +34,9 @@ bool ist_shape_find(const char *name, ist_shape *out) {
 /* One tensor: values are drawn by element number, so that any part can be made. */
 typedef struct random_tensor {
   uint64_t seed;
-  uint32_t index;   /* of the tensor: its own random stream */
+  uint32_t index; /* of the tensor: its own random stream */
   ist_dtype type;
-  double scale;     /* standard deviation; 0: all ones (norms) */
+  double scale; /* standard deviation; 0: all ones (norms) */
 } random_tensor;
 
 /* Uniform values of the wanted standard deviation: four to a counter. */
@@ -43,14 +46,20 @@ static void fill(const random_tensor *t, int64_t first, int64_t n, float *out) {
   for (int64_t i = 0; i < n; i += 4) {
     uint64_t block = (uint64_t)(first + i) / 4;
     uint32_t words[4];
-    ist_philox(words, (const uint32_t[4]){t->index, (uint32_t)block, (uint32_t)(block >> 32), 0}, key);
+    ist_philox(words, (const uint32_t[4]){t->index, (uint32_t)block, (uint32_t)(block >> 32), 0},
+               key);
     for (int64_t j = 0; j < 4 && i + j < n; j++) {
       out[i + j] = t->scale > 0 ? (float)(((double)words[j] - 2147483648.0) * width) : 1.0f;
     }
   }
 }
 
-typedef struct encode_job { const random_tensor *t; int64_t first; unsigned char *dst; ist_error *err; } encode_job;
+typedef struct encode_job {
+  const random_tensor *t;
+  int64_t first;
+  unsigned char *dst;
+  ist_error *err;
+} encode_job;
 
 #define CHUNK 4096 /* elements encoded at a time: a multiple of every block */
 
@@ -64,7 +73,8 @@ static void encode_chunks(void *arg, int64_t begin, int64_t end, int thread) {
   }
 }
 
-static ist_status read_random(void *user, int64_t offset, int64_t n, unsigned char *dst, ist_error *err) {
+static ist_status read_random(void *user, int64_t offset, int64_t n, unsigned char *dst,
+                              ist_error *err) {
   (void)err;
   const random_tensor *t = user;
   const ist_dtype_info *d = ist_dtype_get(t->type);
@@ -78,7 +88,8 @@ static ist_status read_random(void *user, int64_t offset, int64_t n, unsigned ch
   return IST_OK;
 }
 
-static void put_tensor(ist_gguf_writer *w, const ist_model_config *c, int64_t layer, int id, random_tensor *t) {
+static void put_tensor(ist_gguf_writer *w, const ist_model_config *c, int64_t layer, int id,
+                       random_tensor *t) {
   char name[96];
   int64_t rows, cols;
   bool need;
@@ -114,7 +125,8 @@ static ist_status put_vocabulary(ist_gguf_writer *w, int64_t V, ist_error *err) 
   ist_str *tokens = ist_calloc((size_t)V, sizeof *tokens);
   char(*texts)[24] = ist_calloc((size_t)V, sizeof *texts);
   int32_t *types = ist_calloc((size_t)V, sizeof *types);
-  ist_status status = tokens && texts && types ? IST_OK : ist_fail_nomem(err, "vocabulary", (size_t)V * 40);
+  ist_status status =
+      tokens && texts && types ? IST_OK : ist_fail_nomem(err, "vocabulary", (size_t)V * 40);
   for (int64_t i = 0; status == IST_OK && i < V; i++) {
     /* The byte-level alphabet of GPT-2: printable bytes are themselves, the
      * others follow from U+0100 on. */
@@ -124,10 +136,14 @@ static ist_status put_vocabulary(ist_gguf_writer *w, int64_t V, ist_error *err) 
       bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
       code = printable ? b : next++;
     }
-    if (i >= 259) snprintf(texts[i], sizeof *texts, "<%lld>", (long long)i);
-    else if (i >= 256) snprintf(texts[i], sizeof *texts, "%s", special[i - 256]);
-    else if (code < 128) texts[i][0] = (char)code;
-    else snprintf(texts[i], sizeof *texts, "%c%c", 0xc0 | code >> 6, 0x80 | (code & 0x3f));
+    if (i >= 259)
+      snprintf(texts[i], sizeof *texts, "<%lld>", (long long)i);
+    else if (i >= 256)
+      snprintf(texts[i], sizeof *texts, "%s", special[i - 256]);
+    else if (code < 128)
+      texts[i][0] = (char)code;
+    else
+      snprintf(texts[i], sizeof *texts, "%c%c", 0xc0 | code >> 6, 0x80 | (code & 0x3f));
     tokens[i] = (ist_str){texts[i], strlen(texts[i])};
     types[i] = i < 256 ? 1 : i < 259 ? 3 : 5;
   }
@@ -146,13 +162,14 @@ static ist_status put_vocabulary(ist_gguf_writer *w, int64_t V, ist_error *err) 
   return status;
 }
 
-static ist_status write_model(ist_gguf_writer *w, const char *path, const ist_model_config *c, ist_dtype type,
-                              uint64_t seed, ist_error *err) {
+static ist_status write_model(ist_gguf_writer *w, const char *path, const ist_model_config *c,
+                              ist_dtype type, uint64_t seed, ist_error *err) {
   size_t most = (size_t)(c->L * IST_T_LAYER_COUNT + IST_T_END);
   random_tensor *tensors = ist_calloc(most, sizeof *tensors);
   if (!tensors) return ist_fail_nomem(err, "tensor table", most * sizeof *tensors);
   uint32_t n = 0;
-  for (size_t i = 0; i < most; i++) tensors[i] = (random_tensor){.seed = seed, .index = (uint32_t)i, .type = type};
+  for (size_t i = 0; i < most; i++)
+    tensors[i] = (random_tensor){.seed = seed, .index = (uint32_t)i, .type = type};
   for (int id = IST_T_MODEL_FIRST; id < IST_T_END; id++) {
     if (id == IST_T_OUTPUT && c->tied) continue;
     put_tensor(w, c, -1, id, &tensors[n++]);
@@ -166,35 +183,53 @@ static ist_status write_model(ist_gguf_writer *w, const char *path, const ist_mo
 }
 
 static ist_status check_shape(const ist_shape *s, ist_dtype type, ist_error *err) {
-  const struct { const char *name; int64_t value, low; } sizes[] = {
-      {"L", s->L, 1}, {"D", s->D, 1}, {"F", s->F, 1}, {"H", s->H, 1}, {"K", s->K, 1}, {"E", s->E, 2}, {"V", s->V, 259}, {"context", s->context, 1},
+  const struct {
+    const char *name;
+    int64_t value, low;
+  } sizes[] = {
+      {"L", s->L, 1}, {"D", s->D, 1}, {"F", s->F, 1},   {"H", s->H, 1},
+      {"K", s->K, 1}, {"E", s->E, 2}, {"V", s->V, 259}, {"context", s->context, 1},
   };
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     if (sizes[i].value < sizes[i].low || sizes[i].value > 1 << 24) {
-      return ist_fail(err, IST_ERR_ARG, "shape: %s: found %lld, expected at least %lld", sizes[i].name,
-                      (long long)sizes[i].value, (long long)sizes[i].low);
+      return ist_fail(err, IST_ERR_ARG, "shape: %s: found %lld, expected at least %lld",
+                      sizes[i].name, (long long)sizes[i].value, (long long)sizes[i].low);
     }
   }
   int block = ist_dtype_get(type)->block;
   if (s->H % s->K != 0 || s->E % 2 != 0) {
-    return ist_fail(err, IST_ERR_ARG, "shape: found %lld heads, %lld key/value heads of size %lld; expected a multiple and an even size",
+    return ist_fail(err, IST_ERR_ARG,
+                    "shape: found %lld heads, %lld key/value heads of size %lld; expected a "
+                    "multiple and an even size",
                     (long long)s->H, (long long)s->K, (long long)s->E);
   }
   if (s->D % block != 0 || s->F % block != 0 || s->H * s->E % block != 0) {
-    return ist_fail(err, IST_ERR_ARG, "shape: found widths %lld, %lld, %lld; %s wants multiples of %d", (long long)s->D,
-                    (long long)s->F, (long long)(s->H * s->E), ist_dtype_get(type)->name, block);
+    return ist_fail(err, IST_ERR_ARG,
+                    "shape: found widths %lld, %lld, %lld; %s wants multiples of %d",
+                    (long long)s->D, (long long)s->F, (long long)(s->H * s->E),
+                    ist_dtype_get(type)->name, block);
   }
   return IST_OK;
 }
 
-ist_status ist_make_model(const char *path, const ist_shape *shape, const char *type, uint64_t seed, ist_error *err) {
+ist_status ist_make_model(const char *path, const ist_shape *shape, const char *type, uint64_t seed,
+                          ist_error *err) {
   int t = ist_dtype_from_name(type);
   if (t < 0 || !ist_quantise_supported((ist_dtype)t)) {
-    return ist_fail(err, IST_ERR_ARG, "type: found \"%s\", expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K", type);
+    return ist_fail(err, IST_ERR_ARG,
+                    "type: found \"%s\", expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, "
+                    "Q4_K, Q5_K or Q6_K",
+                    type);
   }
   IST_TRY(check_shape(shape, (ist_dtype)t, err));
-  const ist_model_config c = {.L = shape->L, .D = shape->D, .F = shape->F, .H = shape->H, .K = shape->K,
-                              .E = shape->E, .V = shape->V, .tied = shape->tied};
+  const ist_model_config c = {.L = shape->L,
+                              .D = shape->D,
+                              .F = shape->F,
+                              .H = shape->H,
+                              .K = shape->K,
+                              .E = shape->E,
+                              .V = shape->V,
+                              .tied = shape->tied};
   ist_gguf_writer *w = ist_gguf_writer_new();
   if (!w) return ist_fail_nomem(err, "model file", 0);
   put_shape(w, shape);

@@ -7,7 +7,9 @@
 #include "base/mem.h"
 #include "export/adapter_files.h"
 
-void ist_free_memory(void *p) { ist_free(p); }
+void ist_free_memory(void *p) {
+  ist_free(p);
+}
 
 /* The template that a run trained with, from DIR/settings.json; NULL when the
  * directory is not a run's. Fresh memory. */
@@ -35,8 +37,8 @@ ist_status ist_model_set_adapter(ist_model *m, const char *dir, ist_error *err) 
   return IST_OK;
 }
 
-ist_status ist_tokenize(const ist_model *m, const char *text, size_t len, bool special, int32_t **ids, int64_t *n,
-                        ist_error *err) {
+ist_status ist_tokenize(const ist_model *m, const char *text, size_t len, bool special,
+                        int32_t **ids, int64_t *n, ist_error *err) {
   ist_ids out = {0};
   ist_status status = ist_tokenizer_encode(m->tokenizer, text, len, special, &out, err);
   if (status != IST_OK) {
@@ -48,8 +50,8 @@ ist_status ist_tokenize(const ist_model *m, const char *text, size_t len, bool s
   return IST_OK;
 }
 
-ist_status ist_detokenize(const ist_model *m, const int32_t *ids, int64_t n, bool special, char **text, size_t *len,
-                          ist_error *err) {
+ist_status ist_detokenize(const ist_model *m, const int32_t *ids, int64_t n, bool special,
+                          char **text, size_t *len, ist_error *err) {
   ist_buf out = {0};
   ist_status status = ist_tokenizer_decode(m->tokenizer, ids, n, special, &out, err);
   ist_buf_add(&out, "", 0);

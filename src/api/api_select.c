@@ -2,7 +2,8 @@
 #include "base/mem.h"
 #include "train/options.h"
 
-ist_status ist_selector_open(ist_selector **out, int64_t L, const ist_train_options *options, ist_error *err) {
+ist_status ist_selector_open(ist_selector **out, int64_t L, const ist_train_options *options,
+                             ist_error *err) {
   *out = NULL;
   ist_train_options defaults;
   ist_train_options_init(&defaults);

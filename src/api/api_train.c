@@ -8,18 +8,18 @@
 static json_t *importance_json(const ist_trainer *t) {
   json_t *layers = json_array();
   for (int64_t l = 0; l < t->adapters.L; l++) {
-    json_t *one = json_pack("{s:I, s:f, s:f, s:I, s:I, s:I}", "layer", (json_int_t)l,
-                            "importance", ist_selector_importance(t->selector, l),
-                            "suppressibility", t->scores.suppressibility[l],
-                            "observed", (json_int_t)t->scores.observed[l], "drawn", (json_int_t)t->scores.drawn[l],
-                            "steps", (json_int_t)t->layer_steps[l]);
+    json_t *one =
+        json_pack("{s:I, s:f, s:f, s:I, s:I, s:I}", "layer", (json_int_t)l, "importance",
+                  ist_selector_importance(t->selector, l), "suppressibility",
+                  t->scores.suppressibility[l], "observed", (json_int_t)t->scores.observed[l],
+                  "drawn", (json_int_t)t->scores.drawn[l], "steps", (json_int_t)t->layer_steps[l]);
     if (!one || json_array_append_new(layers, one) != 0) {
       json_decref(layers);
       return NULL;
     }
   }
-  return json_pack("{s:s, s:I, s:o}", "selector", ist_selector_name(t->selector), "step", (json_int_t)t->progress.step,
-                   "layers", layers);
+  return json_pack("{s:s, s:I, s:o}", "selector", ist_selector_name(t->selector), "step",
+                   (json_int_t)t->progress.step, "layers", layers);
 }
 
 ist_status ist_trainer_finish(ist_trainer *t, ist_error *err) {

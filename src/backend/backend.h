@@ -45,7 +45,9 @@ static inline ist_view ist_view_make(void *p, ist_dtype dt, int64_t rows, int64_
                                      int64_t stride) {
   return (ist_view){p, rows, cols, stride, dt, 0};
 }
-static inline ist_view ist_view_none(void) { return (ist_view){0}; }
+static inline ist_view ist_view_none(void) {
+  return (ist_view){0};
+}
 /* Rows [begin, begin + rows) and columns [col, col + cols) of a plain-typed view. */
 ist_view ist_view_rows(ist_view v, int64_t begin, int64_t rows);
 ist_view ist_view_cols(ist_view v, int64_t col, int64_t cols);
@@ -64,7 +66,9 @@ typedef struct ist_ctx {
 
 /* Keys and values that attention reads, (rows, K*E) each; dk and dv (same
  * shape, f32-class: F32 or F64) receive gradients in backward, p NULL: none. */
-typedef struct ist_kv { ist_view k, v, dk, dv; } ist_kv;
+typedef struct ist_kv {
+  ist_view k, v, dk, dv;
+} ist_kv;
 
 /* A run of rows of kv[store]. Key row row0 + j has position pos0 + j. A causal
  * span hides keys after the query's position and outside the window; a span
@@ -87,10 +91,10 @@ typedef struct ist_attn_seg {
 
 typedef struct ist_attn {
   int64_t H, K, E;
-  double scale;        /* of q.k */
-  double softcap;      /* c * tanh(s / c); 0: none */
-  int64_t window;      /* 0 <= q - k < window; 0: none */
-  const float *alibi;  /* H slopes, score += slope * key position; NULL: none */
+  double scale;       /* of q.k */
+  double softcap;     /* c * tanh(s / c); 0: none */
+  int64_t window;     /* 0 <= q - k < window; 0: none */
+  const float *alibi; /* H slopes, score += slope * key position; NULL: none */
   int64_t n_seg;
   const ist_attn_seg *seg;
   int n_kv;
@@ -131,8 +135,8 @@ typedef struct ist_backend {
   /* dst row ids[i] = src row i; other rows are left alone (ids distinct). */
   void (*scatter_rows)(ist_ctx *, ist_view dst, ist_view src, const int32_t *ids);
   void (*zero)(ist_ctx *, ist_view dst);
-  void (*copy)(ist_ctx *, ist_view dst, ist_view src);          /* converts dtype */
-  void (*add)(ist_ctx *, ist_view y, ist_view a, ist_view b);   /* y = a + b; y may be a */
+  void (*copy)(ist_ctx *, ist_view dst, ist_view src);        /* converts dtype */
+  void (*add)(ist_ctx *, ist_view y, ist_view a, ist_view b); /* y = a + b; y may be a */
   /* y(r, c) *= s * row_scale[r] (row_scale NULL: 1). */
   void (*scale_rows)(ist_ctx *, ist_view y, double s, const float *row_scale);
   void (*dropout)(ist_ctx *, ist_view y, ist_view x, const ist_dropout *d); /* y may be x */
@@ -146,11 +150,11 @@ typedef struct ist_backend {
   /* y (N, out) = x W^T + bias + u B^T: x (N, in), W (out, in), u (N, R), B (out, R).
    * bias (1, out), u and B are optional. Where u lies in memory right behind x's
    * columns and B behind W's (same stride), the backend may use one product. */
-  void (*linear_fwd)(ist_ctx *, ist_view y, ist_view x, ist_view w, ist_view bias,
-                     ist_view u, ist_view b);
+  void (*linear_fwd)(ist_ctx *, ist_view y, ist_view x, ist_view w, ist_view bias, ist_view u,
+                     ist_view b);
   /* dx (N, in) [+]= dy W; du (N, R) = dy B. dx and du each optional. */
-  void (*linear_bwd)(ist_ctx *, ist_view dx, bool acc, ist_view du,
-                     ist_view dy, ist_view w, ist_view b);
+  void (*linear_bwd)(ist_ctx *, ist_view dx, bool acc, ist_view du, ist_view dy, ist_view w,
+                     ist_view b);
 
   /* -- decoder pieces -- */
   /* h = norm(x) * w (+ bias); stat (N, 1 or 2) keeps 1/rms, or mean and 1/sd. */
@@ -168,8 +172,8 @@ typedef struct ist_backend {
   void (*attention_fwd)(ist_ctx *, ist_view o, ist_view lse, ist_view q, const ist_attn *a);
   /* dq overwrites; a->kv[].dk, dv: overwritten for rows of spans that are not
    * shared, accumulated for shared ones. delta-free: rowsum(do * o) is computed. */
-  void (*attention_bwd)(ist_ctx *, ist_view dq, ist_view dout, ist_view o, ist_view lse,
-                        ist_view q, const ist_attn *a);
+  void (*attention_bwd)(ist_ctx *, ist_view dq, ist_view dout, ist_view o, ist_view lse, ist_view q,
+                        const ist_attn *a);
   /* gated: y = act(g) * u; plain (u absent): y = act(g). y may be g or u. */
   void (*act_fwd)(ist_ctx *, ist_view y, ist_view g, ist_view u, ist_act_kind kind);
   /* dg, du from dy; each may be dy's, g's or u's memory. y (optional) = the
@@ -181,8 +185,8 @@ typedef struct ist_backend {
   /* logits (n, v) hold vocabulary columns [col0, col0 + v). First pass over the
    * tiles: running max and sum of exp per row (run: (n, 2), F32 or F64), and the
    * target's logit (tgt (n,1)) when it lies in the tile. `first` initialises. */
-  void (*xent_tile)(ist_ctx *, ist_view run, ist_view tgt, ist_view logits,
-                    const int32_t *target, int64_t col0, double softcap, bool first);
+  void (*xent_tile)(ist_ctx *, ist_view run, ist_view tgt, ist_view logits, const int32_t *target,
+                    int64_t col0, double softcap, bool first);
   /* Second pass: dlogits = weight * d loss / d logits, loss summed over tokens (rows
    * without a target: 0). dlogits may lie in logits' memory: with the same dtype, or
    * as BF16 with twice the stride (each row is then narrowed in place). */
@@ -218,7 +222,11 @@ const char *ist_backend_cpu_isa(void);
 
 #define IST_PROF_MAX 48
 typedef struct ist_prof {
-  struct { const char *name; double seconds, flops; int64_t calls; } slot[IST_PROF_MAX];
+  struct {
+    const char *name;
+    double seconds, flops;
+    int64_t calls;
+  } slot[IST_PROF_MAX];
   int n;
 } ist_prof;
 double ist_prof_now(void);

@@ -18,10 +18,10 @@
 #endif
 #ifdef IST_ASAN
 #include <sanitizer/asan_interface.h>
-#define POISON(p, n) ASAN_POISON_MEMORY_REGION(p, n)
+#define POISON(p, n)   ASAN_POISON_MEMORY_REGION(p, n)
 #define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
 #else
-#define POISON(p, n) ((void)(p), (void)(n))
+#define POISON(p, n)   ((void)(p), (void)(n))
 #define UNPOISON(p, n) ((void)(p), (void)(n))
 #endif
 
@@ -40,23 +40,30 @@ ist_status ist_arena_init(ist_arena *a, const char *name, size_t bytes, ist_erro
 }
 
 /* A file of `bytes` that has no name and goes with the process. */
-static ist_status open_unnamed(int *fd, size_t bytes, const char *name, const char *dir, ist_error *err) {
+static ist_status open_unnamed(int *fd, size_t bytes, const char *name, const char *dir,
+                               ist_error *err) {
   *fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-  if (*fd < 0) return ist_fail(err, IST_ERR_IO, "%s: cannot make a scratch file for %s: %s", dir, name, strerror(errno));
+  if (*fd < 0)
+    return ist_fail(err, IST_ERR_IO, "%s: cannot make a scratch file for %s: %s", dir, name,
+                    strerror(errno));
   int problem = posix_fallocate(*fd, 0, (off_t)bytes);
   if (problem == 0) return IST_OK;
   close(*fd);
-  return ist_fail(err, IST_ERR_IO, "%s: cannot reserve %zu bytes of disk for %s: %s", dir, bytes, name, strerror(problem));
+  return ist_fail(err, IST_ERR_IO, "%s: cannot reserve %zu bytes of disk for %s: %s", dir, bytes,
+                  name, strerror(problem));
 }
 
-ist_status ist_arena_init_on_disk(ist_arena *a, const char *name, size_t bytes, const char *dir, ist_error *err) {
+ist_status ist_arena_init_on_disk(ist_arena *a, const char *name, size_t bytes, const char *dir,
+                                  ist_error *err) {
   *a = (ist_arena){.name = name, .on_disk = true};
   if (bytes == 0) return IST_OK;
   int fd;
   IST_TRY(open_unnamed(&fd, bytes, name, dir, err));
   void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   close(fd); /* the mapping keeps the file */
-  if (p == MAP_FAILED) return ist_fail(err, IST_ERR_NOMEM, "out of memory: %zu bytes of addresses for the arena '%s'", bytes, name);
+  if (p == MAP_FAILED)
+    return ist_fail(err, IST_ERR_NOMEM, "out of memory: %zu bytes of addresses for the arena '%s'",
+                    bytes, name);
   a->base = p;
   a->cap = bytes;
   return IST_OK;
@@ -68,7 +75,8 @@ void ist_arena_drop(const ist_arena *a, const void *p, size_t bytes) {
 }
 
 void ist_pages_drop(const void *p, size_t bytes) {
-  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)p + page - 1) & ~(page - 1);
+  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+            begin = ((uintptr_t)p + page - 1) & ~(page - 1);
   uintptr_t end = ((uintptr_t)p + bytes) & ~(page - 1);
   if (end > begin) madvise((void *)begin, end - begin, MADV_DONTNEED);
 }

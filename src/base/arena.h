@@ -25,7 +25,8 @@ ist_status ist_arena_init(ist_arena *a, const char *name, size_t bytes, ist_erro
 /* The same in an unnamed file of the folder `dir`, which takes the pages that are
  * dropped; its whole size is reserved on the disk, so that a full one is noticed
  * here. For what is used rarely and must not fill the memory. */
-ist_status ist_arena_init_on_disk(ist_arena *a, const char *name, size_t bytes, const char *dir, ist_error *err);
+ist_status ist_arena_init_on_disk(ist_arena *a, const char *name, size_t bytes, const char *dir,
+                                  ist_error *err);
 /* Takes the pages that lie wholly in [p, p + bytes) out of memory; what they hold
  * comes back from the disk when it is touched. Arenas on disk only. */
 void ist_arena_drop(const ist_arena *a, const void *p, size_t bytes);
@@ -33,7 +34,9 @@ void ist_arena_free(ist_arena *a);
 /* `bytes`, aligned; more than was declared is a defect and asserts. */
 void *ist_arena_alloc(ist_arena *a, size_t bytes);
 /* Stack discipline: remember the mark, allocate, go back to it. */
-static inline size_t ist_arena_mark(const ist_arena *a) { return a->used; }
+static inline size_t ist_arena_mark(const ist_arena *a) {
+  return a->used;
+}
 void ist_arena_reset(ist_arena *a, size_t mark);
 
 /* Pages of a file mapping: takes those wholly in the range out of memory, or asks

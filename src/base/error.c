@@ -111,7 +111,7 @@ void ist_assert_failed(const char *expr, const char *file, int line) {
 }
 
 #define STRING_(x) #x
-#define STRING(x) STRING_(x)
+#define STRING(x)  STRING_(x)
 
 const char *ist_version(void) {
   return STRING(IST_VERSION_MAJOR) "." STRING(IST_VERSION_MINOR) "." STRING(IST_VERSION_PATCH);

@@ -25,17 +25,17 @@ int ist_vformat(char *dst, size_t cap, const char *fmt, va_list args);
 void ist_log(ist_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Returns from the calling function when `expr` is not IST_OK. */
-#define IST_TRY(expr)                      \
-  do {                                     \
-    ist_status ist_try_status = (expr);    \
+#define IST_TRY(expr)                                    \
+  do {                                                   \
+    ist_status ist_try_status = (expr);                  \
     if (ist_try_status != IST_OK) return ist_try_status; \
   } while (0)
 
 /* Our own bugs only, never input: prints where and aborts in every build. */
 _Noreturn void ist_assert_failed(const char *expr, const char *file, int line);
-#define IST_ASSERT(expr)                                          \
-  do {                                                            \
-    if (!(expr)) ist_assert_failed(#expr, __FILE__, __LINE__);    \
+#define IST_ASSERT(expr)                                       \
+  do {                                                         \
+    if (!(expr)) ist_assert_failed(#expr, __FILE__, __LINE__); \
   } while (0)
 
 #endif

@@ -96,10 +96,18 @@ static uint64_t read_le(ist_cursor *c, int bytes) {
   return v;
 }
 
-uint8_t ist_read_u8(ist_cursor *c) { return (uint8_t)read_le(c, 1); }
-uint16_t ist_read_u16(ist_cursor *c) { return (uint16_t)read_le(c, 2); }
-uint32_t ist_read_u32(ist_cursor *c) { return (uint32_t)read_le(c, 4); }
-uint64_t ist_read_u64(ist_cursor *c) { return read_le(c, 8); }
+uint8_t ist_read_u8(ist_cursor *c) {
+  return (uint8_t)read_le(c, 1);
+}
+uint16_t ist_read_u16(ist_cursor *c) {
+  return (uint16_t)read_le(c, 2);
+}
+uint32_t ist_read_u32(ist_cursor *c) {
+  return (uint32_t)read_le(c, 4);
+}
+uint64_t ist_read_u64(ist_cursor *c) {
+  return read_le(c, 8);
+}
 
 /* ---- Atomic writing ---- */
 

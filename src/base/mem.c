@@ -9,9 +9,13 @@
 static atomic_uint_fast64_t allocations;
 static atomic_int_fast64_t until_failure;
 
-uint64_t ist_alloc_count(void) { return atomic_load(&allocations); }
+uint64_t ist_alloc_count(void) {
+  return atomic_load(&allocations);
+}
 
-void ist_alloc_fail_at(uint64_t n) { atomic_store(&until_failure, (int_fast64_t)n); }
+void ist_alloc_fail_at(uint64_t n) {
+  atomic_store(&until_failure, (int_fast64_t)n);
+}
 
 /* The checked size of a request, at least 1; 0 when it must fail. */
 static size_t request(size_t count, size_t size) {
@@ -34,7 +38,9 @@ void *ist_realloc(void *p, size_t count, size_t size) {
   return bytes ? realloc(p, bytes) : NULL;
 }
 
-void ist_free(void *p) { free(p); }
+void ist_free(void *p) {
+  free(p);
+}
 
 char *ist_strndup(const char *s, size_t len) {
   if (len == SIZE_MAX) return NULL;
@@ -43,7 +49,9 @@ char *ist_strndup(const char *s, size_t len) {
   return copy;
 }
 
-char *ist_strdup(const char *s) { return ist_strndup(s, strlen(s)); }
+char *ist_strdup(const char *s) {
+  return ist_strndup(s, strlen(s));
+}
 
 ist_status ist_fail_nomem(ist_error *err, const char *what, size_t bytes) {
   return ist_fail(err, IST_ERR_NOMEM, "out of memory: %zu bytes for %s", bytes, what);
@@ -79,7 +87,9 @@ void ist_buf_add(ist_buf *b, const void *bytes, size_t len) {
   b->p[b->len] = 0;
 }
 
-void ist_buf_str(ist_buf *b, const char *s) { ist_buf_add(b, s, strlen(s)); }
+void ist_buf_str(ist_buf *b, const char *s) {
+  ist_buf_add(b, s, strlen(s));
+}
 
 void ist_buf_vprintf(ist_buf *b, const char *fmt, va_list args) {
   va_list again;

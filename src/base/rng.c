@@ -5,8 +5,7 @@
 #define GOLDEN 0x9E3779B9u /* 2^32 / golden ratio, also Philox's first Weyl step */
 
 ist_philox_key ist_rng_key(uint64_t seed, ist_rng_purpose purpose) {
-  return (ist_philox_key){
-      {(uint32_t)seed, (uint32_t)(seed >> 32) ^ (uint32_t)purpose * GOLDEN}};
+  return (ist_philox_key){{(uint32_t)seed, (uint32_t)(seed >> 32) ^ (uint32_t)purpose * GOLDEN}};
 }
 
 void ist_philox(uint32_t out[4], const uint32_t counter[4], ist_philox_key key) {
@@ -47,7 +46,9 @@ static uint64_t next_u64(ist_rng *r) {
   return high << 32 | ist_rng_u32(r);
 }
 
-double ist_rng_uniform(ist_rng *r) { return (double)(next_u64(r) >> 11) * 0x1p-53; }
+double ist_rng_uniform(ist_rng *r) {
+  return (double)(next_u64(r) >> 11) * 0x1p-53;
+}
 
 uint64_t ist_rng_below(ist_rng *r, uint64_t n) {
   /* The first 2^64 mod n values are one too many for an even share. */

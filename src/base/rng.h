@@ -13,19 +13,21 @@
 #define IST_RNG_LAYOUT 1
 
 typedef enum ist_rng_purpose {
-  IST_RNG_INIT = 1,   /* adapter initialisation: step = tensor index */
-  IST_RNG_DROPOUT,    /* dropout masks */
-  IST_RNG_ORDER,      /* training order: step = epoch */
-  IST_RNG_SPLIT,      /* train / validation / probe split */
-  IST_RNG_PROBE,      /* probe order: step = pass over the probe set */
-  IST_RNG_SELECT,     /* draw of the active layers: step = optimizer step */
-  IST_RNG_CANDIDATE,  /* suppressed sets of a probe: step = optimizer step */
-  IST_RNG_SAMPLE,     /* text generation: step = token index */
-  IST_RNG_DATA,       /* generated data (demo, benchmarks, make-model) */
+  IST_RNG_INIT = 1,  /* adapter initialisation: step = tensor index */
+  IST_RNG_DROPOUT,   /* dropout masks */
+  IST_RNG_ORDER,     /* training order: step = epoch */
+  IST_RNG_SPLIT,     /* train / validation / probe split */
+  IST_RNG_PROBE,     /* probe order: step = pass over the probe set */
+  IST_RNG_SELECT,    /* draw of the active layers: step = optimizer step */
+  IST_RNG_CANDIDATE, /* suppressed sets of a probe: step = optimizer step */
+  IST_RNG_SAMPLE,    /* text generation: step = token index */
+  IST_RNG_DATA,      /* generated data (demo, benchmarks, make-model) */
   IST_RNG_TEST
 } ist_rng_purpose;
 
-typedef struct ist_philox_key { uint32_t k[2]; } ist_philox_key;
+typedef struct ist_philox_key {
+  uint32_t k[2];
+} ist_philox_key;
 
 ist_philox_key ist_rng_key(uint64_t seed, ist_rng_purpose purpose);
 

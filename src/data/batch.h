@@ -10,9 +10,9 @@
 typedef struct ist_batch {
   int64_t n_tokens, n_segments, n_target; /* n_target: targets other than -1 */
   int32_t *ids, *target;
-  int32_t *position;  /* within the sample, from 0 */
-  int32_t *sample;    /* index in the dataset, the sample id of dropout's counters */
-  int64_t *start;     /* n_segments + 1 */
+  int32_t *position; /* within the sample, from 0 */
+  int32_t *sample;   /* index in the dataset, the sample id of dropout's counters */
+  int64_t *start;    /* n_segments + 1 */
   int64_t max_tokens, max_segments;
 } ist_batch;
 

@@ -7,31 +7,40 @@
 #include "tokenizer/tokenizer.h"
 
 typedef enum ist_template {
-  IST_TEMPLATE_AUTO,   /* chatml where the vocabulary has its tokens, else alpaca */
-  IST_TEMPLATE_CHATML, IST_TEMPLATE_ALPACA,
-  IST_TEMPLATE_PAPER,  /* the IST authors' prompt, exact white space; EOS appended
-                          only where it fits under max_tokens */
-  IST_TEMPLATE_NONE    /* the texts as they are */
+  IST_TEMPLATE_AUTO, /* chatml where the vocabulary has its tokens, else alpaca */
+  IST_TEMPLATE_CHATML,
+  IST_TEMPLATE_ALPACA,
+  IST_TEMPLATE_PAPER, /* the IST authors' prompt, exact white space; EOS appended
+                         only where it fits under max_tokens */
+  IST_TEMPLATE_NONE   /* the texts as they are */
 } ist_template;
 
 typedef enum ist_loss_on { IST_LOSS_COMPLETION, IST_LOSS_ALL } ist_loss_on;
 
 typedef enum ist_role { IST_ROLE_SYSTEM, IST_ROLE_USER, IST_ROLE_ASSISTANT } ist_role;
-typedef struct ist_message { ist_role role; char *text; size_t len; } ist_message;
+typedef struct ist_message {
+  ist_role role;
+  char *text;
+  size_t len;
+} ist_message;
 
 /* One record: messages in order; prompt/completion and instruction/input/output
  * become user + assistant; text becomes one assistant message of a `plain` record,
  * which every template leaves as it is. For the alpaca and paper templates
  * instruction and input are kept apart. */
 typedef struct ist_record {
-  int64_t line;            /* 1-based line (.jsonl) or index + 1 (.json) */
+  int64_t line; /* 1-based line (.jsonl) or index + 1 (.json) */
   int64_t n_messages;
   ist_message *message;
-  bool plain;              /* a `text` record */
+  bool plain;                /* a `text` record */
   char *instruction, *input; /* NULL when the record had none; "" counts as none for input */
 } ist_record;
 
-typedef struct ist_records { ist_record *p; int64_t n, cap; char *path; } ist_records;
+typedef struct ist_records {
+  ist_record *p;
+  int64_t n, cap;
+  char *path;
+} ist_records;
 
 /* One JSON object a line (blank lines are an error), or one JSON array of objects:
  * told apart by the first character, not by the file's name. The kind is that of
@@ -51,26 +60,26 @@ int ist_template_from_name(const char *name); /* -1: unknown */
  * the last supervised token cannot matter and is left out. */
 typedef struct ist_sample {
   int32_t *ids;
-  uint8_t *mask;       /* in the block of ids */
-  int32_t n;           /* tokens */
-  int32_t n_target;    /* supervised tokens */
+  uint8_t *mask;    /* in the block of ids */
+  int32_t n;        /* tokens */
+  int32_t n_target; /* supervised tokens */
   int64_t line;
 } ist_sample;
 
 typedef struct ist_dataset {
   ist_sample *p;
   int64_t n, cap;
-  int64_t n_cut;       /* samples cut to max_tokens */
-  int64_t n_dropped;   /* samples without a supervised token after the cut */
+  int64_t n_cut;     /* samples cut to max_tokens */
+  int64_t n_dropped; /* samples without a supervised token after the cut */
   int64_t n_tokens, n_target;
   int64_t max_len;
 } ist_dataset;
 
 typedef struct ist_data_options {
-  ist_template tmpl;   /* resolved */
+  ist_template tmpl; /* resolved */
   ist_loss_on loss_on;
   int64_t max_tokens;
-  int64_t limit;       /* 0: all records */
+  int64_t limit; /* 0: all records */
 } ist_data_options;
 
 /* Tokenises every record (on all threads). User text never becomes a control

@@ -12,9 +12,9 @@ typedef struct builder {
   const ist_tokenizer *tok;
   const ist_data_options *opt;
   struct built {
-    ist_sample sample;  /* n 0: nothing to train on */
+    ist_sample sample; /* n 0: nothing to train on */
     bool cut, failed;
-  } *built;             /* one a record */
+  } * built; /* one a record */
 } builder;
 
 /* The mask of one sample by what the loss is on; returns the index behind the
@@ -95,8 +95,10 @@ static ist_status collect(ist_dataset *d, const builder *w, int64_t n, ist_error
     if (b->sample.n > d->max_len) d->max_len = b->sample.n;
   }
   if (d->n > 0) return IST_OK;
-  ist_fail(err, IST_ERR_DATA, "%s: none of %" PRId64 " records has a token to train on (%" PRId64
-           " were cut to %" PRId64 " tokens)", w->records->path, n, d->n_cut, w->opt->max_tokens);
+  ist_fail(err, IST_ERR_DATA,
+           "%s: none of %" PRId64 " records has a token to train on (%" PRId64
+           " were cut to %" PRId64 " tokens)",
+           w->records->path, n, d->n_cut, w->opt->max_tokens);
   ist_hint(err, d->n_cut ? "allow more tokens, or take the loss on the whole text"
                          : "records need a completion, or take the loss on the whole text");
   return IST_ERR_DATA;

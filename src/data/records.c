@@ -13,11 +13,13 @@
 
 /* What a record may look like; the first row that fits the first record counts. */
 typedef enum kind { KIND_MESSAGES, KIND_PROMPT, KIND_INSTRUCTION, KIND_TEXT, KINDS } kind;
-static const struct { const char *required[2], *what; } kinds[KINDS] = {
-  [KIND_MESSAGES] = {{"messages", NULL}, "messages"},
-  [KIND_PROMPT] = {{"prompt", "completion"}, "prompt and completion"},
-  [KIND_INSTRUCTION] = {{"instruction", "output"}, "instruction and output"},
-  [KIND_TEXT] = {{"text", NULL}, "text"},
+static const struct {
+  const char *required[2], *what;
+} kinds[KINDS] = {
+    [KIND_MESSAGES] = {{"messages", NULL}, "messages"},
+    [KIND_PROMPT] = {{"prompt", "completion"}, "prompt and completion"},
+    [KIND_INSTRUCTION] = {{"instruction", "output"}, "instruction and output"},
+    [KIND_TEXT] = {{"text", NULL}, "text"},
 };
 
 typedef struct reader {
@@ -46,7 +48,7 @@ static ist_status fail_fields(const json_t *object, const char *expected, ist_er
   const char *key;
   json_t *value;
   json_object_foreach((json_t *)(uintptr_t)object, key, value)
-    ist_buf_printf(&names, "%s%s", names.len ? ", " : "", key);
+      ist_buf_printf(&names, "%s%s", names.len ? ", " : "", key);
   ist_fail(err, IST_ERR_DATA, "a record with the fields: %.300s; expected %s",
            names.len ? names.p : "none", expected);
   ist_buf_free(&names);
@@ -69,7 +71,7 @@ static ist_status copy_field(char **out, size_t *len, const json_t *object, cons
 }
 
 static const char *const role_names[] = {
-  [IST_ROLE_SYSTEM] = "system", [IST_ROLE_USER] = "user", [IST_ROLE_ASSISTANT] = "assistant"};
+    [IST_ROLE_SYSTEM] = "system", [IST_ROLE_USER] = "user", [IST_ROLE_ASSISTANT] = "assistant"};
 
 static ist_status read_role(ist_role *out, const json_t *message, int64_t index, ist_error *err) {
   const json_t *v = json_object_get(message, "role");
@@ -81,7 +83,8 @@ static ist_status read_role(ist_role *out, const json_t *message, int64_t index,
   }
   if (!v) return ist_fail(err, IST_ERR_DATA, "no field 'messages[%" PRId64 "].role'", index);
   return ist_fail(err, IST_ERR_DATA,
-                  "field 'messages[%" PRId64 "].role' is %s%s%s, expected 'system', 'user' or "
+                  "field 'messages[%" PRId64
+                  "].role' is %s%s%s, expected 'system', 'user' or "
                   "'assistant'",
                   index, name ? "'" : "", name ? name : type_name(v), name ? "'" : "");
 }
@@ -200,7 +203,9 @@ static ist_status add_value(reader *rd, const json_t *value, int64_t line, ist_e
 
 /* ---- Values in the file ---- */
 
-static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+static bool is_blank(char c) {
+  return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
 
 static const char *skip_blanks(const char *p, const char *end, int64_t *line) {
   for (; p < end && is_blank(*p); p++) *line += *p == '\n';

@@ -7,7 +7,9 @@
 
 #define PROBE_NEEDS 200 /* fewer records than this are not split for probes */
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
 
 static int64_t default_probe(int64_t n) {
   if (n < PROBE_NEEDS) return 0;

@@ -10,11 +10,15 @@
 
 #include "data/render.h"
 
-static const char *const names[] = {
-  [IST_TEMPLATE_AUTO] = "auto", [IST_TEMPLATE_CHATML] = "chatml", [IST_TEMPLATE_ALPACA] = "alpaca",
-  [IST_TEMPLATE_PAPER] = "paper", [IST_TEMPLATE_NONE] = "none"};
+static const char *const names[] = {[IST_TEMPLATE_AUTO] = "auto",
+                                    [IST_TEMPLATE_CHATML] = "chatml",
+                                    [IST_TEMPLATE_ALPACA] = "alpaca",
+                                    [IST_TEMPLATE_PAPER] = "paper",
+                                    [IST_TEMPLATE_NONE] = "none"};
 
-const char *ist_template_name(ist_template t) { return names[t]; }
+const char *ist_template_name(ist_template t) {
+  return names[t];
+}
 
 int ist_template_from_name(const char *name) {
   for (int t = 0; t < (int)(sizeof names / sizeof names[0]); t++)
@@ -23,12 +27,13 @@ int ist_template_from_name(const char *name) {
 }
 
 #define IM_START "<|im_start|>"
-#define IM_END "<|im_end|>"
+#define IM_END   "<|im_end|>"
 
 ist_status ist_template_resolve(ist_template *t, const ist_tokenizer *tok, ist_error *err) {
   bool chatml = ist_tokenizer_find(tok, IM_START) >= 0 && ist_tokenizer_find(tok, IM_END) >= 0;
   if (*t == IST_TEMPLATE_CHATML && !chatml) {
-    ist_fail(err, IST_ERR_ARG, "the chatml template needs the tokens " IM_START " and " IM_END
+    ist_fail(err, IST_ERR_ARG,
+             "the chatml template needs the tokens " IM_START " and " IM_END
              ", which the model's vocabulary lacks");
     ist_hint(err, "use the template alpaca or none");
     return IST_ERR_ARG;
@@ -87,7 +92,9 @@ static ist_status chatml_open(writer *w, const char *head) {
   return IST_OK;
 }
 
-static int32_t chatml_end(const ist_tokenizer *tok) { return ist_tokenizer_find(tok, IM_END); }
+static int32_t chatml_end(const ist_tokenizer *tok) {
+  return ist_tokenizer_find(tok, IM_END);
+}
 
 static ist_status chatml_turn(writer *w, const ist_record *r, const ist_message *m) {
   (void)r;
@@ -99,13 +106,15 @@ static ist_status chatml_turn(writer *w, const ist_record *r, const ist_message 
   return IST_OK;
 }
 
-static ist_status chatml_reply(writer *w) { return chatml_open(w, "assistant\n"); }
+static ist_status chatml_reply(writer *w) {
+  return chatml_open(w, "assistant\n");
+}
 
 /* ---- alpaca ---- */
 
-#define TASK "Below is an instruction that describes a task"
+#define TASK       "Below is an instruction that describes a task"
 #define TASK_INPUT TASK ", paired with an input that provides further context"
-#define ANSWER ". Write a response that appropriately completes the request."
+#define ANSWER     ". Write a response that appropriately completes the request."
 
 /* A system message at the beginning stands in for the preamble. */
 static void alpaca_begin(writer *w, const ist_record *r) {
@@ -115,8 +124,10 @@ static void alpaca_begin(writer *w, const ist_record *r) {
 
 static ist_status alpaca_turn(writer *w, const ist_record *r, const ist_message *m) {
   if (m->role == IST_ROLE_USER) ist_buf_str(&w->text, "### Instruction:\n");
-  if (r->instruction) ist_buf_str(&w->text, r->instruction);
-  else ist_buf_add(&w->text, m->text, m->len);
+  if (r->instruction)
+    ist_buf_str(&w->text, r->instruction);
+  else
+    ist_buf_add(&w->text, m->text, m->len);
   if (r->input) {
     ist_buf_str(&w->text, "\n\n### Input:\n");
     ist_buf_str(&w->text, r->input);
@@ -144,13 +155,13 @@ static const struct {
   void (*begin)(writer *w, const ist_record *r); /* before the first message, or NULL */
   /* A message of the system or the user. */
   ist_status (*turn)(writer *w, const ist_record *r, const ist_message *m);
-  ist_status (*reply)(writer *w);                /* what stands before a reply's text, or NULL */
-  int32_t (*end)(const ist_tokenizer *tok);      /* the token that ends a reply; -1: none */
-  const char *after;                             /* text behind that token */
+  ist_status (*reply)(writer *w);           /* what stands before a reply's text, or NULL */
+  int32_t (*end)(const ist_tokenizer *tok); /* the token that ends a reply; -1: none */
+  const char *after;                        /* text behind that token */
 } templates[] = {
-  [IST_TEMPLATE_CHATML] = {NULL, chatml_turn, chatml_reply, chatml_end, "\n"},
-  [IST_TEMPLATE_ALPACA] = {alpaca_begin, alpaca_turn, alpaca_reply, ist_tokenizer_eos, "\n\n"},
-  [IST_TEMPLATE_NONE] = {NULL, none_turn, NULL, ist_tokenizer_eos, ""},
+    [IST_TEMPLATE_CHATML] = {NULL, chatml_turn, chatml_reply, chatml_end, "\n"},
+    [IST_TEMPLATE_ALPACA] = {alpaca_begin, alpaca_turn, alpaca_reply, ist_tokenizer_eos, "\n\n"},
+    [IST_TEMPLATE_NONE] = {NULL, none_turn, NULL, ist_tokenizer_eos, ""},
 };
 
 static ist_status open_reply(writer *w, ist_template t) {
@@ -188,7 +199,7 @@ static ist_status by_message(writer *w, const ist_record *r, ist_template t, boo
  * spaces; and white space stands before the line breaks of its first line. */
 
 #define INDENT "                "
-#define BREAK "\n\n" INDENT
+#define BREAK  "\n\n" INDENT
 
 /* Appends the prompt to w->text; *output is the completion, or NULL. */
 static ist_status paper_text(writer *w, const ist_record *r, const ist_message **output) {
@@ -202,8 +213,10 @@ static ist_status paper_text(writer *w, const ist_record *r, const ist_message *
   ist_buf *b = &w->text;
   ist_buf_str(b, r->input ? TASK_INPUT ANSWER " " : TASK ANSWER "  ");
   ist_buf_str(b, BREAK "### Instruction:\n" INDENT);
-  if (r->instruction) ist_buf_str(b, r->instruction);
-  else ist_buf_add(b, r->message[0].text, r->message[0].len);
+  if (r->instruction)
+    ist_buf_str(b, r->instruction);
+  else
+    ist_buf_add(b, r->message[0].text, r->message[0].len);
   if (r->input) {
     ist_buf_str(b, BREAK "### Input:\n" INDENT);
     ist_buf_str(b, r->input);

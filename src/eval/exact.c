@@ -50,11 +50,18 @@ static void compare_fields(ist_exact_example *e) {
 static ist_status judge(exact_task *t, int64_t index, int lane, ist_error *err) {
   ist_buf got = {0}, prompt = {0};
   ist_buf_str(&got, "");
-  ist_status status = ist_tokenizer_decode(t->model->tokenizer, t->answer[lane].p, t->answer[lane].n, false, &got, err);
-  if (status == IST_OK) status = ist_tokenizer_decode(t->model->tokenizer, t->prompt[lane].p, t->prompt[lane].n, true, &prompt, err);
-  if (status == IST_OK && (got.failed || prompt.failed)) status = ist_fail_nomem(err, "answer", got.len);
+  ist_status status = ist_tokenizer_decode(t->model->tokenizer, t->answer[lane].p,
+                                           t->answer[lane].n, false, &got, err);
+  if (status == IST_OK)
+    status = ist_tokenizer_decode(t->model->tokenizer, t->prompt[lane].p, t->prompt[lane].n, true,
+                                  &prompt, err);
+  if (status == IST_OK && (got.failed || prompt.failed))
+    status = ist_fail_nomem(err, "answer", got.len);
   if (status == IST_OK) {
-    ist_exact_example e = {.index = index, .prompt = prompt.p, .expected = t->expected[lane], .got = got.p ? got.p : ""};
+    ist_exact_example e = {.index = index,
+                           .prompt = prompt.p,
+                           .expected = t->expected[lane],
+                           .got = got.p ? got.p : ""};
     e.exact = same_text(e.got, strlen(e.got), e.expected, strlen(e.expected));
     compare_fields(&e);
     t->result->samples++;
@@ -69,7 +76,8 @@ static ist_status judge(exact_task *t, int64_t index, int lane, ist_error *err) 
 }
 
 /* Takes a token for lane s: ends it, or queues the token to be fed. */
-static ist_status accept(exact_task *t, ist_generator *g, int64_t s, const float *logits, int64_t max_new, ist_error *err) {
+static ist_status accept(exact_task *t, ist_generator *g, int64_t s, const float *logits,
+                         int64_t max_new, ist_error *err) {
   const ist_sampling greedy = {0};
   int32_t id = ist_sample_token(g, logits, &greedy, 0);
   g->seq[s].done = ist_tokenizer_is_eog(t->model->tokenizer, id);
@@ -89,7 +97,8 @@ static ist_status generate_lanes(exact_task *t, int64_t lanes, int64_t max_new, 
   IST_TRY(ist_generator_open(&g, (ist_model *)(uintptr_t)t->model, lanes, longest + max_new, err));
   ist_status status = IST_OK;
   for (int64_t s = 0; s < lanes && status == IST_OK; s++) {
-    status = accept(t, &g, s, ist_generator_prompt(&g, s, t->prompt[s].p, t->prompt[s].n), max_new, err);
+    status =
+        accept(t, &g, s, ist_generator_prompt(&g, s, t->prompt[s].p, t->prompt[s].n), max_new, err);
   }
   while (status == IST_OK) {
     int64_t n, row = 0, lane[LANES];
@@ -106,11 +115,13 @@ static ist_status generate_lanes(exact_task *t, int64_t lanes, int64_t max_new, 
   return status;
 }
 
-static ist_status run_lanes(exact_task *t, int64_t first, int64_t lanes, int64_t max_new, ist_error *err) {
+static ist_status run_lanes(exact_task *t, int64_t first, int64_t lanes, int64_t max_new,
+                            ist_error *err) {
   ist_status status = IST_OK;
   for (int64_t s = 0; s < lanes && status == IST_OK; s++) {
     t->prompt[s].n = t->answer[s].n = 0;
-    status = ist_prompt_build(&t->prompt[s], &t->records->p[first + s], t->model->tokenizer, t->tmpl, &t->expected[s], err);
+    status = ist_prompt_build(&t->prompt[s], &t->records->p[first + s], t->model->tokenizer,
+                              t->tmpl, &t->expected[s], err);
   }
   if (status == IST_OK) status = generate_lanes(t, lanes, max_new, err);
   for (int64_t s = 0; s < lanes && status == IST_OK; s++) status = judge(t, first + s, (int)s, err);

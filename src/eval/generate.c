@@ -5,25 +5,31 @@
 #include "eval/generator.h"
 
 void ist_generate_options_init(ist_generate_options *o) {
-  *o = (ist_generate_options){.size = sizeof *o, .max_new = 256, .top_p = 1.0, .seed = 42, .template_name = "auto"};
+  *o = (ist_generate_options){
+      .size = sizeof *o, .max_new = 256, .top_p = 1.0, .seed = 42, .template_name = "auto"};
 }
 
 /* Text -> prompt tokens, raw or as the user's message of a template. */
-static ist_status prompt_ids(ist_ids *ids, const ist_model *m, const char *prompt, const ist_generate_options *o, ist_error *err) {
+static ist_status prompt_ids(ist_ids *ids, const ist_model *m, const char *prompt,
+                             const ist_generate_options *o, ist_error *err) {
   if (o->raw) {
-    if (ist_tokenizer_add_bos(m->tokenizer)) IST_TRY(ist_ids_add(ids, ist_tokenizer_bos(m->tokenizer), err));
+    if (ist_tokenizer_add_bos(m->tokenizer))
+      IST_TRY(ist_ids_add(ids, ist_tokenizer_bos(m->tokenizer), err));
     return ist_tokenizer_encode(m->tokenizer, prompt, strlen(prompt), true, ids, err);
   }
   const char *name = o->template_name;
   if (strcmp(name, "auto") == 0 && m->template_name) name = m->template_name;
   int tmpl = ist_template_from_name(name);
-  if (tmpl < 0) return ist_fail(err, IST_ERR_ARG, "template: found \"%s\", expected auto, chatml, alpaca, paper or none", name);
+  if (tmpl < 0)
+    return ist_fail(err, IST_ERR_ARG,
+                    "template: found \"%s\", expected auto, chatml, alpaca, paper or none", name);
   ist_template resolved = (ist_template)tmpl;
   IST_TRY(ist_template_resolve(&resolved, m->tokenizer, err));
   /* The strings are only read. */
   ist_message messages[3] = {0};
   int64_t n = 0;
-  if (o->system) messages[n++] = (ist_message){IST_ROLE_SYSTEM, (char *)(uintptr_t)o->system, strlen(o->system)};
+  if (o->system)
+    messages[n++] = (ist_message){IST_ROLE_SYSTEM, (char *)(uintptr_t)o->system, strlen(o->system)};
   messages[n++] = (ist_message){IST_ROLE_USER, (char *)(uintptr_t)prompt, strlen(prompt)};
   messages[n++] = (ist_message){IST_ROLE_ASSISTANT, "", 0};
   const ist_record record = {.line = 1, .n_messages = n, .message = messages};
@@ -52,8 +58,8 @@ static bool emit(ist_buf *pending, bool all, ist_text_fn each, void *user) {
   return more;
 }
 
-static ist_status stream(ist_generator *g, const ist_ids *prompt, const ist_generate_options *o, ist_text_fn each,
-                         void *user, ist_generate_result *r, ist_error *err) {
+static ist_status stream(ist_generator *g, const ist_ids *prompt, const ist_generate_options *o,
+                         ist_text_fn each, void *user, ist_generate_result *r, ist_error *err) {
   const ist_sampling sampling = {o->temperature, o->top_k, o->top_p, o->seed};
   const ist_tokenizer *tok = g->model->tokenizer;
   ist_buf pending = {0};
@@ -87,13 +93,19 @@ static ist_status stream(ist_generator *g, const ist_ids *prompt, const ist_gene
 ist_status ist_generate(ist_model *m, const char *prompt, const ist_generate_options *o,
                         ist_text_fn each, void *user, ist_generate_result *r, ist_error *err) {
   *r = (ist_generate_result){0};
-  if (o->max_new < 1) return ist_fail(err, IST_ERR_ARG, "max_new: found %lld, expected at least 1", (long long)o->max_new);
-  if (!(o->top_p > 0 && o->top_p <= 1)) return ist_fail(err, IST_ERR_ARG, "top_p: found %g, expected more than 0 and at most 1", o->top_p);
-  if (!(o->temperature >= 0)) return ist_fail(err, IST_ERR_ARG, "temperature: found %g, expected at least 0", o->temperature);
+  if (o->max_new < 1)
+    return ist_fail(err, IST_ERR_ARG, "max_new: found %lld, expected at least 1",
+                    (long long)o->max_new);
+  if (!(o->top_p > 0 && o->top_p <= 1))
+    return ist_fail(err, IST_ERR_ARG, "top_p: found %g, expected more than 0 and at most 1",
+                    o->top_p);
+  if (!(o->temperature >= 0))
+    return ist_fail(err, IST_ERR_ARG, "temperature: found %g, expected at least 0", o->temperature);
   ist_ids ids = {0};
   ist_generator g;
   ist_status status = prompt_ids(&ids, m, prompt, o, err);
-  if (status == IST_OK && ids.n == 0) status = ist_fail(err, IST_ERR_ARG, "prompt: found no tokens");
+  if (status == IST_OK && ids.n == 0)
+    status = ist_fail(err, IST_ERR_ARG, "prompt: found no tokens");
   if (status == IST_OK) status = ist_generator_open(&g, m, 1, ids.n + o->max_new, err);
   if (status == IST_OK) {
     status = stream(&g, &ids, o, each, user, r, err);

@@ -24,10 +24,13 @@ static ist_status open_cache(ist_generator *g, ist_error *err) {
   IST_TRY(ist_arena_init(&g->cache_memory, "keys and values", bytes * 2 * (size_t)c->L, err));
   g->cache.k = ist_calloc((size_t)c->L, sizeof *g->cache.k);
   g->cache.v = ist_calloc((size_t)c->L, sizeof *g->cache.v);
-  if (!g->cache.k || !g->cache.v) return ist_fail_nomem(err, "key and value tables", (size_t)c->L * sizeof(ist_view));
+  if (!g->cache.k || !g->cache.v)
+    return ist_fail_nomem(err, "key and value tables", (size_t)c->L * sizeof(ist_view));
   for (int64_t l = 0; l < c->L; l++) {
-    g->cache.k[l] = ist_view_make(ist_arena_alloc(&g->cache_memory, bytes), g->model->compute, rows, width, width);
-    g->cache.v[l] = ist_view_make(ist_arena_alloc(&g->cache_memory, bytes), g->model->compute, rows, width, width);
+    g->cache.k[l] = ist_view_make(ist_arena_alloc(&g->cache_memory, bytes), g->model->compute, rows,
+                                  width, width);
+    g->cache.v[l] = ist_view_make(ist_arena_alloc(&g->cache_memory, bytes), g->model->compute, rows,
+                                  width, width);
   }
   return IST_OK;
 }
@@ -50,7 +53,8 @@ static ist_status open_pass(ist_generator *g, ist_error *err) {
   return IST_OK;
 }
 
-ist_status ist_generator_open(ist_generator *g, ist_model *m, int64_t n_seq, int64_t region, ist_error *err) {
+ist_status ist_generator_open(ist_generator *g, ist_model *m, int64_t n_seq, int64_t region,
+                              ist_error *err) {
   memset(g, 0, sizeof *g);
   IST_TRY(ist_model_check_free(m, err));
   g->model = m;
@@ -59,7 +63,8 @@ ist_status ist_generator_open(ist_generator *g, ist_model *m, int64_t n_seq, int
   g->rows = n_seq > PROMPT_ROWS ? n_seq : PROMPT_ROWS;
   ist_decoder_sizes sizes = ist_forward_sizes(m, g->rows, region, n_seq);
   sizes.policy = choose_policy(m);
-  ist_status status = ist_decoder_open(&g->decoder, &m->config, &m->weights, m->adapters, &m->ctx, &sizes, err);
+  ist_status status =
+      ist_decoder_open(&g->decoder, &m->config, &m->weights, m->adapters, &m->ctx, &sizes, err);
   if (status == IST_OK) status = open_cache(g, err);
   if (status == IST_OK) status = open_pass(g, err);
   if (status != IST_OK) ist_generator_close(g);
@@ -93,16 +98,25 @@ static void place(ist_generator *g, int64_t row, ist_sequence *s, int32_t id) {
 /* A segment of `n` rows at q0 that sees all of sequence s so far. */
 static ist_attn_seg segment(const ist_sequence *s, int64_t q0, int64_t n) {
   return (ist_attn_seg){
-      .q0 = q0, .nq = n, .pos0 = s->length - n, .n_spans = 1,
+      .q0 = q0,
+      .nq = n,
+      .pos0 = s->length - n,
+      .n_spans = 1,
       .span = {{.causal = true, .row0 = s->row0, .n = s->length}},
   };
 }
 
 static void run(ist_generator *g, int64_t rows, int64_t n_seg) {
-  const ist_micro micro = {.n = rows, .rows = rows, .ids = g->ids, .position = g->position, .n_seg = n_seg, .seg = g->seg};
+  const ist_micro micro = {.n = rows,
+                           .rows = rows,
+                           .ids = g->ids,
+                           .position = g->position,
+                           .n_seg = n_seg,
+                           .seg = g->seg};
   g->cache.dest = g->dest;
   const ist_pass pass = {.micro = &micro, .cache = &g->cache};
-  for (int64_t i = 0; i < g->schedule.n; i++) ist_decoder_run(&g->decoder, &pass, &g->schedule.work[i]);
+  for (int64_t i = 0; i < g->schedule.n; i++)
+    ist_decoder_run(&g->decoder, &pass, &g->schedule.work[i]);
 }
 
 const float *ist_generator_prompt(ist_generator *g, int64_t s, const int32_t *ids, int64_t n) {
@@ -150,7 +164,8 @@ static int by_probability(const void *a, const void *b, void *prob) {
   return (x > y) - (x < y);
 }
 
-int32_t ist_sample_token(ist_generator *g, const float *logits, const ist_sampling *s, int64_t number) {
+int32_t ist_sample_token(ist_generator *g, const float *logits, const ist_sampling *s,
+                         int64_t number) {
   int64_t V = g->model->config.V, keep = 0;
   int32_t best = best_token(logits, V);
   if (s->temperature <= 0) return best;

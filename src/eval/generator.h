@@ -5,17 +5,17 @@
 #include "eval/session.h"
 
 typedef struct ist_sampling {
-  double temperature;   /* 0: greedy */
-  int64_t top_k;        /* 0: off */
-  double top_p;         /* 1: off */
+  double temperature; /* 0: greedy */
+  int64_t top_k;      /* 0: off */
+  double top_p;       /* 1: off */
   uint64_t seed;
 } ist_sampling;
 
 /* One sequence: its region of the cache and what it has produced. */
 typedef struct ist_sequence {
-  int64_t row0;         /* first row of its region */
-  int64_t length;       /* tokens in the cache */
-  int32_t next;         /* token to feed next */
+  int64_t row0;   /* first row of its region */
+  int64_t length; /* tokens in the cache */
+  int32_t next;   /* token to feed next */
   bool done;
 } ist_sequence;
 
@@ -24,7 +24,7 @@ typedef struct ist_generator {
   ist_decoder decoder;
   ist_arena cache_memory;
   ist_kv_cache cache;
-  int64_t rows;         /* tokens a pass */
+  int64_t rows;          /* tokens a pass */
   int64_t n_seq, region; /* sequences, and cache rows of each */
   ist_sequence *seq;
   /* one pass */
@@ -37,7 +37,8 @@ typedef struct ist_generator {
 } ist_generator;
 
 /* Room for n_seq sequences of up to `region` tokens, prompt and answer together. */
-ist_status ist_generator_open(ist_generator *g, ist_model *m, int64_t n_seq, int64_t region, ist_error *err);
+ist_status ist_generator_open(ist_generator *g, ist_model *m, int64_t n_seq, int64_t region,
+                              ist_error *err);
 void ist_generator_close(ist_generator *g);
 
 /* Starts sequence s anew with a prompt of n >= 1 tokens; logits (V floats, borrowed
@@ -48,6 +49,7 @@ const float *ist_generator_prompt(ist_generator *g, int64_t s, const int32_t *id
 ist_view ist_generator_step(ist_generator *g, int64_t *n);
 
 /* Chooses a token from V logits; draws depend on (seed, token number) only. */
-int32_t ist_sample_token(ist_generator *g, const float *logits, const ist_sampling *s, int64_t number);
+int32_t ist_sample_token(ist_generator *g, const float *logits, const ist_sampling *s,
+                         int64_t number);
 
 #endif

@@ -18,13 +18,15 @@ static void close_evaluation(evaluation *e) {
   ist_free(e->all);
 }
 
-static ist_status open_evaluation(evaluation *e, ist_model *m, const ist_eval_options *o, ist_error *err) {
+static ist_status open_evaluation(evaluation *e, ist_model *m, const ist_eval_options *o,
+                                  ist_error *err) {
   *e = (evaluation){0};
   IST_TRY(ist_model_check_free(m, err));
   IST_TRY(ist_eval_dataset(&e->data, m, o, err));
   e->all = ist_calloc((size_t)e->data.n, sizeof *e->all);
-  ist_status status = e->all ? ist_session_open(&e->session, m, o->micro_tokens, e->data.max_len, err)
-                             : ist_fail_nomem(err, "sample list", (size_t)e->data.n * sizeof *e->all);
+  ist_status status = e->all
+                          ? ist_session_open(&e->session, m, o->micro_tokens, e->data.max_len, err)
+                          : ist_fail_nomem(err, "sample list", (size_t)e->data.n * sizeof *e->all);
   if (status != IST_OK) {
     close_evaluation(e);
     return status;
@@ -33,12 +35,17 @@ static ist_status open_evaluation(evaluation *e, ist_model *m, const ist_eval_op
   return IST_OK;
 }
 
-ist_status ist_eval_loss(ist_model *m, const ist_eval_options *o, ist_loss_result *r, ist_error *err) {
+ist_status ist_eval_loss(ist_model *m, const ist_eval_options *o, ist_loss_result *r,
+                         ist_error *err) {
   evaluation e;
   IST_TRY(open_evaluation(&e, m, o, err));
   double loss = ist_runner_eval(&e.session.runner, &e.data, e.all, e.data.n, NULL, NULL);
   *r = (ist_loss_result){
-      .loss = loss, .perplexity = exp(loss), .samples = e.data.n, .tokens = e.data.n_tokens, .targets = e.data.n_target,
+      .loss = loss,
+      .perplexity = exp(loss),
+      .samples = e.data.n,
+      .tokens = e.data.n_tokens,
+      .targets = e.data.n_target,
   };
   close_evaluation(&e);
   return IST_OK;
@@ -58,13 +65,18 @@ static ist_layer_importance paired_interval(const double *damped, const double *
 
 ist_status ist_eval_layers(ist_model *m, const ist_eval_options *o, double factor,
                            ist_layer_importance *out, ist_error *err) {
-  if (!m->adapters) return ist_fail(err, IST_ERR_ARG, "layers: found no adapter on the model, and importance is that of its layers");
+  if (!m->adapters)
+    return ist_fail(err, IST_ERR_ARG,
+                    "layers: found no adapter on the model, and importance is that of its layers");
   evaluation e;
   IST_TRY(open_evaluation(&e, m, o, err));
   int64_t n = e.data.n, L = m->config.L;
-  double *base = ist_calloc((size_t)n, sizeof *base), *damped = ist_calloc((size_t)n, sizeof *damped);
+  double *base = ist_calloc((size_t)n, sizeof *base),
+         *damped = ist_calloc((size_t)n, sizeof *damped);
   float *factors = ist_calloc((size_t)L, sizeof *factors);
-  ist_status status = base && damped && factors ? IST_OK : ist_fail_nomem(err, "sample losses", (size_t)n * sizeof *base);
+  ist_status status = base && damped && factors
+                          ? IST_OK
+                          : ist_fail_nomem(err, "sample losses", (size_t)n * sizeof *base);
   if (status == IST_OK) {
     for (int64_t l = 0; l < L; l++) factors[l] = 1.0f;
     ist_runner_eval(&e.session.runner, &e.data, e.all, n, factors, base);
@@ -82,11 +94,13 @@ ist_status ist_eval_layers(ist_model *m, const ist_eval_options *o, double facto
   return status;
 }
 
-ist_status ist_model_logits(ist_model *m, const int32_t *ids, int64_t n, float *logits, ist_error *err) {
+ist_status ist_model_logits(ist_model *m, const int32_t *ids, int64_t n, float *logits,
+                            ist_error *err) {
   if (n < 1) return ist_fail(err, IST_ERR_ARG, "logits: found no tokens");
   for (int64_t i = 0; i < n; i++) {
     if (ids[i] < 0 || ids[i] >= m->config.V) {
-      return ist_fail(err, IST_ERR_ARG, "logits: found token %d, expected 0 to %lld", ids[i], (long long)m->config.V - 1);
+      return ist_fail(err, IST_ERR_ARG, "logits: found token %d, expected 0 to %lld", ids[i],
+                      (long long)m->config.V - 1);
     }
   }
   ist_session s;

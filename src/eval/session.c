@@ -6,28 +6,44 @@
 
 void ist_eval_options_init(ist_eval_options *o) {
   *o = (ist_eval_options){
-      .size = sizeof *o, .template_name = "auto", .loss_on = "completion",
-      .max_tokens = 2048, .micro_tokens = 1024, .max_new = 256,
+      .size = sizeof *o,
+      .template_name = "auto",
+      .loss_on = "completion",
+      .max_tokens = 2048,
+      .micro_tokens = 1024,
+      .max_new = 256,
   };
 }
 
-ist_decoder_sizes ist_forward_sizes(const ist_model *m, int64_t rows, int64_t longest, int64_t head_chunk) {
+ist_decoder_sizes ist_forward_sizes(const ist_model *m, int64_t rows, int64_t longest,
+                                    int64_t head_chunk) {
   rows = (rows + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET;
   return (ist_decoder_sizes){
-      .compute = m->compute, .rows = rows, .longest = longest, .boundary_rows = rows,
-      .n_boundary = 1, .n_attn = 1, .n_mlp = 1, .n_low = 1,
-      .head_chunk = head_chunk, .head_rows = m->config.V, .policy = IST_WEIGHT_STREAM,
+      .compute = m->compute,
+      .rows = rows,
+      .longest = longest,
+      .boundary_rows = rows,
+      .n_boundary = 1,
+      .n_attn = 1,
+      .n_mlp = 1,
+      .n_low = 1,
+      .head_chunk = head_chunk,
+      .head_rows = m->config.V,
+      .policy = IST_WEIGHT_STREAM,
   };
 }
 
-ist_status ist_session_open(ist_session *s, ist_model *m, int64_t micro_tokens, int64_t longest, ist_error *err) {
+ist_status ist_session_open(ist_session *s, ist_model *m, int64_t micro_tokens, int64_t longest,
+                            ist_error *err) {
   memset(s, 0, sizeof *s);
   IST_TRY(ist_model_check_free(m, err));
   s->model = m;
   if (micro_tokens < longest) micro_tokens = longest;
-  const ist_runner_limits lim = {.tokens = micro_tokens, .segments = micro_tokens / 2 + 1, .longest = longest};
+  const ist_runner_limits lim = {
+      .tokens = micro_tokens, .segments = micro_tokens / 2 + 1, .longest = longest};
   ist_decoder_sizes sizes = ist_forward_sizes(m, micro_tokens, longest, 64);
-  ist_status status = ist_decoder_open(&s->runner.decoder, &m->config, &m->weights, m->adapters, &m->ctx, &sizes, err);
+  ist_status status = ist_decoder_open(&s->runner.decoder, &m->config, &m->weights, m->adapters,
+                                       &m->ctx, &sizes, err);
   if (status == IST_OK) status = ist_runner_open(&s->runner, &lim, micro_tokens, err);
   if (status != IST_OK) ist_session_close(s);
   return status;
@@ -39,24 +55,28 @@ void ist_session_close(ist_session *s) {
 
 ist_status ist_eval_read(ist_records *records, ist_template *tmpl, const ist_model *m,
                          const ist_eval_options *o, ist_error *err) {
-  if (!o->data_path) return ist_fail(err, IST_ERR_ARG, "data_path: found nothing, expected a .jsonl or .json file");
+  if (!o->data_path)
+    return ist_fail(err, IST_ERR_ARG, "data_path: found nothing, expected a .jsonl or .json file");
   const char *name = o->template_name;
   if (strcmp(name, "auto") == 0 && m->template_name) name = m->template_name;
   int found = ist_template_from_name(name);
   if (found < 0) {
-    return ist_fail(err, IST_ERR_ARG, "template: found \"%s\", expected auto, chatml, alpaca, paper or none", name);
+    return ist_fail(err, IST_ERR_ARG,
+                    "template: found \"%s\", expected auto, chatml, alpaca, paper or none", name);
   }
   *tmpl = (ist_template)found;
   IST_TRY(ist_template_resolve(tmpl, m->tokenizer, err));
   return ist_records_read(records, o->data_path, err);
 }
 
-ist_status ist_eval_dataset(ist_dataset *data, const ist_model *m, const ist_eval_options *o, ist_error *err) {
+ist_status ist_eval_dataset(ist_dataset *data, const ist_model *m, const ist_eval_options *o,
+                            ist_error *err) {
   ist_records records = {0};
   ist_data_options d = {.max_tokens = o->max_tokens, .limit = o->limit};
   bool all = strcmp(o->loss_on, "all") == 0;
   if (!all && strcmp(o->loss_on, "completion") != 0) {
-    return ist_fail(err, IST_ERR_ARG, "loss_on: found \"%s\", expected completion or all", o->loss_on);
+    return ist_fail(err, IST_ERR_ARG, "loss_on: found \"%s\", expected completion or all",
+                    o->loss_on);
   }
   d.loss_on = all ? IST_LOSS_ALL : IST_LOSS_COMPLETION;
   ist_status status = ist_eval_read(&records, &d.tmpl, m, o, err);
@@ -64,7 +84,8 @@ ist_status ist_eval_dataset(ist_dataset *data, const ist_model *m, const ist_eva
   ist_records_free(&records);
   if (status == IST_OK && data->n == 0) {
     ist_dataset_free(data);
-    status = ist_fail(err, IST_ERR_DATA, "%s: found no sample with a supervised token", o->data_path);
+    status =
+        ist_fail(err, IST_ERR_DATA, "%s: found no sample with a supervised token", o->data_path);
   }
   return status;
 }

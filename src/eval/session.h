@@ -11,15 +11,18 @@ typedef struct ist_session {
 } ist_session;
 
 /* Sizes of a decoder that only goes forward, `rows` tokens a pass. */
-ist_decoder_sizes ist_forward_sizes(const ist_model *m, int64_t rows, int64_t longest, int64_t head_chunk);
+ist_decoder_sizes ist_forward_sizes(const ist_model *m, int64_t rows, int64_t longest,
+                                    int64_t head_chunk);
 /* Room for samples of up to `longest` tokens, micro_tokens (at least that) a pass. */
-ist_status ist_session_open(ist_session *s, ist_model *m, int64_t micro_tokens, int64_t longest, ist_error *err);
+ist_status ist_session_open(ist_session *s, ist_model *m, int64_t micro_tokens, int64_t longest,
+                            ist_error *err);
 void ist_session_close(ist_session *s);
 
 /* Reads the data file of the options with the template they name ("auto": the one
  * the model's adapter was trained with, else the model's). */
 ist_status ist_eval_read(ist_records *records, ist_template *tmpl, const ist_model *m,
                          const ist_eval_options *o, ist_error *err);
-ist_status ist_eval_dataset(ist_dataset *data, const ist_model *m, const ist_eval_options *o, ist_error *err);
+ist_status ist_eval_dataset(ist_dataset *data, const ist_model *m, const ist_eval_options *o,
+                            ist_error *err);
 
 #endif

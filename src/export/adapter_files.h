@@ -7,7 +7,8 @@
 
 /* Writes DIR/adapter_config.json, DIR/adapter_model.safetensors (Hugging Face's
  * names and row order) and DIR/adapter.gguf (llama.cpp's). Each file atomically. */
-ist_status ist_adapter_save(const char *dir, const ist_adapters *ad, const ist_model *m, ist_error *err);
+ist_status ist_adapter_save(const char *dir, const ist_adapters *ad, const ist_model *m,
+                            ist_error *err);
 
 /* Reads a PEFT directory that fits the model into `ad`, parameters in fresh
  * memory (*params, owned by the caller). Every tensor must have its place and

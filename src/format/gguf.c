@@ -9,43 +9,60 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF data is used in 
 
 /* Caps far above any real file, so that a hostile header cannot make us allocate
  * a multiple of its own size. */
-#define MAX_COUNT (1u << 20)
-#define MAX_KEY 65535u
-#define MAX_STRING (1u << 30)
-#define MAX_ELEMENTS (1u << 30)
-#define MAX_NAME 64u
-#define MAX_ALIGNMENT (1u << 30)
+#define MAX_COUNT         (1u << 20)
+#define MAX_KEY           65535u
+#define MAX_STRING        (1u << 30)
+#define MAX_ELEMENTS      (1u << 30)
+#define MAX_NAME          64u
+#define MAX_ALIGNMENT     (1u << 30)
 #define DEFAULT_ALIGNMENT 32u
 
 /* Least bytes a record can take: bounds a count before anything is allocated. */
-#define MIN_KV_BYTES (8 + 1 + 4 + 1)
+#define MIN_KV_BYTES     (8 + 1 + 4 + 1)
 #define MIN_TENSOR_BYTES (8 + 1 + 4 + 4 + 8)
 
 static const struct {
   const char *name;
   unsigned bytes; /* 0: of variable size */
 } value_type[] = {
-  [IST_GGUF_U8] = {"u8", 1},     [IST_GGUF_I8] = {"i8", 1},         [IST_GGUF_U16] = {"u16", 2},
-  [IST_GGUF_I16] = {"i16", 2},   [IST_GGUF_U32] = {"u32", 4},       [IST_GGUF_I32] = {"i32", 4},
-  [IST_GGUF_F32] = {"f32", 4},   [IST_GGUF_BOOL] = {"bool", 1},     [IST_GGUF_STRING] = {"string", 0},
-  [IST_GGUF_ARRAY] = {"array", 0}, [IST_GGUF_U64] = {"u64", 8},     [IST_GGUF_I64] = {"i64", 8},
-  [IST_GGUF_F64] = {"f64", 8},
+    [IST_GGUF_U8] = {"u8", 1},         [IST_GGUF_I8] = {"i8", 1},
+    [IST_GGUF_U16] = {"u16", 2},       [IST_GGUF_I16] = {"i16", 2},
+    [IST_GGUF_U32] = {"u32", 4},       [IST_GGUF_I32] = {"i32", 4},
+    [IST_GGUF_F32] = {"f32", 4},       [IST_GGUF_BOOL] = {"bool", 1},
+    [IST_GGUF_STRING] = {"string", 0}, [IST_GGUF_ARRAY] = {"array", 0},
+    [IST_GGUF_U64] = {"u64", 8},       [IST_GGUF_I64] = {"i64", 8},
+    [IST_GGUF_F64] = {"f64", 8},
 };
 #define VALUE_TYPES (sizeof value_type / sizeof value_type[0])
 
 /* ggml's other tensor types, by id, so that a refusal can say what was found. */
 static const char *const foreign_type[] = {
-  [4] = "Q4_2, removed from GGUF", [5] = "Q4_3, removed from GGUF",
-  [9] = "Q8_1",     [15] = "Q8_K",    [16] = "IQ2_XXS", [17] = "IQ2_XS", [18] = "IQ3_XXS",
-  [19] = "IQ1_S",   [21] = "IQ3_S",   [22] = "IQ2_S",   [29] = "IQ1_M",
-  [31] = "Q4_0_4_4, removed from GGUF", [32] = "Q4_0_4_8, removed from GGUF",
-  [33] = "Q4_0_8_8, removed from GGUF", [34] = "TQ1_0", [35] = "TQ2_0",
-  [36] = "IQ4_NL_4_4, removed from GGUF", [37] = "IQ4_NL_4_8, removed from GGUF",
-  [38] = "IQ4_NL_8_8, removed from GGUF", [39] = "MXFP4", [40] = "NVFP4",
+    [4] = "Q4_2, removed from GGUF",
+    [5] = "Q4_3, removed from GGUF",
+    [9] = "Q8_1",
+    [15] = "Q8_K",
+    [16] = "IQ2_XXS",
+    [17] = "IQ2_XS",
+    [18] = "IQ3_XXS",
+    [19] = "IQ1_S",
+    [21] = "IQ3_S",
+    [22] = "IQ2_S",
+    [29] = "IQ1_M",
+    [31] = "Q4_0_4_4, removed from GGUF",
+    [32] = "Q4_0_4_8, removed from GGUF",
+    [33] = "Q4_0_8_8, removed from GGUF",
+    [34] = "TQ1_0",
+    [35] = "TQ2_0",
+    [36] = "IQ4_NL_4_4, removed from GGUF",
+    [37] = "IQ4_NL_4_8, removed from GGUF",
+    [38] = "IQ4_NL_8_8, removed from GGUF",
+    [39] = "MXFP4",
+    [40] = "NVFP4",
 };
 
 static ist_status fail_truncated(const ist_cursor *c, const char *where, ist_error *err) {
-  return ist_fail(err, IST_ERR_FORMAT, "truncated in %s: the file ends at byte %zu", where, c->size);
+  return ist_fail(err, IST_ERR_FORMAT, "truncated in %s: the file ends at byte %zu", where,
+                  c->size);
 }
 
 static ist_status read_string(ist_cursor *c, uint64_t limit, const char *what, ist_str *out,
@@ -53,8 +70,9 @@ static ist_status read_string(ist_cursor *c, uint64_t limit, const char *what, i
   uint64_t len = ist_read_u64(c);
   if (c->failed) return fail_truncated(c, what, err);
   if (len > limit)
-    return ist_fail(err, IST_ERR_FORMAT, "%s of %" PRIu64 " bytes at byte %zu, at most %" PRIu64
-                    " expected", what, len, c->at - 8, limit);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s of %" PRIu64 " bytes at byte %zu, at most %" PRIu64 " expected", what, len,
+                    c->at - 8, limit);
   const unsigned char *p = ist_read_bytes(c, len);
   if (!p) return fail_truncated(c, what, err);
   *out = (ist_str){(const char *)p, (size_t)len};
@@ -105,12 +123,16 @@ static ist_status check_bools(const ist_gguf_kv *kv, ist_error *err) {
 }
 
 /* The elements of a value whose type and count are known: elem, count. */
-static ist_status read_elements(ist_cursor *c, ist_gguf_type elem, ist_gguf_kv *kv, ist_error *err) {
+static ist_status read_elements(ist_cursor *c, ist_gguf_type elem, ist_gguf_kv *kv,
+                                ist_error *err) {
   size_t start = c->at;
   uint64_t least = elem == IST_GGUF_STRING ? 8 : value_type[elem].bytes;
   if (kv->count > MAX_ELEMENTS || kv->count > (c->size - c->at) / least)
-    return ist_fail(err, IST_ERR_FORMAT, "array of %" PRIu64 " %s at byte %zu, but the file has %zu "
-                    "bytes left", kv->count, value_type[elem].name, start, c->size - start);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "array of %" PRIu64
+                    " %s at byte %zu, but the file has %zu "
+                    "bytes left",
+                    kv->count, value_type[elem].name, start, c->size - start);
   kv->data = c->p + start;
   if (elem != IST_GGUF_STRING) {
     kv->bytes = (size_t)(kv->count * least);
@@ -165,8 +187,9 @@ static ist_status fail_type(uint32_t id, ist_error *err) {
   const char *name = id < sizeof foreign_type / sizeof foreign_type[0] ? foreign_type[id] : NULL;
   ist_fail(err, IST_ERR_UNSUPPORTED, "tensor type %" PRIu32 " (%s) is not supported", id,
            name ? name : "unknown");
-  ist_hint(err, "use a file with F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, "
-                "IQ4_NL or IQ4_XS tensors");
+  ist_hint(err,
+           "use a file with F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, "
+           "IQ4_NL or IQ4_XS tensors");
   return IST_ERR_UNSUPPORTED;
 }
 
@@ -194,8 +217,9 @@ static ist_status read_shape(ist_cursor *c, ist_gguf_tensor *t, ist_error *err) 
   t->type = (ist_dtype)type;
   const ist_dtype_info *info = ist_dtype_get(t->type);
   if (t->ne[0] % info->block != 0)
-    return ist_fail(err, IST_ERR_FORMAT, "rows of %" PRId64 " elements are not whole %s blocks of %d",
-                    t->ne[0], info->name, info->block);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "rows of %" PRId64 " elements are not whole %s blocks of %d", t->ne[0],
+                    info->name, info->block);
   t->bytes = ist_dtype_bytes(t->type, (int64_t)elements);
   return IST_OK;
 }
@@ -225,13 +249,17 @@ static ist_status place_tensors(ist_gguf *g, const uint64_t *at, ist_error *err)
     const char *name = t->name.p;
     int len = (int)t->name.len;
     if (at[i] != expected)
-      return ist_fail(err, IST_ERR_FORMAT, "tensor '%.*s': offset %" PRIu64 ", expected %" PRIu64
-                      " (tensors in order, each padded to %" PRIu64 " bytes)", len, name, at[i],
-                      expected, g->alignment);
+      return ist_fail(err, IST_ERR_FORMAT,
+                      "tensor '%.*s': offset %" PRIu64 ", expected %" PRIu64
+                      " (tensors in order, each padded to %" PRIu64 " bytes)",
+                      len, name, at[i], expected, g->alignment);
     uint64_t padded = ((uint64_t)t->bytes + g->alignment - 1) & ~(g->alignment - 1);
     if (padded > left)
-      return ist_fail(err, IST_ERR_FORMAT, "truncated: tensor '%.*s' needs %" PRIu64 " bytes, the "
-                      "file has %" PRIu64 " left", len, name, padded, left);
+      return ist_fail(err, IST_ERR_FORMAT,
+                      "truncated: tensor '%.*s' needs %" PRIu64
+                      " bytes, the "
+                      "file has %" PRIu64 " left",
+                      len, name, padded, left);
     t->data = g->map.p + g->data_offset + expected;
     expected += padded;
     left -= padded;
@@ -272,9 +300,11 @@ static ist_status read_counts(ist_gguf *g, ist_cursor *c, ist_error *err) {
     return ist_fail(err, IST_ERR_UNSUPPORTED, "GGUF version %" PRIu32 ", expected 3", g->version);
   size_t left = c->size - c->at;
   if (n_kv > MAX_COUNT || n_kv > left / MIN_KV_BYTES)
-    return ist_fail(err, IST_ERR_FORMAT, "%" PRIu64 " metadata keys cannot lie in %zu bytes", n_kv, left);
+    return ist_fail(err, IST_ERR_FORMAT, "%" PRIu64 " metadata keys cannot lie in %zu bytes", n_kv,
+                    left);
   if (n_tensors > MAX_COUNT || n_tensors > left / MIN_TENSOR_BYTES)
-    return ist_fail(err, IST_ERR_FORMAT, "%" PRIu64 " tensors cannot lie in %zu bytes", n_tensors, left);
+    return ist_fail(err, IST_ERR_FORMAT, "%" PRIu64 " tensors cannot lie in %zu bytes", n_tensors,
+                    left);
   g->n_kv = (int64_t)n_kv;
   g->n_tensors = (int64_t)n_tensors;
   return IST_OK;
@@ -284,7 +314,8 @@ static ist_status read_alignment(ist_gguf *g, ist_error *err) {
   int64_t a = DEFAULT_ALIGNMENT;
   IST_TRY(ist_gguf_get_i64(g, "general.alignment", false, &a, err));
   if (a <= 0 || a > MAX_ALIGNMENT || (a & (a - 1)) != 0)
-    return ist_fail(err, IST_ERR_FORMAT, "general.alignment is %" PRId64 ", expected a power of two", a);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "general.alignment is %" PRId64 ", expected a power of two", a);
   g->alignment = (uint64_t)a;
   return IST_OK;
 }
@@ -385,7 +416,8 @@ const ist_gguf_tensor *ist_gguf_find_tensor(const ist_gguf *g, const char *name)
 static ist_status look_up(const ist_gguf *g, const char *key, bool required, const ist_gguf_kv **kv,
                           ist_error *err) {
   *kv = ist_gguf_find(g, key);
-  if (!*kv && required) return ist_fail(err, IST_ERR_FORMAT, "%s: key '%s' is missing", g->path, key);
+  if (!*kv && required)
+    return ist_fail(err, IST_ERR_FORMAT, "%s: key '%s' is missing", g->path, key);
   return IST_OK;
 }
 
@@ -405,7 +437,8 @@ static bool is_integer(ist_gguf_type t) {
 /* An integer of any type; U64 above INT64_MAX is the caller's to refuse. */
 static int64_t load_i64(ist_gguf_type t, const unsigned char *p) {
   switch (t) {
-    case IST_GGUF_U8: case IST_GGUF_BOOL: return *p;
+    case IST_GGUF_U8:
+    case IST_GGUF_BOOL: return *p;
     case IST_GGUF_I8: return LOAD(int8_t, p);
     case IST_GGUF_U16: return LOAD(uint16_t, p);
     case IST_GGUF_I16: return LOAD(int16_t, p);

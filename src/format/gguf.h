@@ -7,29 +7,42 @@
 #include "base/file.h"
 
 typedef enum ist_gguf_type {
-  IST_GGUF_U8, IST_GGUF_I8, IST_GGUF_U16, IST_GGUF_I16, IST_GGUF_U32, IST_GGUF_I32,
-  IST_GGUF_F32, IST_GGUF_BOOL, IST_GGUF_STRING, IST_GGUF_ARRAY, IST_GGUF_U64,
-  IST_GGUF_I64, IST_GGUF_F64
+  IST_GGUF_U8,
+  IST_GGUF_I8,
+  IST_GGUF_U16,
+  IST_GGUF_I16,
+  IST_GGUF_U32,
+  IST_GGUF_I32,
+  IST_GGUF_F32,
+  IST_GGUF_BOOL,
+  IST_GGUF_STRING,
+  IST_GGUF_ARRAY,
+  IST_GGUF_U64,
+  IST_GGUF_I64,
+  IST_GGUF_F64
 } ist_gguf_type;
 
 /* Bytes inside the map, not NUL-terminated. */
-typedef struct ist_str { const char *p; size_t len; } ist_str;
+typedef struct ist_str {
+  const char *p;
+  size_t len;
+} ist_str;
 
 typedef struct ist_gguf_kv {
   ist_str key;
-  ist_gguf_type type;       /* IST_GGUF_ARRAY for arrays */
-  ist_gguf_type elem;       /* element type of an array */
-  uint64_t count;           /* elements of an array, else 1 */
+  ist_gguf_type type;        /* IST_GGUF_ARRAY for arrays */
+  ist_gguf_type elem;        /* element type of an array */
+  uint64_t count;            /* elements of an array, else 1 */
   const unsigned char *data; /* first element (strings: their u64 length) */
-  size_t bytes;             /* of all elements */
-  ist_str *strings;         /* arrays of strings: parsed, count entries */
+  size_t bytes;              /* of all elements */
+  ist_str *strings;          /* arrays of strings: parsed, count entries */
 } ist_gguf_kv;
 
 typedef struct ist_gguf_tensor {
   ist_str name;
   ist_dtype type;
   int n_dims;
-  int64_t ne[4];            /* ne[0] = in (contiguous); unused are 1 */
+  int64_t ne[4];             /* ne[0] = in (contiguous); unused are 1 */
   const unsigned char *data; /* borrowed until ist_gguf_close */
   int64_t bytes;
 } ist_gguf_tensor;
@@ -59,10 +72,14 @@ const ist_gguf_tensor *ist_gguf_find_tensor(const ist_gguf *g, const char *name)
 /* Typed look-ups. `*out` is left alone when the key is absent and `required` is
  * false; a value of another kind or out of range is an error that names it.
  * Any integer type is accepted for integers, F32 or F64 for floats. */
-ist_status ist_gguf_get_i64(const ist_gguf *g, const char *key, bool required, int64_t *out, ist_error *err);
-ist_status ist_gguf_get_f64(const ist_gguf *g, const char *key, bool required, double *out, ist_error *err);
-ist_status ist_gguf_get_bool(const ist_gguf *g, const char *key, bool required, bool *out, ist_error *err);
-ist_status ist_gguf_get_str(const ist_gguf *g, const char *key, bool required, ist_str *out, ist_error *err);
+ist_status ist_gguf_get_i64(const ist_gguf *g, const char *key, bool required, int64_t *out,
+                            ist_error *err);
+ist_status ist_gguf_get_f64(const ist_gguf *g, const char *key, bool required, double *out,
+                            ist_error *err);
+ist_status ist_gguf_get_bool(const ist_gguf *g, const char *key, bool required, bool *out,
+                             ist_error *err);
+ist_status ist_gguf_get_str(const ist_gguf *g, const char *key, bool required, ist_str *out,
+                            ist_error *err);
 /* Element i of a numeric array as a double (integers < 2^53 exact). */
 double ist_gguf_elem_f64(const ist_gguf_kv *kv, uint64_t i);
 
@@ -82,7 +99,8 @@ void ist_gguf_put_f32s(ist_gguf_writer *w, const char *key, const float *v, uint
  * "general.alignment" is left out, since files are written with the default. */
 void ist_gguf_put_kv(ist_gguf_writer *w, const ist_gguf_kv *kv);
 /* Produces bytes [offset, offset + n) of the tensor, always whole rows, into dst. */
-typedef ist_status (*ist_tensor_read_fn)(void *user, int64_t offset, int64_t n, unsigned char *dst, ist_error *err);
+typedef ist_status (*ist_tensor_read_fn)(void *user, int64_t offset, int64_t n, unsigned char *dst,
+                                         ist_error *err);
 void ist_gguf_put_tensor(ist_gguf_writer *w, const char *name, ist_dtype type, int n_dims,
                          const int64_t *ne, ist_tensor_read_fn read, void *user);
 /* As above with the bytes at hand (borrowed until written). */

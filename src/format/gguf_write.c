@@ -22,7 +22,9 @@ struct ist_gguf_writer {
   bool failed;
 };
 
-ist_gguf_writer *ist_gguf_writer_new(void) { return ist_calloc(1, sizeof(ist_gguf_writer)); }
+ist_gguf_writer *ist_gguf_writer_new(void) {
+  return ist_calloc(1, sizeof(ist_gguf_writer));
+}
 
 void ist_gguf_writer_free(ist_gguf_writer *w) {
   if (!w) return;
@@ -32,8 +34,12 @@ void ist_gguf_writer_free(ist_gguf_writer *w) {
   ist_free(w);
 }
 
-static void add_u32(ist_buf *b, uint32_t v) { ist_buf_add(b, &v, sizeof v); }
-static void add_u64(ist_buf *b, uint64_t v) { ist_buf_add(b, &v, sizeof v); }
+static void add_u32(ist_buf *b, uint32_t v) {
+  ist_buf_add(b, &v, sizeof v);
+}
+static void add_u64(ist_buf *b, uint64_t v) {
+  ist_buf_add(b, &v, sizeof v);
+}
 static void add_string(ist_buf *b, const char *s, size_t len) {
   add_u64(b, len);
   ist_buf_add(b, s, len);
@@ -143,8 +149,11 @@ static void write_padding(ist_wfile *f, uint64_t at) {
 }
 
 static void write_header(const ist_gguf_writer *w, ist_wfile *f) {
-  struct { char magic[4]; uint32_t version; uint64_t n_tensors, n_kv; } head =
-      {{'G', 'G', 'U', 'F'}, 3, (uint64_t)w->n_items, w->n_kv};
+  struct {
+    char magic[4];
+    uint32_t version;
+    uint64_t n_tensors, n_kv;
+  } head = {{'G', 'G', 'U', 'F'}, 3, (uint64_t)w->n_items, w->n_kv};
   ist_wfile_write(f, &head, sizeof head);
   ist_wfile_write(f, w->kv.p, w->kv.len);
   ist_wfile_write(f, w->infos.p, w->infos.len);

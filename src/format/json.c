@@ -7,8 +7,8 @@ ist_status ist_json_parse(json_t **out, const char *text, size_t len, ist_error 
     return ist_fail(err, IST_ERR_FORMAT, "not valid JSON: %s (line %d, column %d)", e.text, e.line,
                     e.column);
   if (json_is_object(*out)) return IST_OK;
-  ist_status s = ist_fail(err, IST_ERR_FORMAT, "the JSON is %s, expected an object",
-                          ist_json_kind(*out));
+  ist_status s =
+      ist_fail(err, IST_ERR_FORMAT, "the JSON is %s, expected an object", ist_json_kind(*out));
   json_decref(*out);
   *out = NULL;
   return s;

@@ -14,7 +14,7 @@ static const char suffix_a[] = ".lora_a", suffix_b[] = ".lora_b";
 /* ---- Writing ---- */
 
 static void put_matrix(ist_gguf_writer *w, const char *name, const char *suffix, int64_t ne0,
-                     int64_t ne1, const float *data) {
+                       int64_t ne1, const float *data) {
   char full[MAX_NAME + 1];
   size_t len = strlen(name);
   memcpy(full, name, len);
@@ -68,8 +68,10 @@ static ist_status read_keys(const ist_gguf *g, ist_lora_gguf *l, ist_error *err)
   if (!isfinite(l->alpha))
     return ist_fail(err, IST_ERR_FORMAT, "%s: adapter.lora.alpha is %g", g->path, l->alpha);
   if (ist_gguf_find(g, "adapter.alora.invocation_tokens"))
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: an activated LoRA (adapter.alora.invocation_tokens) "
-                    "is not supported", g->path);
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "%s: an activated LoRA (adapter.alora.invocation_tokens) "
+                    "is not supported",
+                    g->path);
   return IST_OK;
 }
 
@@ -107,8 +109,9 @@ static ist_status read_pair(const ist_gguf *g, const ist_gguf_tensor *a, ist_lor
   IST_TRY(check_half(g, a, err));
   IST_TRY(check_half(g, b, err));
   if (a->ne[1] != b->ne[0])
-    return ist_fail(err, IST_ERR_FORMAT, "%s: '%s': lora_a has rank %" PRId64 ", lora_b has rank %"
-                    PRId64, g->path, name, a->ne[1], b->ne[0]);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s: '%s': lora_a has rank %" PRId64 ", lora_b has rank %" PRId64, g->path,
+                    name, a->ne[1], b->ne[0]);
   p->in = a->ne[0];
   p->r = a->ne[1];
   p->out = b->ne[1];
@@ -147,8 +150,10 @@ ist_status ist_lora_gguf_open(ist_lora_gguf **out, const char *path, ist_error *
   ist_status s = l ? read_keys(g, l, err) : ist_fail_nomem(err, path, sizeof *l);
   if (s == IST_OK) s = read_pairs(g, l, err);
   ist_gguf_close(g);
-  if (s == IST_OK) *out = l;
-  else ist_lora_gguf_close(l);
+  if (s == IST_OK)
+    *out = l;
+  else
+    ist_lora_gguf_close(l);
   return s;
 }
 

@@ -7,10 +7,10 @@
 
 /* The update scale * B A of one base tensor, scale = alpha / r. */
 typedef struct ist_lora_pair {
-  const char *name;     /* of the base tensor: "blk.0.attn_q.weight" */
+  const char *name; /* of the base tensor: "blk.0.attn_q.weight" */
   int64_t in, out, r;
-  const float *a;       /* (r, in) */
-  const float *b;       /* (out, r) */
+  const float *a; /* (r, in) */
+  const float *b; /* (out, r) */
 } ist_lora_pair;
 
 /* Writes F32 tensors. `alpha` must not be 0, which the file takes for "no
@@ -21,9 +21,9 @@ ist_status ist_lora_gguf_write(const char *path, const char *architecture, float
 
 typedef struct ist_lora_gguf {
   char *architecture;
-  double alpha;         /* 0 or absent in the file: `scale` is 1, not alpha / r */
+  double alpha; /* 0 or absent in the file: `scale` is 1, not alpha / r */
   int64_t n;
-  ist_lora_pair *pair;  /* arrays of f32, whatever the file's type; owned */
+  ist_lora_pair *pair; /* arrays of f32, whatever the file's type; owned */
 } ist_lora_gguf;
 
 ist_status ist_lora_gguf_open(ist_lora_gguf **out, const char *path, ist_error *err);

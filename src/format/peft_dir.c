@@ -9,7 +9,8 @@
 /* Far above any real adapter_config.json. */
 #define MAX_CONFIG ((size_t)16 << 20)
 
-static ist_status fail_kind(const char *key, const json_t *v, const char *expected, ist_error *err) {
+static ist_status fail_kind(const char *key, const json_t *v, const char *expected,
+                            ist_error *err) {
   return ist_fail(err, IST_ERR_FORMAT, "%s is %s, expected %s", key, ist_json_kind(v), expected);
 }
 
@@ -36,7 +37,8 @@ static ist_status get_number(const json_t *root, const char *key, double *out, i
   return IST_OK;
 }
 
-static ist_status get_string(const json_t *root, const char *key, const char **out, ist_error *err) {
+static ist_status get_string(const json_t *root, const char *key, const char **out,
+                             ist_error *err) {
   const json_t *v = value_of(root, key);
   if (!v) return IST_OK;
   if (!json_is_string(v)) return fail_kind(key, v, "a string", err);
@@ -72,7 +74,8 @@ static ist_status get_layers(const json_t *root, ist_peft_config *c, ist_error *
   static const char key[] = "layers_to_transform";
   const json_t *v = value_of(root, key);
   if (!v) return IST_OK;
-  if (!json_is_array(v) && !json_is_integer(v)) return fail_kind(key, v, "an integer or a list", err);
+  if (!json_is_array(v) && !json_is_integer(v))
+    return fail_kind(key, v, "an integer or a list", err);
   size_t n = json_is_array(v) ? json_array_size(v) : 1;
   int64_t *layers = ist_calloc(n, sizeof *layers);
   if (!layers) return ist_fail_nomem(err, key, n * sizeof *layers);
@@ -118,9 +121,21 @@ static bool is_off(const json_t *v) {
  * describes the initial values only, and its ranks are in rank_pattern. */
 static ist_status refuse_features(const json_t *root, ist_error *err) {
   static const char *const key[] = {
-    "alora_invocation_tokens", "arrow_config", "corda_config", "kasa_config", "layer_replication",
-    "loftq_config", "lora_bias", "lora_ga_config", "megatron_config", "monteclora_config",
-    "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora", "velora_config",
+      "alora_invocation_tokens",
+      "arrow_config",
+      "corda_config",
+      "kasa_config",
+      "layer_replication",
+      "loftq_config",
+      "lora_bias",
+      "lora_ga_config",
+      "megatron_config",
+      "monteclora_config",
+      "target_parameters",
+      "trainable_token_indices",
+      "use_bdlora",
+      "use_qalora",
+      "velora_config",
   };
   for (size_t i = 0; i < sizeof key / sizeof key[0]; i++)
     if (!is_off(json_object_get(root, key[i])))
@@ -141,10 +156,13 @@ static ist_status check_init(const json_t *root, ist_error *err) {
   if (!json_is_string(v)) return fail_kind("init_lora_weights", v, "true, false or a string", err);
   for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++)
     if (strcmp(json_string_value(v), harmless[i]) == 0) return IST_OK;
-  ist_fail(err, IST_ERR_UNSUPPORTED, "init_lora_weights is '%s': such an adapter belongs to a changed "
-           "base", json_string_value(v));
-  ist_hint(err, "save it in PEFT with path_initial_model_for_weight_conversion, which makes a plain "
-                "LoRA of it");
+  ist_fail(err, IST_ERR_UNSUPPORTED,
+           "init_lora_weights is '%s': such an adapter belongs to a changed "
+           "base",
+           json_string_value(v));
+  ist_hint(err,
+           "save it in PEFT with path_initial_model_for_weight_conversion, which makes a plain "
+           "LoRA of it");
   return IST_ERR_UNSUPPORTED;
 }
 
@@ -241,10 +259,13 @@ static ist_status open_tensors(ist_peft_dir *d, const char *dir, ist_error *err)
   if (!path || !pickle) {
     s = ist_fail_nomem(err, dir, strlen(dir));
   } else if (!ist_file_exists(path) && ist_file_exists(pickle)) {
-    s = ist_fail(err, IST_ERR_UNSUPPORTED, "%s: a Python pickle, which can run any code when it is "
-                 "read; expected adapter_model.safetensors", pickle);
-    ist_hint(err, "load the adapter in PEFT and save it with save_pretrained(..., "
-                  "safe_serialization=True)");
+    s = ist_fail(err, IST_ERR_UNSUPPORTED,
+                 "%s: a Python pickle, which can run any code when it is "
+                 "read; expected adapter_model.safetensors",
+                 pickle);
+    ist_hint(err,
+             "load the adapter in PEFT and save it with save_pretrained(..., "
+             "safe_serialization=True)");
   } else {
     s = ist_safetensors_open(&d->tensors, path, err);
   }
@@ -260,8 +281,10 @@ ist_status ist_peft_open(ist_peft_dir **out, const char *dir, ist_error *err) {
   ist_status s = path && d ? open_config(d, path, err) : ist_fail_nomem(err, dir, strlen(dir));
   if (s == IST_OK) s = open_tensors(d, dir, err);
   ist_free(path);
-  if (s == IST_OK) *out = d;
-  else ist_peft_close(d);
+  if (s == IST_OK)
+    *out = d;
+  else
+    ist_peft_close(d);
   return s;
 }
 

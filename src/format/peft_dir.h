@@ -26,14 +26,14 @@ typedef struct ist_peft_config {
   int64_t r;
   double alpha, dropout;
   bool rslora, dora, fan_in_fan_out;
-  ist_peft_names targets;       /* target_modules as a list ... */
-  const char *target_regex;     /* ... or as a string: an expression or "all-linear" */
-  ist_peft_names exclude;       /* exclude_modules, likewise */
+  ist_peft_names targets;   /* target_modules as a list ... */
+  const char *target_regex; /* ... or as a string: an expression or "all-linear" */
+  ist_peft_names exclude;   /* exclude_modules, likewise */
   const char *exclude_regex;
   ist_peft_names modules_to_save;
   const ist_peft_pattern *rank_pattern, *alpha_pattern;
   int64_t n_rank_pattern, n_alpha_pattern;
-  const int64_t *layers;        /* layers_to_transform; none means all */
+  const int64_t *layers; /* layers_to_transform; none means all */
   int64_t n_layers;
   ist_peft_names layers_pattern;
 } ist_peft_config;

@@ -74,12 +74,14 @@ static ist_status write_config(const char *path, const ist_peft_config *c, ist_e
   json_t *root = config_json(c);
   size_t digits = digits_for(c->dropout);
   if (digits == 15) digits = digits_for(c->alpha);
-  char *text = root ? json_dumps(root, JSON_SORT_KEYS | JSON_INDENT(2) | JSON_REAL_PRECISION(digits))
-                    : NULL;
+  char *text =
+      root ? json_dumps(root, JSON_SORT_KEYS | JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) : NULL;
   json_decref(root);
   if (!text)
-    return ist_fail(err, IST_ERR_ARG, "%s: cannot be written: a name is not UTF-8 text, or memory "
-                    "ran out", path);
+    return ist_fail(err, IST_ERR_ARG,
+                    "%s: cannot be written: a name is not UTF-8 text, or memory "
+                    "ran out",
+                    path);
   ist_status s = ist_file_write(path, text, strlen(text), err);
   free(text);
   return s;

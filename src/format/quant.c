@@ -11,7 +11,9 @@ static inline float half_at(const uint8_t *p) {
   return ist_f16_to_f32((ist_f16)(p[0] | p[1] << 8));
 }
 
-static void plain_f32(float *y, const uint8_t *x, int64_t n) { memcpy(y, x, (size_t)n * 4); }
+static void plain_f32(float *y, const uint8_t *x, int64_t n) {
+  memcpy(y, x, (size_t)n * 4);
+}
 
 static void plain_f64(float *y, const uint8_t *x, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
@@ -50,7 +52,9 @@ static void q4_1(float *y, const uint8_t *x, int64_t blocks) {
 }
 
 /* Bit i of the 32-bit word at p, moved to the place of the fifth bit. */
-static inline int fifth_bit(const uint8_t *p, int i) { return (p[i / 8] >> i % 8 & 1) << 4; }
+static inline int fifth_bit(const uint8_t *p, int i) {
+  return (p[i / 8] >> i % 8 & 1) << 4;
+}
 
 static void q5_0(float *y, const uint8_t *x, int64_t blocks) {
   for (; blocks-- > 0; x += 22, y += 32) {
@@ -179,13 +183,15 @@ const int8_t ist_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                    1,    13,   25,  38,  53,  69,  89,  113};
 
 static void (*const portable[IST_DTYPE_COUNT])(float *, const uint8_t *, int64_t) = {
-  [IST_F32] = plain_f32, [IST_F64] = plain_f64, [IST_F16] = plain_f16, [IST_BF16] = plain_bf16,
-  [IST_Q4_0] = q4_0,     [IST_Q4_1] = q4_1,     [IST_Q5_0] = q5_0,     [IST_Q5_1] = q5_1,
-  [IST_Q8_0] = q8_0,     [IST_Q2_K] = q2_k,     [IST_Q3_K] = q3_k,     [IST_Q4_K] = q4_k,
-  [IST_Q5_K] = q5_k,     [IST_Q6_K] = q6_k,     [IST_IQ4_NL] = iq4_nl, [IST_IQ4_XS] = iq4_xs,
+    [IST_F32] = plain_f32, [IST_F64] = plain_f64, [IST_F16] = plain_f16, [IST_BF16] = plain_bf16,
+    [IST_Q4_0] = q4_0,     [IST_Q4_1] = q4_1,     [IST_Q5_0] = q5_0,     [IST_Q5_1] = q5_1,
+    [IST_Q8_0] = q8_0,     [IST_Q2_K] = q2_k,     [IST_Q3_K] = q3_k,     [IST_Q4_K] = q4_k,
+    [IST_Q5_K] = q5_k,     [IST_Q6_K] = q6_k,     [IST_IQ4_NL] = iq4_nl, [IST_IQ4_XS] = iq4_xs,
 };
 
-bool ist_dequant_supported(ist_dtype t) { return portable[t] != NULL; }
+bool ist_dequant_supported(ist_dtype t) {
+  return portable[t] != NULL;
+}
 
 void ist_dequant_f32_portable(float *dst, const void *src, ist_dtype t, int64_t n) {
   int block = ist_dtype_get(t)->block;
@@ -207,16 +213,20 @@ static void through_f32(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n,
 }
 
 void ist_dequant_bf16_portable(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n) {
-  if (t == IST_BF16) memcpy(dst, src, (size_t)n * sizeof *dst);
-  else through_f32(dst, src, t, n, NULL);
+  if (t == IST_BF16)
+    memcpy(dst, src, (size_t)n * sizeof *dst);
+  else
+    through_f32(dst, src, t, n, NULL);
 }
 
 void ist_dequant_f32(float *dst, const void *src, ist_dtype t, int64_t n) {
   ist_dequant_x86_fn fast = ist_dequant_x86(ist_quant_isa_best(), t, false);
   int block = ist_dtype_get(t)->block;
   IST_ASSERT(n % block == 0);
-  if (fast) fast(dst, src, n / block);
-  else ist_dequant_f32_portable(dst, src, t, n);
+  if (fast)
+    fast(dst, src, n / block);
+  else
+    ist_dequant_f32_portable(dst, src, t, n);
 }
 
 void ist_dequant_bf16(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n) {
@@ -224,7 +234,10 @@ void ist_dequant_bf16(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n) {
   ist_dequant_x86_fn fast = ist_dequant_x86(isa, t, true);
   int block = ist_dtype_get(t)->block;
   IST_ASSERT(n % block == 0);
-  if (fast) fast(dst, src, n / block);
-  else if (t == IST_BF16) memcpy(dst, src, (size_t)n * sizeof *dst);
-  else through_f32(dst, src, t, n, ist_dequant_x86(isa, IST_F32, true));
+  if (fast)
+    fast(dst, src, n / block);
+  else if (t == IST_BF16)
+    memcpy(dst, src, (size_t)n * sizeof *dst);
+  else
+    through_f32(dst, src, t, n, ist_dequant_x86(isa, IST_F32, true));
 }

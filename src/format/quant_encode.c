@@ -17,7 +17,9 @@ static void put_half(uint8_t *p, float v) {
   p[1] = (uint8_t)(h >> 8);
 }
 
-static float rounded_half(float v) { return ist_f16_to_f32(ist_f32_to_f16(v)); }
+static float rounded_half(float v) {
+  return ist_f16_to_f32(ist_f32_to_f16(v));
+}
 
 /* The nearest integer, half to even, for |v| < 2^22; some integer otherwise: adding
  * 1.5 * 2^23 leaves the integer in the low bits, and no cast can overflow. */
@@ -28,12 +30,18 @@ static inline int nearest(float v) {
   return (bits & 0x7fffff) - 0x400000;
 }
 
-static inline int clamp(int v, int lo, int hi) { return v < lo ? lo : v > hi ? hi : v; }
+static inline int clamp(int v, int lo, int hi) {
+  return v < lo ? lo : v > hi ? hi : v;
+}
 
 /* v cut to an integer in 0 .. n; NaN gives 0. */
-static inline int cut(float v, int n) { return v > 0 ? v < (float)n ? (int)v : n : 0; }
+static inline int cut(float v, int n) {
+  return v > 0 ? v < (float)n ? (int)v : n : 0;
+}
 
-static float inverse(float d) { return d != 0 ? 1 / d : 0; }
+static float inverse(float d) {
+  return d != 0 ? 1 / d : 0;
+}
 
 /* ---- Types of 32 elements ---- */
 
@@ -69,8 +77,7 @@ static void pack_fifth_bits(uint8_t *out, const uint8_t *l) {
 static void symmetric(uint8_t *l, uint8_t *d_out, const float *x, int half) {
   float d = extreme(x, 32) / (float)-half, inv = inverse(d);
   put_half(d_out, d);
-  for (int i = 0; i < 32; i++)
-    l[i] = (uint8_t)cut(x[i] * inv + ((float)half + 0.5f), 2 * half - 1);
+  for (int i = 0; i < 32; i++) l[i] = (uint8_t)cut(x[i] * inv + ((float)half + 0.5f), 2 * half - 1);
 }
 
 /* From the minimum in n steps. */
@@ -162,8 +169,8 @@ static bool affine_fit(float *s, float *m, const uint8_t *l, const float *x, con
  * to the range for t = 0 .. steps, each followed by a fit. A better fit also
  * moves the minimum that later steps start from. Returns the scale; *min >= 0 is
  * what is to be subtracted. */
-static float search_affine(uint8_t *l, float *min, const float *x, const float *w, int n, float first,
-                           int steps) {
+static float search_affine(uint8_t *l, float *min, const float *x, const float *w, int n,
+                           float first, int steps) {
   float m, max;
   range(x, 32, &m, &max);
   if (m > 0) m = 0;
@@ -214,7 +221,8 @@ static void pack_scale(uint8_t *s, int j, int scale, int min) {
 
 /* Writes d, dmin and the 6-bit scales of 8 groups, then redoes the levels with
  * the scales as they are stored (rounded to f16). */
-static void affine_block(uint8_t *y, uint8_t l[8][32], const float *x, int n, float first, int steps) {
+static void affine_block(uint8_t *y, uint8_t l[8][32], const float *x, int n, float first,
+                         int steps) {
   float s[8], m[8], w[32], max_s = 0, max_m = 0;
   for (int j = 0; j < 8; j++) {
     importance(w, x + 32 * j);
@@ -295,7 +303,8 @@ static void pack_q6_k(uint8_t *y, const uint8_t *l) {
     uint8_t *ql = y + 64 * h, *qh = y + 128 + 32 * h;
     for (int i = 0; i < 64; i++) ql[i] = (uint8_t)((l[i] & 15) | (l[i + 64] & 15) << 4);
     for (int i = 0; i < 32; i++)
-      qh[i] = (uint8_t)(l[i] >> 4 | l[i + 32] >> 4 << 2 | l[i + 64] >> 4 << 4 | l[i + 96] >> 4 << 6);
+      qh[i] =
+          (uint8_t)(l[i] >> 4 | l[i + 32] >> 4 << 2 | l[i + 64] >> 4 << 4 | l[i + 96] >> 4 << 6);
   }
 }
 
@@ -321,17 +330,25 @@ static void q6_k(uint8_t *y, const float *x) {
 
 /* ---- Table ---- */
 
-static void f32(uint8_t *y, const float *x) { memcpy(y, x, 4); }
-static void f16(uint8_t *y, const float *x) { put_half(y, *x); }
-static void bf16(uint8_t *y, const float *x) { memcpy(y, &(ist_bf16){ist_f32_to_bf16(*x)}, 2); }
+static void f32(uint8_t *y, const float *x) {
+  memcpy(y, x, 4);
+}
+static void f16(uint8_t *y, const float *x) {
+  put_half(y, *x);
+}
+static void bf16(uint8_t *y, const float *x) {
+  memcpy(y, &(ist_bf16){ist_f32_to_bf16(*x)}, 2);
+}
 
 static void (*const encode[IST_DTYPE_COUNT])(uint8_t *, const float *) = {
-  [IST_F32] = f32,   [IST_F16] = f16,   [IST_BF16] = bf16, [IST_Q8_0] = q8_0,
-  [IST_Q4_0] = q4_0, [IST_Q4_1] = q4_1, [IST_Q5_0] = q5_0, [IST_Q5_1] = q5_1,
-  [IST_Q4_K] = q4_k, [IST_Q5_K] = q5_k, [IST_Q6_K] = q6_k,
+    [IST_F32] = f32,   [IST_F16] = f16,   [IST_BF16] = bf16, [IST_Q8_0] = q8_0,
+    [IST_Q4_0] = q4_0, [IST_Q4_1] = q4_1, [IST_Q5_0] = q5_0, [IST_Q5_1] = q5_1,
+    [IST_Q4_K] = q4_k, [IST_Q5_K] = q5_k, [IST_Q6_K] = q6_k,
 };
 
-bool ist_quantise_supported(ist_dtype t) { return encode[t] != NULL; }
+bool ist_quantise_supported(ist_dtype t) {
+  return encode[t] != NULL;
+}
 
 void ist_quantise(void *dst, const float *src, ist_dtype t, int64_t n) {
   const ist_dtype_info *info = ist_dtype_get(t);

@@ -16,15 +16,19 @@
 #include <immintrin.h>
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,f16c")))
-#define AVX2 __attribute__((target("avx2,f16c")))
+#define AVX2   __attribute__((target("avx2,f16c")))
 #define INLINE static inline __attribute__((always_inline))
-#define BOTH(isa, name)                                                                 \
-  isa static void name##_f32(void *y, const uint8_t *x, int64_t n) { name(y, x, n, false); } \
-  isa static void name##_bf16(void *y, const uint8_t *x, int64_t n) { name(y, x, n, true); }
+#define BOTH(isa, name)                                               \
+  isa static void name##_f32(void *y, const uint8_t *x, int64_t n) {  \
+    name(y, x, n, false);                                             \
+  }                                                                   \
+  isa static void name##_bf16(void *y, const uint8_t *x, int64_t n) { \
+    name(y, x, n, true);                                              \
+  }
 
 #define HALF_AT(p) _cvtsh_ss((unsigned short)((p)[0] | (p)[1] << 8))
-#define LOAD16(p) _mm_loadu_si128((const __m128i *)(p))
-#define LOAD32(p) _mm256_loadu_si256((const __m256i *)(p))
+#define LOAD16(p)  _mm_loadu_si128((const __m128i *)(p))
+#define LOAD32(p)  _mm256_loadu_si256((const __m256i *)(p))
 
 INLINE float f32_at(const uint8_t *p) {
   float v;
@@ -33,8 +37,10 @@ INLINE float f32_at(const uint8_t *p) {
 }
 
 INLINE void store1(void *y, int64_t at, float v, bool bf16) {
-  if (bf16) ((ist_bf16 *)y)[at] = ist_f32_to_bf16(v);
-  else ((float *)y)[at] = v;
+  if (bf16)
+    ((ist_bf16 *)y)[at] = ist_f32_to_bf16(v);
+  else
+    ((float *)y)[at] = v;
 }
 
 /* ---- AVX-512 ---- */
@@ -44,14 +50,17 @@ AVX512 INLINE __m256i round16(__m512 v) {
   __m512i u = _mm512_castps_si512(v), high = _mm512_srli_epi32(u, 16);
   __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
   __m512i up = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  __m512i r = _mm512_mask_or_epi32(_mm512_srli_epi32(up, 16), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q),
-                                   high, _mm512_set1_epi32(64));
+  __m512i r =
+      _mm512_mask_or_epi32(_mm512_srli_epi32(up, 16), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), high,
+                           _mm512_set1_epi32(64));
   return _mm512_cvtepi32_epi16(r);
 }
 
 AVX512 INLINE void store16(void *y, int64_t at, __m512 v, bool bf16) {
-  if (bf16) _mm256_storeu_si256((__m256i *)((uint16_t *)y + at), round16(v));
-  else _mm512_storeu_ps((float *)y + at, v);
+  if (bf16)
+    _mm256_storeu_si256((__m256i *)((uint16_t *)y + at), round16(v));
+  else
+    _mm512_storeu_ps((float *)y + at, v);
 }
 
 /* y[lo + i] = low[q[i] & 15] and y[hi + i] = high[q[i] >> 4] for 16 bytes q; the
@@ -166,11 +175,12 @@ AVX2 INLINE __m256i q5_quanta(const uint8_t *qs, const uint8_t *qh) {
   uint32_t word;
   memcpy(&word, qh, sizeof word);
   /* Byte i of the result gets byte i / 8 of the word, of which bit i % 8 is kept. */
-  __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  __m256i spread =
+      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
   __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32((int)word), spread);
   __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
-  __m256i high = _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit),
-                                  _mm256_set1_epi8(16));
+  __m256i high =
+      _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit), _mm256_set1_epi8(16));
   __m128i q = LOAD16(qs);
   __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
   return _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi8(15)), high);
@@ -180,13 +190,14 @@ AVX2 INLINE __m256i q5_quanta(const uint8_t *qs, const uint8_t *qh) {
 AVX2 INLINE __m256i q5_k_quanta(const uint8_t *x, int j) {
   __m256i low = LOAD32(x + 48 + 32 * (j / 2));
   if (j % 2) low = _mm256_srli_epi16(low, 4);
-  __m256i high = _mm256_and_si256(_mm256_srl_epi16(LOAD32(x + 16), _mm_cvtsi32_si128(j)),
-                                  _mm256_set1_epi8(1));
+  __m256i high =
+      _mm256_and_si256(_mm256_srl_epi16(LOAD32(x + 16), _mm_cvtsi32_si128(j)), _mm256_set1_epi8(1));
   return _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi8(15)), _mm256_slli_epi16(high, 4));
 }
 
 /* Thirty-two signed bytes times a scale plus an offset. */
-AVX512 INLINE void muladd32_512(void *y, int64_t at, __m256i q, float scale, float offset, bool bf16) {
+AVX512 INLINE void muladd32_512(void *y, int64_t at, __m256i q, float scale, float offset,
+                                bool bf16) {
   __m512 a = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(q)));
   __m512 b = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(q, 1)));
   __m512 s = _mm512_set1_ps(scale), o = _mm512_set1_ps(offset);
@@ -275,8 +286,12 @@ AVX2 INLINE void muladd16(void *y, int64_t at, __m128i q, __m256 scale, __m256 o
            _mm256_add_ps(_mm256_mul_ps(float8(_mm_srli_si128(q, 8)), scale), offset), bf16);
 }
 
-AVX2 INLINE __m128i low_nibbles(__m128i q) { return _mm_and_si128(q, _mm_set1_epi8(15)); }
-AVX2 INLINE __m128i high_nibbles(__m128i q) { return low_nibbles(_mm_srli_epi16(q, 4)); }
+AVX2 INLINE __m128i low_nibbles(__m128i q) {
+  return _mm_and_si128(q, _mm_set1_epi8(15));
+}
+AVX2 INLINE __m128i high_nibbles(__m128i q) {
+  return low_nibbles(_mm_srli_epi16(q, 4));
+}
 
 AVX2 INLINE void f16_256(void *y, const uint8_t *x, int64_t n, bool bf16) {
   int64_t at = 0;
@@ -376,7 +391,8 @@ AVX2 INLINE void q6_k_256(void *y, const uint8_t *x, int64_t blocks, bool bf16) 
       __m256i q = q6_k_quanta(x, k / 4, k % 4);
       int64_t to = at + 32 * k;
       mul16(y, to, _mm256_castsi256_si128(q), _mm256_set1_ps(d * (float)sc[2 * k]), bf16);
-      mul16(y, to + 16, _mm256_extracti128_si256(q, 1), _mm256_set1_ps(d * (float)sc[2 * k + 1]), bf16);
+      mul16(y, to + 16, _mm256_extracti128_si256(q, 1), _mm256_set1_ps(d * (float)sc[2 * k + 1]),
+            bf16);
     }
   }
 }
@@ -393,16 +409,26 @@ BOTH(AVX2, q6_k_256)
 
 /* ---- Choice ---- */
 
-#define KERNELS(name) \
-  {{name##_512_f32, name##_512_bf16}, {name##_256_f32, name##_256_bf16}}
+#define KERNELS(name)                    \
+  {                                      \
+    {name##_512_f32, name##_512_bf16}, { \
+      name##_256_f32, name##_256_bf16    \
+    }                                    \
+  }
 
 static const struct {
   ist_dequant_x86_fn avx512[2], avx2[2]; /* [bf16] */
 } kernel[IST_DTYPE_COUNT] = {
-  [IST_F32] = {{NULL, f32_512_bf16}, {NULL, f32_256_bf16}}, /* to f32 it is memcpy */
-  [IST_F16] = KERNELS(f16),   [IST_Q4_0] = KERNELS(q4_0), [IST_Q4_1] = KERNELS(q4_1),
-  [IST_Q5_0] = KERNELS(q5_0), [IST_Q5_1] = KERNELS(q5_1), [IST_Q8_0] = KERNELS(q8_0),
-  [IST_Q4_K] = KERNELS(q4_k), [IST_Q5_K] = KERNELS(q5_k), [IST_Q6_K] = KERNELS(q6_k),
+    [IST_F32] = {{NULL, f32_512_bf16}, {NULL, f32_256_bf16}}, /* to f32 it is memcpy */
+    [IST_F16] = KERNELS(f16),
+    [IST_Q4_0] = KERNELS(q4_0),
+    [IST_Q4_1] = KERNELS(q4_1),
+    [IST_Q5_0] = KERNELS(q5_0),
+    [IST_Q5_1] = KERNELS(q5_1),
+    [IST_Q8_0] = KERNELS(q8_0),
+    [IST_Q4_K] = KERNELS(q4_k),
+    [IST_Q5_K] = KERNELS(q5_k),
+    [IST_Q6_K] = KERNELS(q6_k),
 };
 
 ist_quant_isa ist_quant_isa_best(void) {
@@ -420,7 +446,9 @@ ist_dequant_x86_fn ist_dequant_x86(ist_quant_isa isa, ist_dtype t, bool bf16) {
 
 #else
 
-ist_quant_isa ist_quant_isa_best(void) { return IST_QUANT_PORTABLE; }
+ist_quant_isa ist_quant_isa_best(void) {
+  return IST_QUANT_PORTABLE;
+}
 
 ist_dequant_x86_fn ist_dequant_x86(ist_quant_isa isa, ist_dtype t, bool bf16) {
   (void)isa, (void)t, (void)bf16;

@@ -24,9 +24,12 @@ static ist_status read_dtype(const json_t *entry, ist_dtype *type, ist_error *er
     return ist_fail(err, IST_ERR_FORMAT, "dtype is %s, expected a string", ist_json_kind(v));
   const char *name = json_string_value(v);
   int t = ist_dtype_from_name(name);
-  if (t < 0 || ist_dtype_is_quantised((ist_dtype)t) || strcmp(ist_dtype_get((ist_dtype)t)->name, name))
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "dtype '%s' is not supported (expected F64, F32, F16, "
-                    "BF16, I64, I32, I16, I8 or U8)", name);
+  if (t < 0 || ist_dtype_is_quantised((ist_dtype)t) ||
+      strcmp(ist_dtype_get((ist_dtype)t)->name, name))
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "dtype '%s' is not supported (expected F64, F32, F16, "
+                    "BF16, I64, I32, I16, I8 or U8)",
+                    name);
   *type = (ist_dtype)t;
   return IST_OK;
 }
@@ -58,11 +61,15 @@ static ist_status read_offsets(const json_t *entry, ist_st_tensor *t, const unsi
       !get_size(json_array_get(v, 1), &end))
     return ist_fail(err, IST_ERR_FORMAT, "data_offsets is not a pair of whole numbers >= 0");
   if (begin > end || (uint64_t)end > size)
-    return ist_fail(err, IST_ERR_FORMAT, "data_offsets %" PRId64 " to %" PRId64 " lie outside the %zu "
-                    "bytes of data", begin, end, size);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "data_offsets %" PRId64 " to %" PRId64
+                    " lie outside the %zu "
+                    "bytes of data",
+                    begin, end, size);
   if (end - begin != t->bytes)
-    return ist_fail(err, IST_ERR_FORMAT, "data_offsets span %" PRId64 " bytes, dtype and shape need %"
-                    PRId64, end - begin, t->bytes);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "data_offsets span %" PRId64 " bytes, dtype and shape need %" PRId64,
+                    end - begin, t->bytes);
   t->data = data + begin;
   return IST_OK;
 }
@@ -70,7 +77,8 @@ static ist_status read_offsets(const json_t *entry, ist_st_tensor *t, const unsi
 static ist_status read_entry(const json_t *entry, ist_st_tensor *t, const unsigned char *data,
                              size_t size, ist_error *err) {
   if (!json_is_object(entry))
-    return ist_fail(err, IST_ERR_FORMAT, "the entry is %s, expected an object", ist_json_kind(entry));
+    return ist_fail(err, IST_ERR_FORMAT, "the entry is %s, expected an object",
+                    ist_json_kind(entry));
   IST_TRY(read_dtype(entry, &t->type, err));
   IST_TRY(read_shape(entry, t, err));
   return read_offsets(entry, t, data, size, err);
@@ -79,11 +87,13 @@ static ist_status read_entry(const json_t *entry, ist_st_tensor *t, const unsign
 static ist_status read_metadata(ist_safetensors *s, json_t *meta, ist_error *err) {
   if (!meta || json_is_null(meta)) return IST_OK;
   if (!json_is_object(meta))
-    return ist_fail(err, IST_ERR_FORMAT, "__metadata__ is %s, expected an object", ist_json_kind(meta));
+    return ist_fail(err, IST_ERR_FORMAT, "__metadata__ is %s, expected an object",
+                    ist_json_kind(meta));
   size_t n = json_object_size(meta);
   s->meta_key = ist_calloc(n, sizeof *s->meta_key);
   s->meta_value = ist_calloc(n, sizeof *s->meta_value);
-  if (!s->meta_key || !s->meta_value) return ist_fail_nomem(err, "__metadata__", n * sizeof(char *));
+  if (!s->meta_key || !s->meta_value)
+    return ist_fail_nomem(err, "__metadata__", n * sizeof(char *));
   const char *key;
   json_t *value;
   json_object_foreach(meta, key, value) {
@@ -118,13 +128,15 @@ static ist_status check_layout(ist_safetensors *s, const unsigned char *data, si
   for (int64_t i = 0; i < s->n; i++) {
     const ist_st_tensor *t = &s->tensor[i];
     if (t->data != at)
-      return ist_fail(err, IST_ERR_FORMAT, "tensor '%s' begins at byte %td of the data, expected %td "
-                      "(%s)", t->name, t->data - data, at - data, t->data > at ? "a hole" : "an overlap");
+      return ist_fail(err, IST_ERR_FORMAT,
+                      "tensor '%s' begins at byte %td of the data, expected %td "
+                      "(%s)",
+                      t->name, t->data - data, at - data, t->data > at ? "a hole" : "an overlap");
     at += t->bytes;
   }
   if (at != data + size)
-    return ist_fail(err, IST_ERR_FORMAT, "the tensors end at byte %td of the data, the file holds %zu",
-                    at - data, size);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "the tensors end at byte %td of the data, the file holds %zu", at - data, size);
   return IST_OK;
 }
 
@@ -157,14 +169,17 @@ static ist_status parse(ist_safetensors *s, ist_error *err) {
   ist_cursor c = {.p = s->map.p, .size = s->map.size};
   uint64_t len = ist_read_u64(&c);
   if (c.failed)
-    return ist_fail(err, IST_ERR_FORMAT, "not a safetensors file: %zu bytes, too short for a header",
-                    s->map.size);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "not a safetensors file: %zu bytes, too short for a header", s->map.size);
   if (len > MAX_HEADER || len > c.size - c.at)
-    return ist_fail(err, IST_ERR_FORMAT, "not a safetensors file, or truncated: header of %" PRIu64
-                    " bytes, the file has %zu left (at most %u allowed)", len, c.size - c.at, MAX_HEADER);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "not a safetensors file, or truncated: header of %" PRIu64
+                    " bytes, the file has %zu left (at most %u allowed)",
+                    len, c.size - c.at, MAX_HEADER);
   const char *text = (const char *)ist_read_bytes(&c, len);
   if (len < 2 || *text != '{')
-    return ist_fail(err, IST_ERR_FORMAT, "not a safetensors file: the header does not begin with '{'");
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "not a safetensors file: the header does not begin with '{'");
   json_t *header;
   ist_status status = ist_json_parse(&header, text, (size_t)len, err);
   if (status != IST_OK) {
@@ -218,8 +233,10 @@ const ist_st_tensor *ist_safetensors_find(const ist_safetensors *s, const char *
     int64_t mid = lo + (hi - lo) / 2;
     int order = strcmp(s->by_name[mid]->name, name);
     if (order == 0) return s->by_name[mid];
-    if (order < 0) lo = mid + 1;
-    else hi = mid;
+    if (order < 0)
+      lo = mid + 1;
+    else
+      hi = mid;
   }
   return NULL;
 }
@@ -233,11 +250,13 @@ const char *ist_safetensors_meta(const ist_safetensors *s, const char *key) {
 ist_status ist_st_to_f32(const ist_st_tensor *t, float *dst, int64_t n, ist_error *err) {
   const ist_dtype_info *info = ist_dtype_get(t->type);
   if (!ist_dequant_supported(t->type))
-    return ist_fail(err, IST_ERR_FORMAT, "tensor '%s' is of type %s, expected F32, F16, BF16 or F64",
-                    t->name, info->name);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "tensor '%s' is of type %s, expected F32, F16, BF16 or F64", t->name,
+                    info->name);
   if (t->bytes / info->bytes != n)
-    return ist_fail(err, IST_ERR_MISMATCH, "tensor '%s' has %" PRId64 " elements, expected %" PRId64,
-                    t->name, t->bytes / info->bytes, n);
+    return ist_fail(err, IST_ERR_MISMATCH,
+                    "tensor '%s' has %" PRId64 " elements, expected %" PRId64, t->name,
+                    t->bytes / info->bytes, n);
   ist_dequant_f32(dst, t->data, t->type, n);
   return IST_OK;
 }

@@ -20,7 +20,7 @@ typedef struct ist_safetensors {
   char *path;
   ist_map map;
   int64_t n;
-  ist_st_tensor *tensor;       /* in file order */
+  ist_st_tensor *tensor;         /* in file order */
   const ist_st_tensor **by_name; /* sorted (private) */
   int64_t n_meta;
   char **meta_key, **meta_value;
@@ -43,8 +43,8 @@ typedef struct ist_st_item {
   int64_t shape[IST_ST_MAX_DIMS];
   const void *data;
 } ist_st_item;
-/* Atomic. Names must differ. Order in the file: by falling element size, then name (as HF's writer).
- * meta: n_meta pairs of strings {key, value}; "format":"pt" is always added. */
+/* Atomic. Names must differ. Order in the file: by falling element size, then name (as HF's
+ * writer). meta: n_meta pairs of strings {key, value}; "format":"pt" is always added. */
 ist_status ist_safetensors_write(const char *path, const ist_st_item *items, int64_t n,
                                  const char *const (*meta)[2], int64_t n_meta, ist_error *err);
 

@@ -53,8 +53,10 @@ static ist_status build_header(json_t *header, const ist_st_item *const *items, 
     if (json_object_get(header, items[i]->name))
       return ist_fail(err, IST_ERR_ARG, "tensor '%s' is to be written twice", items[i]->name);
     if (json_object_set_new(header, items[i]->name, entry_of(items[i], at)) != 0)
-      return ist_fail(err, IST_ERR_ARG, "tensor '%s' cannot be written: its name is not UTF-8 text, "
-                      "or memory ran out", items[i]->name);
+      return ist_fail(err, IST_ERR_ARG,
+                      "tensor '%s' cannot be written: its name is not UTF-8 text, "
+                      "or memory ran out",
+                      items[i]->name);
     at += item_bytes(items[i]);
   }
   return IST_OK;
@@ -84,8 +86,7 @@ static ist_status write_file(const char *path, const ist_buf *head, const ist_st
   IST_TRY(ist_wfile_open(&f, path, err));
   ist_wfile_write(&f, &(uint64_t){head->len}, 8);
   ist_wfile_write(&f, head->p, head->len);
-  for (int64_t i = 0; i < n; i++)
-    ist_wfile_write(&f, items[i]->data, (size_t)item_bytes(items[i]));
+  for (int64_t i = 0; i < n; i++) ist_wfile_write(&f, items[i]->data, (size_t)item_bytes(items[i]));
   return ist_wfile_commit(&f, err);
 }
 

@@ -12,7 +12,8 @@ void ist_adapter_gguf_name(char *out, size_t size, int64_t layer, ist_module m, 
            half == IST_HALF_A ? 'a' : 'b');
 }
 
-void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int64_t *rows, int64_t *cols) {
+void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int64_t *rows,
+                       int64_t *cols) {
   int64_t rank = ad->layout.module[m].rank;
   *rows = half == IST_HALF_A ? rank : ad->sizes.out[m];
   *cols = half == IST_HALF_A ? ad->sizes.in[m] : rank;
@@ -38,16 +39,20 @@ static void move(const ist_adapters *ad, const ist_model_config *c, int64_t laye
     float *theirs = outside + (hf ? hf_row(c, m, half, r) : r) * cols;
     for (int64_t i = 0; i < cols; i++) {
       int64_t at = r * cols + i;
-      if (v.dt == IST_F64 && read) theirs[i] = (float)((double *)v.p)[at];
-      else if (v.dt == IST_F64) ((double *)v.p)[at] = (double)theirs[i];
-      else if (read) theirs[i] = ((float *)v.p)[at];
-      else ((float *)v.p)[at] = theirs[i];
+      if (v.dt == IST_F64 && read)
+        theirs[i] = (float)((double *)v.p)[at];
+      else if (v.dt == IST_F64)
+        ((double *)v.p)[at] = (double)theirs[i];
+      else if (read)
+        theirs[i] = ((float *)v.p)[at];
+      else
+        ((float *)v.p)[at] = theirs[i];
     }
   }
 }
 
-void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, int64_t layer, ist_module m,
-                      ist_half half, bool hf, float *dst) {
+void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, int64_t layer,
+                      ist_module m, ist_half half, bool hf, float *dst) {
   move(ad, c, layer, m, half, hf, dst, true);
 }
 

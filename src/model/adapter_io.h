@@ -14,12 +14,13 @@ void ist_adapter_peft_name(char *out, size_t size, int64_t layer, ist_module m, 
 void ist_adapter_gguf_name(char *out, size_t size, int64_t layer, ist_module m, ist_half half);
 
 /* Rows and columns of one half: (rank, in) or (out, rank). */
-void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int64_t *rows, int64_t *cols);
+void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int64_t *rows,
+                       int64_t *cols);
 
 /* Copies one half out of, or into, the parameters as float. hf: rows in Hugging
  * Face's order (q and k rows of a permuted base are put back), else GGUF's. */
-void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, int64_t layer, ist_module m,
-                      ist_half half, bool hf, float *dst);
+void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, int64_t layer,
+                      ist_module m, ist_half half, bool hf, float *dst);
 void ist_adapter_write(ist_adapters *ad, const ist_model_config *c, int64_t layer, ist_module m,
                        ist_half half, bool hf, const float *src);
 

@@ -36,14 +36,16 @@ static ist_status fill_rope(ist_model_config *c, const ist_gguf *g, ist_error *e
   }
   if (linear) IST_TRY(get_f64(g, c->arch, "rope.scaling.factor", false, &factor, err));
   if (!(theta > 0) || !(factor > 0)) {
-    return ist_fail(err, IST_ERR_FORMAT, "%s.rope: found base %g and factor %g, expected numbers above 0",
-                    c->arch, theta, factor);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s.rope: found base %g and factor %g, expected numbers above 0", c->arch,
+                    theta, factor);
   }
   int64_t half = c->rope_dim / 2;
   const ist_gguf_tensor *divisors = ist_gguf_find_tensor(g, "rope_freqs.weight");
   if (divisors && (divisors->type != IST_F32 || divisors->ne[0] != half)) {
-    return ist_fail(err, IST_ERR_FORMAT, "rope_freqs.weight: found %lld values of %s, expected %lld of F32",
-                    (long long)divisors->ne[0], ist_dtype_get(divisors->type)->name, (long long)half);
+    return ist_fail(
+        err, IST_ERR_FORMAT, "rope_freqs.weight: found %lld values of %s, expected %lld of F32",
+        (long long)divisors->ne[0], ist_dtype_get(divisors->type)->name, (long long)half);
   }
   c->rope_freq = ist_calloc((size_t)half + 1, sizeof(float));
   if (!c->rope_freq) return ist_fail_nomem(err, "rotary angles", (size_t)half * sizeof(float));
@@ -51,8 +53,9 @@ static ist_status fill_rope(ist_model_config *c, const ist_gguf *g, ist_error *e
     float divisor = 1.0f;
     if (divisors) memcpy(&divisor, divisors->data + (size_t)j * sizeof(float), sizeof divisor);
     if (!(divisor > 0)) {
-      return ist_fail(err, IST_ERR_FORMAT, "rope_freqs.weight[%lld]: found %g, expected a number above 0",
-                      (long long)j, (double)divisor);
+      return ist_fail(err, IST_ERR_FORMAT,
+                      "rope_freqs.weight[%lld]: found %g, expected a number above 0", (long long)j,
+                      (double)divisor);
     }
     double freq = pow(theta, -2.0 * (double)j / (double)c->rope_dim);
     c->rope_freq[j] = (float)(freq / factor / (double)divisor);
@@ -68,14 +71,15 @@ static ist_status llama_fill(ist_model_config *c, const ist_gguf *g, ist_error *
   IST_TRY(get_i64(g, c->arch, "context_length", true, &c->context, err));
   IST_TRY(get_f64(g, c->arch, "attention.layer_norm_rms_epsilon", true, &c->norm_eps, err));
   if (c->H < 1 || c->D < 1) {
-    return ist_fail(err, IST_ERR_FORMAT, "%s: found %lld heads of width %lld, expected at least 1", c->arch,
-                    (long long)c->H, (long long)c->D);
+    return ist_fail(err, IST_ERR_FORMAT, "%s: found %lld heads of width %lld, expected at least 1",
+                    c->arch, (long long)c->H, (long long)c->D);
   }
   int64_t experts = 0, values = 0;
   IST_TRY(get_i64(g, c->arch, "expert_count", false, &experts, err));
   if (experts > 0) {
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s.expert_count: found %lld, mixtures of experts are not supported",
-                    c->arch, (long long)experts);
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "%s.expert_count: found %lld, mixtures of experts are not supported", c->arch,
+                    (long long)experts);
   }
   c->K = c->H;
   c->E = c->D / c->H;
@@ -84,14 +88,16 @@ static ist_status llama_fill(ist_model_config *c, const ist_gguf *g, ist_error *
   values = c->E;
   IST_TRY(get_i64(g, c->arch, "attention.value_length", false, &values, err));
   if (values != c->E) {
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s.attention.value_length: found %lld, expected the key length %lld",
-                    c->arch, (long long)values, (long long)c->E);
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "%s.attention.value_length: found %lld, expected the key length %lld", c->arch,
+                    (long long)values, (long long)c->E);
   }
   c->rope_dim = c->E;
   IST_TRY(get_i64(g, c->arch, "rope.dimension_count", false, &c->rope_dim, err));
   if (c->K < 1 || c->E < 1 || c->rope_dim < 0 || c->rope_dim > c->E) {
-    return ist_fail(err, IST_ERR_FORMAT, "%s: found %lld key/value heads of size %lld, %lld of it rotated",
-                    c->arch, (long long)c->K, (long long)c->E, (long long)c->rope_dim);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s: found %lld key/value heads of size %lld, %lld of it rotated", c->arch,
+                    (long long)c->K, (long long)c->E, (long long)c->rope_dim);
   }
   const ist_gguf_tensor *embed = ist_gguf_find_tensor(g, "token_embd.weight");
   if (!embed) return ist_fail(err, IST_ERR_FORMAT, "token_embd.weight: found no such tensor");

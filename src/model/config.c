@@ -12,19 +12,26 @@ static ist_status unsupported_arch(ist_str found, ist_error *err) {
   for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
     ist_buf_printf(&names, "%s%s", i ? ", " : "", archs[i]->name);
   }
-  ist_status status = ist_fail(err, IST_ERR_UNSUPPORTED,
-                               "general.architecture: found \"%.*s\", supported: %s", (int)found.len,
-                               found.p, names.p ? names.p : "");
+  ist_status status =
+      ist_fail(err, IST_ERR_UNSUPPORTED, "general.architecture: found \"%.*s\", supported: %s",
+               (int)found.len, found.p, names.p ? names.p : "");
   ist_buf_free(&names);
   return status;
 }
 
 static ist_status check_sizes(const ist_model_config *c, ist_error *err) {
-  const struct { const char *name; int64_t value, max; } sizes[] = {
-      {"block_count", c->L, 4096},       {"embedding_length", c->D, 1 << 20},
-      {"feed_forward_length", c->F, 1 << 22}, {"attention.head_count", c->H, 4096},
-      {"attention.head_count_kv", c->K, 4096}, {"attention.key_length", c->E, 4096},
-      {"vocab_size", c->V, 1 << 24},     {"context_length", c->context, INT64_C(1) << 40},
+  const struct {
+    const char *name;
+    int64_t value, max;
+  } sizes[] = {
+      {"block_count", c->L, 4096},
+      {"embedding_length", c->D, 1 << 20},
+      {"feed_forward_length", c->F, 1 << 22},
+      {"attention.head_count", c->H, 4096},
+      {"attention.head_count_kv", c->K, 4096},
+      {"attention.key_length", c->E, 4096},
+      {"vocab_size", c->V, 1 << 24},
+      {"context_length", c->context, INT64_C(1) << 40},
   };
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     if (sizes[i].value < 1 || sizes[i].value > sizes[i].max) {
@@ -33,15 +40,18 @@ static ist_status check_sizes(const ist_model_config *c, ist_error *err) {
     }
   }
   if (c->H % c->K != 0) {
-    return ist_fail(err, IST_ERR_FORMAT, "%s.attention.head_count_kv: found %lld, expected a divisor of %lld heads",
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s.attention.head_count_kv: found %lld, expected a divisor of %lld heads",
                     c->arch, (long long)c->K, (long long)c->H);
   }
   if (c->rope_dim < 0 || c->rope_dim > c->E || c->rope_dim % 2 != 0) {
-    return ist_fail(err, IST_ERR_FORMAT, "%s.rope.dimension_count: found %lld, expected an even number up to %lld",
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s.rope.dimension_count: found %lld, expected an even number up to %lld",
                     c->arch, (long long)c->rope_dim, (long long)c->E);
   }
   if (!(c->norm_eps > 0) || !(c->norm_eps < 1)) {
-    return ist_fail(err, IST_ERR_FORMAT, "%s: norm epsilon: found %g, expected between 0 and 1", c->arch, c->norm_eps);
+    return ist_fail(err, IST_ERR_FORMAT, "%s: norm epsilon: found %g, expected between 0 and 1",
+                    c->arch, c->norm_eps);
   }
   return IST_OK;
 }
@@ -52,7 +62,8 @@ ist_status ist_model_config_read(ist_model_config *c, const ist_gguf *g, ist_err
   IST_TRY(ist_gguf_get_str(g, "general.architecture", true, &arch, err));
   IST_TRY(ist_gguf_get_str(g, "general.name", false, &name, err));
   for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
-    if (strlen(archs[i]->name) != arch.len || memcmp(archs[i]->name, arch.p, arch.len) != 0) continue;
+    if (strlen(archs[i]->name) != arch.len || memcmp(archs[i]->name, arch.p, arch.len) != 0)
+      continue;
     memcpy(c->arch, arch.p, arch.len);
     size_t len = name.len < sizeof c->name - 1 ? name.len : sizeof c->name - 1;
     if (len) memcpy(c->name, name.p, len);

@@ -15,34 +15,34 @@ typedef enum ist_block_kind {
 typedef enum ist_position_kind { IST_POSITION_ROPE, IST_POSITION_NONE } ist_position_kind;
 
 typedef struct ist_model_config {
-  char arch[32];            /* GGUF's name: "llama" */
+  char arch[32]; /* GGUF's name: "llama" */
   char name[128];
   int64_t L, D, F, H, K, E, V;
-  int64_t context;          /* tokens the model was made for */
+  int64_t context; /* tokens the model was made for */
 
   ist_block_kind block;
   ist_norm_kind norm;
   double norm_eps;
 
   ist_position_kind position;
-  int64_t rope_dim;         /* rotated part of each head */
-  bool rope_interleaved;    /* pairs (2j, 2j+1); else (j, j + rope_dim / 2) */
+  int64_t rope_dim;      /* rotated part of each head */
+  bool rope_interleaved; /* pairs (2j, 2j+1); else (j, j + rope_dim / 2) */
   double rope_mscale;
-  float *rope_freq;         /* (rope_dim / 2) angle per position; owned */
+  float *rope_freq; /* (rope_dim / 2) angle per position; owned */
 
-  double attn_scale;        /* of q.k */
+  double attn_scale;                  /* of q.k */
   double attn_softcap, final_softcap; /* 0: none */
-  int64_t window;           /* 0: none */
+  int64_t window;                     /* 0: none */
 
   ist_act_kind act;
   bool gated;
-  bool tied;                /* the output head is the embedding */
-  bool permuted_qk;         /* q, k rows are in ggml's order (see docs/formats.md) */
+  bool tied;        /* the output head is the embedding */
+  bool permuted_qk; /* q, k rows are in ggml's order (see docs/formats.md) */
 } ist_model_config;
 
 /* A row of the architecture table. */
 typedef struct ist_arch {
-  const char *name;         /* general.architecture */
+  const char *name; /* general.architecture */
   ist_status (*fill)(ist_model_config *c, const ist_gguf *g, ist_error *err);
 } ist_arch;
 

@@ -7,9 +7,9 @@
 #include "base/mem.h"
 
 const char *const ist_arena_names[IST_ARENA_DECODER_COUNT] = {
-    [IST_ARENA_WEIGHTS] = "weights in use", [IST_ARENA_BOUNDARY] = "layer inputs",
+    [IST_ARENA_WEIGHTS] = "weights in use",  [IST_ARENA_BOUNDARY] = "layer inputs",
     [IST_ARENA_SAVED] = "saved activations", [IST_ARENA_FORWARD] = "forward",
-    [IST_ARENA_BACKWARD] = "backward", [IST_ARENA_HEAD] = "output head and logits",
+    [IST_ARENA_BACKWARD] = "backward",       [IST_ARENA_HEAD] = "output head and logits",
     [IST_ARENA_SCRATCH] = "scratch",
 };
 
@@ -25,12 +25,15 @@ static void *take(layout *l, ist_arena_id id, size_t bytes) {
   return l->reserve ? ist_arena_alloc(&l->d->arena[id], bytes) : NULL;
 }
 
-static ist_view take_view(layout *l, ist_arena_id id, ist_dtype dt, int64_t rows, int64_t cols, int64_t tail) {
+static ist_view take_view(layout *l, ist_arena_id id, ist_dtype dt, int64_t rows, int64_t cols,
+                          int64_t tail) {
   void *p = take(l, id, (size_t)ist_dtype_bytes(dt, rows * (cols + tail)));
   return ist_view_make(p, dt, rows, cols, cols + tail);
 }
 
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t max64(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
 
 static int64_t site_tail(const ist_decoder *d, ist_site site) {
   return d->adapters ? d->adapters->layout.max_rank[site] : 0;
@@ -90,7 +93,8 @@ static void lay_out_forward(layout *l) {
   d->row_factor = take(l, IST_ARENA_FORWARD, (size_t)n * sizeof(float));
   if (!d->adapters) return;
   int64_t rank = 0;
-  for (int site = 0; site < IST_SITE_COUNT; site++) rank = max64(rank, d->adapters->layout.site_rank[site]);
+  for (int site = 0; site < IST_SITE_COUNT; site++)
+    rank = max64(rank, d->adapters->layout.site_rank[site]);
   if (t != d->wide) d->a_compute = take_view(l, IST_ARENA_FORWARD, t, rank, widest, 0);
   if (t != d->wide) d->b_compute = take_view(l, IST_ARENA_FORWARD, t, widest, rank, 0);
   if (d->sizes.dropout) d->x_dropped = take_view(l, IST_ARENA_FORWARD, t, n, widest, 0);
@@ -115,9 +119,11 @@ static void lay_out_backward(layout *l) {
   }
   if (!d->adapters) return;
   int64_t rank = 0;
-  for (int site = 0; site < IST_SITE_COUNT; site++) rank = max64(rank, d->adapters->layout.site_rank[site]);
+  for (int site = 0; site < IST_SITE_COUNT; site++)
+    rank = max64(rank, d->adapters->layout.site_rank[site]);
   d->du = take_view(l, IST_ARENA_BACKWARD, t, n, rank, 0);
-  if (d->sizes.dropout) d->dtmp = take_view(l, IST_ARENA_BACKWARD, t, n, max64(max64(c->D, c->F), q), 0);
+  if (d->sizes.dropout)
+    d->dtmp = take_view(l, IST_ARENA_BACKWARD, t, n, max64(max64(c->D, c->F), q), 0);
 }
 
 static void lay_out_head(layout *l) {
@@ -143,11 +149,14 @@ static size_t scratch_bytes(const ist_decoder *d, const ist_backend *be) {
   int64_t n = d->sizes.rows, widest = max64(max64(c->D, c->F), c->H * c->E), rank = 0;
   size_t most = 0;
   if (d->adapters) {
-    for (int site = 0; site < IST_SITE_COUNT; site++) rank = max64(rank, d->adapters->layout.site_rank[site]);
+    for (int site = 0; site < IST_SITE_COUNT; site++)
+      rank = max64(rank, d->adapters->layout.site_rank[site]);
   }
   const int64_t products[][3] = {
-      {n, widest + rank, widest + rank}, {widest + rank, widest + rank, n},
-      {d->sizes.head_chunk, c->V, c->D}, {d->sizes.head_chunk, c->D, c->V},
+      {n, widest + rank, widest + rank},
+      {widest + rank, widest + rank, n},
+      {d->sizes.head_chunk, c->V, c->D},
+      {d->sizes.head_chunk, c->D, c->V},
   };
   for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
     size_t bytes = be->matmul_scratch(products[i][0], products[i][1], products[i][2], d->compute);
@@ -164,9 +173,10 @@ static void lay_out(layout *l, const ist_backend *be) {
   ist_decoder *d = l->d;
   int64_t tail[IST_MOD_COUNT];
   weight_tails(d, tail);
-  l->bytes[IST_ARENA_WEIGHTS] += ist_weights_policy_bytes(d->weights, d->sizes.policy, d->compute, tail) +
-                                 ist_weights_head_bytes(d->weights, d->compute, d->sizes.head_rows) +
-                                 ist_weights_norm_bytes(d->weights, d->compute);
+  l->bytes[IST_ARENA_WEIGHTS] +=
+      ist_weights_policy_bytes(d->weights, d->sizes.policy, d->compute, tail) +
+      ist_weights_head_bytes(d->weights, d->compute, d->sizes.head_rows) +
+      ist_weights_norm_bytes(d->weights, d->compute);
   lay_out_kept(l);
   lay_out_forward(l);
   if (d->sizes.dres_rows) lay_out_backward(l);
@@ -181,7 +191,8 @@ static ist_status alloc_tables(ist_decoder *d, ist_error *err) {
   d->mlp = ist_calloc((size_t)s->n_mlp, sizeof *d->mlp);
   d->low = d->adapters ? ist_calloc((size_t)s->n_low, sizeof *d->low) : NULL;
   if (d->boundary && d->attn && d->mlp && (d->low || !d->adapters)) return IST_OK;
-  return ist_fail_nomem(err, "decoder tables", (size_t)(s->n_boundary + s->n_attn) * sizeof *d->attn);
+  return ist_fail_nomem(err, "decoder tables",
+                        (size_t)(s->n_boundary + s->n_attn) * sizeof *d->attn);
 }
 
 static void free_tables(ist_decoder *d) {
@@ -191,8 +202,8 @@ static void free_tables(ist_decoder *d) {
   ist_free(d->low);
 }
 
-static ist_status begin(ist_decoder *d, const ist_model_config *c, ist_weights *w, const ist_adapters *ad,
-                        const ist_decoder_sizes *s, ist_error *err) {
+static ist_status begin(ist_decoder *d, const ist_model_config *c, ist_weights *w,
+                        const ist_adapters *ad, const ist_decoder_sizes *s, ist_error *err) {
   memset(d, 0, sizeof *d);
   d->config = c;
   d->weights = w;
@@ -204,9 +215,10 @@ static ist_status begin(ist_decoder *d, const ist_model_config *c, ist_weights *
   return alloc_tables(d, err);
 }
 
-ist_status ist_decoder_measure(const ist_model_config *c, const ist_weights *w, const ist_adapters *ad,
-                               const ist_backend *be, const ist_decoder_sizes *s,
-                               size_t bytes[IST_ARENA_DECODER_COUNT], ist_error *err) {
+ist_status ist_decoder_measure(const ist_model_config *c, const ist_weights *w,
+                               const ist_adapters *ad, const ist_backend *be,
+                               const ist_decoder_sizes *s, size_t bytes[IST_ARENA_DECODER_COUNT],
+                               ist_error *err) {
   ist_decoder d;
   layout l = {&d, false, {0}};
   /* Measuring reads the tensor table only. */
@@ -227,13 +239,15 @@ ist_status ist_decoder_open(ist_decoder *d, const ist_model_config *c, ist_weigh
   ist_status status = begin(d, c, w, ad, s, err);
   for (int i = 0; i < IST_ARENA_DECODER_COUNT && status == IST_OK; i++) {
     bool spill = i == IST_ARENA_BOUNDARY && s->spill;
-    status = spill ? ist_arena_init_on_disk(&d->arena[i], ist_arena_names[i], bytes[i], s->spill, err)
-                   : ist_arena_init(&d->arena[i], ist_arena_names[i], bytes[i], err);
+    status = spill
+                 ? ist_arena_init_on_disk(&d->arena[i], ist_arena_names[i], bytes[i], s->spill, err)
+                 : ist_arena_init(&d->arena[i], ist_arena_names[i], bytes[i], err);
   }
   if (status == IST_OK) {
     int64_t tail[IST_MOD_COUNT];
     weight_tails(d, tail);
-    status = ist_weights_set_policy(w, s->policy, s->compute, tail, s->head_rows, &d->arena[IST_ARENA_WEIGHTS], err);
+    status = ist_weights_set_policy(w, s->policy, s->compute, tail, s->head_rows,
+                                    &d->arena[IST_ARENA_WEIGHTS], err);
   }
   if (status != IST_OK) {
     ist_decoder_close(d);

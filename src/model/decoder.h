@@ -17,80 +17,99 @@
 /* One micro-batch: packed segments, no padding but the last rows up to a bucket
  * (`rows`), which are zero and belong to no segment. Host memory, borrowed. */
 typedef struct ist_micro {
-  int64_t n, rows;            /* tokens; rows of the products, n <= rows */
-  const int32_t *ids;         /* (n) */
-  const int32_t *target;      /* (n) next token, -1 where not supervised; NULL: none */
-  const int32_t *position;    /* (rows) in the sample, for rotary and dropout */
-  const int32_t *sample;      /* (rows) sample id, for dropout */
-  const int32_t *group;       /* (rows) row group for suppression; NULL: one group */
+  int64_t n, rows;         /* tokens; rows of the products, n <= rows */
+  const int32_t *ids;      /* (n) */
+  const int32_t *target;   /* (n) next token, -1 where not supervised; NULL: none */
+  const int32_t *position; /* (rows) in the sample, for rotary and dropout */
+  const int32_t *sample;   /* (rows) sample id, for dropout */
+  const int32_t *group;    /* (rows) row group for suppression; NULL: one group */
   int64_t n_seg;
-  const ist_attn_seg *seg;    /* spans name store 0: the rows of this micro-batch,
-                                 or the KV cache when the pass has one */
-  int64_t boundary_row;       /* first row of this micro-batch in the boundary slots */
+  const ist_attn_seg *seg; /* spans name store 0: the rows of this micro-batch,
+                              or the KV cache when the pass has one */
+  int64_t boundary_row;    /* first row of this micro-batch in the boundary slots */
 } ist_micro;
 
 /* Keys and values kept across passes (generation). */
 typedef struct ist_kv_cache {
-  ist_view *k, *v;            /* (L) views of (rows, K*E), compute type */
-  const int32_t *dest;        /* row of the cache for each token of the pass */
+  ist_view *k, *v;     /* (L) views of (rows, K*E), compute type */
+  const int32_t *dest; /* row of the cache for each token of the pass */
 } ist_kv_cache;
 
 /* What all work items of a pass share. */
 typedef struct ist_pass {
   const ist_micro *micro;
-  bool train;                 /* dropout on; adapters' u kept where active */
-  const uint8_t *active;      /* (L) layers whose adapters get gradients; NULL: none */
-  const float *factor;        /* (groups, L) suppression; NULL: none */
-  int64_t lowest;             /* backward stops here: lowest active layer */
-  double loss_weight;         /* 1 / supervised tokens of the optimizer batch */
-  uint64_t seed;              /* dropout */
+  bool train;            /* dropout on; adapters' u kept where active */
+  const uint8_t *active; /* (L) layers whose adapters get gradients; NULL: none */
+  const float *factor;   /* (groups, L) suppression; NULL: none */
+  int64_t lowest;        /* backward stops here: lowest active layer */
+  double loss_weight;    /* 1 / supervised tokens of the optimizer batch */
+  uint64_t seed;         /* dropout */
   uint32_t step;
-  ist_kv_cache *cache;        /* NULL: none */
-  double *row_loss;           /* (supervised tokens) in row order; filled by HEAD */
+  ist_kv_cache *cache; /* NULL: none */
+  double *row_loss;    /* (supervised tokens) in row order; filled by HEAD */
 } ist_pass;
 
 typedef enum ist_work_op {
-  IST_WORK_EMBED, IST_WORK_FWD, IST_WORK_HEAD, IST_WORK_BWD,
+  IST_WORK_EMBED,
+  IST_WORK_FWD,
+  IST_WORK_HEAD,
+  IST_WORK_BWD,
   IST_WORK_PAGES /* between layers, layer order: drop what `layer` used, read `in` ahead */
 } ist_work_op;
 
 /* One item of the schedule: the order of work is data. Slots name buffers. */
 typedef struct ist_work {
   uint8_t op;
-  uint8_t recompute;          /* BWD: IST_RECOMPUTE_* to redo first */
-  bool backward;              /* HEAD: gradients follow */
+  uint8_t recompute; /* BWD: IST_RECOMPUTE_* to redo first */
+  bool backward;     /* HEAD: gradients follow */
   int16_t layer;
   int32_t micro;
-  int32_t in, out;            /* boundary slots (FWD may have in == out) */
-  int32_t attn, mlp, low;     /* slots of kept values */
+  int32_t in, out;        /* boundary slots (FWD may have in == out) */
+  int32_t attn, mlp, low; /* slots of kept values */
 } ist_work;
 
-typedef enum ist_recompute { IST_RECOMPUTE_NONE, IST_RECOMPUTE_MLP, IST_RECOMPUTE_LAYER } ist_recompute;
+typedef enum ist_recompute {
+  IST_RECOMPUTE_NONE,
+  IST_RECOMPUTE_MLP,
+  IST_RECOMPUTE_LAYER
+} ist_recompute;
 
 /* Everything that sizes a decoder's memory; chosen by the plan. */
 typedef struct ist_decoder_sizes {
   ist_dtype compute;
-  int64_t rows;               /* most rows of a micro-batch */
-  int64_t longest;            /* longest segment, or the KV cache's rows */
-  int64_t boundary_rows;      /* rows of a boundary slot (all micro-batches, layer-major) */
+  int64_t rows;          /* most rows of a micro-batch */
+  int64_t longest;       /* longest segment, or the KV cache's rows */
+  int64_t boundary_rows; /* rows of a boundary slot (all micro-batches, layer-major) */
   int64_t n_boundary, n_attn, n_mlp, n_low;
-  int64_t dres_rows;          /* rows of the residual gradient; 0: no backward */
+  int64_t dres_rows; /* rows of the residual gradient; 0: no backward */
   bool dropout;
-  int64_t head_chunk;         /* supervised tokens projected at a time */
-  int64_t head_rows;          /* vocabulary rows of the head in scratch: V or a tile */
+  int64_t head_chunk; /* supervised tokens projected at a time */
+  int64_t head_rows;  /* vocabulary rows of the head in scratch: V or a tile */
   ist_weight_policy policy;
-  bool drop_pages;            /* pages of the file and of boundaries leave memory between layers */
-  const char *spill;          /* folder of the boundaries' scratch file; NULL: memory */
+  bool drop_pages;   /* pages of the file and of boundaries leave memory between layers */
+  const char *spill; /* folder of the boundaries' scratch file; NULL: memory */
 } ist_decoder_sizes;
 
 /* Kept values of the attention half and of the MLP half of a layer. */
-typedef struct ist_attn_acts { ist_view q, k, v, o, lse, xmid, stat1, stat2; } ist_attn_acts;
-typedef struct ist_mlp_acts { ist_view gate, up; } ist_mlp_acts;
-typedef struct ist_low_acts { ist_view u[IST_SITE_COUNT]; } ist_low_acts;
+typedef struct ist_attn_acts {
+  ist_view q, k, v, o, lse, xmid, stat1, stat2;
+} ist_attn_acts;
+typedef struct ist_mlp_acts {
+  ist_view gate, up;
+} ist_mlp_acts;
+typedef struct ist_low_acts {
+  ist_view u[IST_SITE_COUNT];
+} ist_low_acts;
 
 typedef enum ist_arena_id {
-  IST_ARENA_WEIGHTS, IST_ARENA_BOUNDARY, IST_ARENA_SAVED, IST_ARENA_FORWARD, IST_ARENA_BACKWARD,
-  IST_ARENA_HEAD, IST_ARENA_SCRATCH, IST_ARENA_DECODER_COUNT
+  IST_ARENA_WEIGHTS,
+  IST_ARENA_BOUNDARY,
+  IST_ARENA_SAVED,
+  IST_ARENA_FORWARD,
+  IST_ARENA_BACKWARD,
+  IST_ARENA_HEAD,
+  IST_ARENA_SCRATCH,
+  IST_ARENA_DECODER_COUNT
 } ist_arena_id;
 extern const char *const ist_arena_names[IST_ARENA_DECODER_COUNT];
 
@@ -102,7 +121,7 @@ typedef struct ist_decoder {
   ist_decoder_sizes sizes;
   ist_dtype compute, wide;
   ist_arena arena[IST_ARENA_DECODER_COUNT];
-  ist_view *boundary;         /* (n_boundary) of (boundary_rows, D) */
+  ist_view *boundary; /* (n_boundary) of (boundary_rows, D) */
   ist_attn_acts *attn;
   ist_mlp_acts *mlp;
   ist_low_acts *low;
@@ -117,9 +136,10 @@ typedef struct ist_decoder {
 } ist_decoder;
 
 /* Bytes of each arena for these sizes, without reserving anything. */
-ist_status ist_decoder_measure(const ist_model_config *c, const ist_weights *w, const ist_adapters *ad,
-                               const ist_backend *be, const ist_decoder_sizes *s,
-                               size_t bytes[IST_ARENA_DECODER_COUNT], ist_error *err);
+ist_status ist_decoder_measure(const ist_model_config *c, const ist_weights *w,
+                               const ist_adapters *ad, const ist_backend *be,
+                               const ist_decoder_sizes *s, size_t bytes[IST_ARENA_DECODER_COUNT],
+                               ist_error *err);
 /* Reserves the arenas. weights, adapters and ctx are borrowed until close. */
 ist_status ist_decoder_open(ist_decoder *d, const ist_model_config *c, ist_weights *w,
                             const ist_adapters *ad, ist_ctx *ctx, const ist_decoder_sizes *s,
@@ -136,7 +156,9 @@ ist_view ist_decoder_logits(ist_decoder *d, int32_t slot, int64_t row0, int64_t 
 /* FLOPs that the mathematics needs for one token: a layer forward; backward
  * (full, or without input gradient); head forward and backward. Attention for a
  * token at the mean of `context` visible keys. Recompute is not counted. */
-typedef struct ist_decoder_flops { double layer_fwd, layer_bwd, head_fwd, head_bwd; } ist_decoder_flops;
+typedef struct ist_decoder_flops {
+  double layer_fwd, layer_bwd, head_fwd, head_bwd;
+} ist_decoder_flops;
 ist_decoder_flops ist_decoder_count_flops(const ist_model_config *c, double context);
 
 void ist_decoder_turn_pages(ist_decoder *d, const ist_work *w);

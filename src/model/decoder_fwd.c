@@ -6,7 +6,9 @@ ist_view ist_decoder_boundary(const ist_decoder *d, const ist_pass *p, int32_t s
 }
 
 /* The rows of a buffer that this micro-batch uses. */
-static ist_view use(ist_view v, const ist_pass *p) { return ist_view_rows(v, 0, p->micro->rows); }
+static ist_view use(ist_view v, const ist_pass *p) {
+  return ist_view_rows(v, 0, p->micro->rows);
+}
 
 /* Rows behind the last token are zero, so that they add nothing to any sum. */
 static void clear_padding(ist_decoder *d, const ist_pass *p, ist_view v) {
@@ -32,10 +34,16 @@ void ist_decoder_rope(ist_decoder *d, const ist_pass *p, ist_view x, bool invers
 ist_attn ist_decoder_attn_args(const ist_decoder *d, const ist_pass *p, const ist_kv *kv) {
   const ist_model_config *c = d->config;
   return (ist_attn){
-      .H = c->H, .K = c->K, .E = c->E,
-      .scale = c->attn_scale, .softcap = c->attn_softcap, .window = c->window,
-      .n_seg = p->micro->n_seg, .seg = p->micro->seg,
-      .n_kv = 1, .kv = kv,
+      .H = c->H,
+      .K = c->K,
+      .E = c->E,
+      .scale = c->attn_scale,
+      .softcap = c->attn_softcap,
+      .window = c->window,
+      .n_seg = p->micro->n_seg,
+      .seg = p->micro->seg,
+      .n_kv = 1,
+      .kv = kv,
   };
 }
 
@@ -48,10 +56,11 @@ void ist_decoder_attn_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w, 
   ist_view h = use(d->h, p), q = use(s->q, p), o = use(s->o, p), y = use(d->y, p);
   ist_view k = use(s->k, p), v = use(s->v, p);
   ist_kv kv = {k, v, {0}, {0}};
-  be->norm_fwd(d->ctx, h, use(s->stat1, p), x, ist_weights_norm(d->weights, w->layer, IST_T_ATTN_NORM),
-               ist_view_none(), d->config->norm, d->config->norm_eps);
-  ist_site_fwd(d, p, w->layer, IST_SITE_ATTN_IN, h, low ? use(low->u[IST_SITE_ATTN_IN], p) : ist_view_none(),
-               (ist_view[]){q, k, v});
+  be->norm_fwd(d->ctx, h, use(s->stat1, p), x,
+               ist_weights_norm(d->weights, w->layer, IST_T_ATTN_NORM), ist_view_none(),
+               d->config->norm, d->config->norm_eps);
+  ist_site_fwd(d, p, w->layer, IST_SITE_ATTN_IN, h,
+               low ? use(low->u[IST_SITE_ATTN_IN], p) : ist_view_none(), (ist_view[]){q, k, v});
   ist_decoder_rope(d, p, q, false);
   ist_decoder_rope(d, p, k, false);
   if (p->cache) {
@@ -63,7 +72,8 @@ void ist_decoder_attn_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w, 
   ist_attn attn = ist_decoder_attn_args(d, p, &kv);
   be->attention_fwd(d->ctx, o, use(s->lse, p), q, &attn);
   clear_padding(d, p, o);
-  ist_site_fwd(d, p, w->layer, IST_SITE_ATTN_OUT, o, low ? use(low->u[IST_SITE_ATTN_OUT], p) : ist_view_none(), &y);
+  ist_site_fwd(d, p, w->layer, IST_SITE_ATTN_OUT, o,
+               low ? use(low->u[IST_SITE_ATTN_OUT], p) : ist_view_none(), &y);
   be->add(d->ctx, use(s->xmid, p), x, y);
 }
 
@@ -76,7 +86,8 @@ void ist_decoder_mlp_inner_fwd(ist_decoder *d, const ist_pass *p, const ist_work
   d->ctx->be->norm_fwd(d->ctx, h, use(s->stat2, p), use(s->xmid, p),
                        ist_weights_norm(d->weights, w->layer, IST_T_FFN_NORM), ist_view_none(),
                        d->config->norm, d->config->norm_eps);
-  ist_site_fwd(d, p, w->layer, IST_SITE_MLP_IN, h, low ? use(low->u[IST_SITE_MLP_IN], p) : ist_view_none(),
+  ist_site_fwd(d, p, w->layer, IST_SITE_MLP_IN, h,
+               low ? use(low->u[IST_SITE_MLP_IN], p) : ist_view_none(),
                (ist_view[]){use(m->gate, p), use(m->up, p)});
 }
 
@@ -88,7 +99,8 @@ void ist_decoder_layer_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w)
   ist_decoder_attn_fwd(d, p, w, x);
   ist_decoder_mlp_inner_fwd(d, p, w);
   be->act_fwd(d->ctx, a, use(d->mlp[w->mlp].gate, p), use(d->mlp[w->mlp].up, p), d->config->act);
-  ist_site_fwd(d, p, w->layer, IST_SITE_MLP_OUT, a, low ? use(low->u[IST_SITE_MLP_OUT], p) : ist_view_none(), &y);
+  ist_site_fwd(d, p, w->layer, IST_SITE_MLP_OUT, a,
+               low ? use(low->u[IST_SITE_MLP_OUT], p) : ist_view_none(), &y);
   be->add(d->ctx, out, use(d->attn[w->attn].xmid, p), y);
 }
 

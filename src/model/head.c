@@ -17,8 +17,8 @@ static void project(ist_decoder *d, int64_t n) {
   const ist_backend *be = d->ctx->be;
   ist_view h = ist_view_rows(d->head_h, 0, n), logits = ist_view_rows(d->logits, 0, n);
   be->norm_fwd(d->ctx, h, ist_view_rows(d->head_stat, 0, n), ist_view_rows(d->head_x, 0, n),
-               ist_weights_norm(d->weights, -1, IST_T_OUTPUT_NORM), ist_view_none(), d->config->norm,
-               d->config->norm_eps);
+               ist_weights_norm(d->weights, -1, IST_T_OUTPUT_NORM), ist_view_none(),
+               d->config->norm, d->config->norm_eps);
   for (int64_t v = 0; v < d->config->V; v += d->sizes.head_rows) {
     int64_t tile = d->config->V - v < d->sizes.head_rows ? d->config->V - v : d->sizes.head_rows;
     ist_view w = ist_weights_acquire_head(d->weights, d->ctx, v, tile);
@@ -30,7 +30,8 @@ static void project(ist_decoder *d, int64_t n) {
 static void project_bwd(ist_decoder *d, const ist_pass *p, int64_t n, const int32_t *target) {
   const ist_backend *be = d->ctx->be;
   ist_view logits = ist_view_rows(d->logits, 0, n), dlogits = logits;
-  if (d->compute != d->wide) dlogits = ist_view_make(logits.p, d->compute, n, logits.cols, 2 * logits.stride);
+  if (d->compute != d->wide)
+    dlogits = ist_view_make(logits.p, d->compute, n, logits.cols, 2 * logits.stride);
   be->xent_grad(d->ctx, dlogits, logits, ist_view_rows(d->run, 0, n), target, 0,
                 d->config->final_softcap, p->loss_weight);
   ist_view dh = ist_view_rows(d->head_dh, 0, n), dx = ist_view_rows(d->head_dx, 0, n);
@@ -39,10 +40,11 @@ static void project_bwd(ist_decoder *d, const ist_pass *p, int64_t n, const int3
     ist_view w = ist_weights_acquire_head(d->weights, d->ctx, v, tile);
     be->matmul(d->ctx, dh, ist_view_cols(dlogits, v, tile), false, w, false, v > 0);
   }
-  be->norm_bwd(d->ctx, dx, false, ist_view_none(), ist_view_none(), dh, ist_view_rows(d->head_x, 0, n),
-               ist_weights_norm(d->weights, -1, IST_T_OUTPUT_NORM), ist_view_rows(d->head_stat, 0, n),
-               d->config->norm);
-  be->scatter_rows(d->ctx, ist_view_rows(d->dres, p->micro->boundary_row, p->micro->rows), dx, d->head_ids);
+  be->norm_bwd(d->ctx, dx, false, ist_view_none(), ist_view_none(), dh,
+               ist_view_rows(d->head_x, 0, n), ist_weights_norm(d->weights, -1, IST_T_OUTPUT_NORM),
+               ist_view_rows(d->head_stat, 0, n), d->config->norm);
+  be->scatter_rows(d->ctx, ist_view_rows(d->dres, p->micro->boundary_row, p->micro->rows), dx,
+                   d->head_ids);
 }
 
 void ist_decoder_head(ist_decoder *d, const ist_pass *p, const ist_work *w) {
@@ -57,7 +59,8 @@ void ist_decoder_head(ist_decoder *d, const ist_pass *p, const ist_work *w) {
     be->gather_rows(d->ctx, ist_view_rows(d->head_x, 0, n), x.p, x.dt, d->head_ids, 1.0);
     project(d, n);
     ist_view run = ist_view_rows(d->run, 0, n), tgt = ist_view_rows(d->tgt, 0, n);
-    be->xent_tile(d->ctx, run, tgt, ist_view_rows(d->logits, 0, n), target, 0, d->config->final_softcap, true);
+    be->xent_tile(d->ctx, run, tgt, ist_view_rows(d->logits, 0, n), target, 0,
+                  d->config->final_softcap, true);
     be->xent_loss(d->ctx, p->row_loss + done, run, tgt);
     if (w->backward) project_bwd(d, p, n, target);
     done += n;
@@ -65,7 +68,8 @@ void ist_decoder_head(ist_decoder *d, const ist_pass *p, const ist_work *w) {
 }
 
 ist_view ist_decoder_logits(ist_decoder *d, int32_t slot, int64_t row0, int64_t n) {
-  d->ctx->be->copy(d->ctx, ist_view_rows(d->head_x, 0, n), ist_view_rows(d->boundary[slot], row0, n));
+  d->ctx->be->copy(d->ctx, ist_view_rows(d->head_x, 0, n),
+                   ist_view_rows(d->boundary[slot], row0, n));
   project(d, n);
   return ist_view_rows(d->logits, 0, n);
 }

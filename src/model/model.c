@@ -6,7 +6,8 @@
 #include "base/mem.h"
 
 void ist_model_options_init(ist_model_options *o) {
-  *o = (ist_model_options){.size = sizeof *o, .compute = IST_COMPUTE_AUTO, .backend = IST_BACKEND_CPU};
+  *o = (ist_model_options){
+      .size = sizeof *o, .compute = IST_COMPUTE_AUTO, .backend = IST_BACKEND_CPU};
 }
 
 static ist_status choose_backend(ist_model *m, const ist_model_options *o, ist_error *err) {
@@ -16,14 +17,16 @@ static ist_status choose_backend(ist_model *m, const ist_model_options *o, ist_e
                                                 : ist_backend_cpu_default_dtype();
   if (o->backend == IST_BACKEND_REFERENCE) {
     if (o->compute == IST_COMPUTE_BF16) {
-      return ist_fail(err, IST_ERR_UNSUPPORTED, "compute: found bf16, the reference backend has f32 only");
+      return ist_fail(err, IST_ERR_UNSUPPORTED,
+                      "compute: found bf16, the reference backend has f32 only");
     }
     m->compute = IST_F32;
   }
   return m->ctx.be->open ? m->ctx.be->open(&m->ctx, err) : IST_OK;
 }
 
-static ist_status open_parts(ist_model *m, const char *path, const ist_model_options *o, ist_error *err) {
+static ist_status open_parts(ist_model *m, const char *path, const ist_model_options *o,
+                             ist_error *err) {
   m->path = ist_strdup(path);
   if (!m->path) return ist_fail_nomem(err, "path", strlen(path));
   IST_TRY(ist_gguf_open(&m->gguf, path, err));
@@ -31,7 +34,9 @@ static ist_status open_parts(ist_model *m, const char *path, const ist_model_opt
   if (status == IST_OK) status = ist_weights_open(&m->weights, &m->config, m->gguf, err);
   if (status == IST_OK) status = ist_tokenizer_from_gguf(&m->tokenizer, m->gguf, err);
   if (status == IST_OK && ist_tokenizer_size(m->tokenizer) > m->config.V) {
-    status = ist_fail(err, IST_ERR_FORMAT, "tokenizer.ggml.tokens: found %lld tokens, expected at most the %lld rows of token_embd.weight",
+    status = ist_fail(err, IST_ERR_FORMAT,
+                      "tokenizer.ggml.tokens: found %lld tokens, expected at most the %lld rows of "
+                      "token_embd.weight",
                       (long long)ist_tokenizer_size(m->tokenizer), (long long)m->config.V);
   }
   if (status != IST_OK) {
@@ -41,7 +46,8 @@ static ist_status open_parts(ist_model *m, const char *path, const ist_model_opt
   return choose_backend(m, o, err);
 }
 
-ist_status ist_model_open(ist_model **out, const char *path, const ist_model_options *options, ist_error *err) {
+ist_status ist_model_open(ist_model **out, const char *path, const ist_model_options *options,
+                          ist_error *err) {
   *out = NULL;
   ist_model_options o;
   ist_model_options_init(&o);
@@ -77,7 +83,8 @@ void ist_model_close(ist_model *m) {
 static const char *main_type(const ist_model *m) {
   int64_t bytes[IST_DTYPE_COUNT] = {0};
   int best = 0;
-  for (int64_t i = 0; i < m->gguf->n_tensors; i++) bytes[m->gguf->tensor[i].type] += m->gguf->tensor[i].bytes;
+  for (int64_t i = 0; i < m->gguf->n_tensors; i++)
+    bytes[m->gguf->tensor[i].type] += m->gguf->tensor[i].bytes;
   for (int t = 1; t < IST_DTYPE_COUNT; t++) {
     if (bytes[t] > bytes[best]) best = t;
   }
@@ -87,7 +94,13 @@ static const char *main_type(const ist_model *m) {
 void ist_model_get_info(const ist_model *m, ist_model_info *info) {
   const ist_model_config *c = &m->config;
   *info = (ist_model_info){
-      .L = c->L, .D = c->D, .F = c->F, .H = c->H, .K = c->K, .E = c->E, .V = c->V,
+      .L = c->L,
+      .D = c->D,
+      .F = c->F,
+      .H = c->H,
+      .K = c->K,
+      .E = c->E,
+      .V = c->V,
       .context = c->context,
       .parameters = m->weights.parameters,
       .file_bytes = (int64_t)m->gguf->map.size,
@@ -97,7 +110,8 @@ void ist_model_get_info(const ist_model *m, ist_model_info *info) {
   memcpy(info->architecture, c->arch, sizeof info->architecture);
   strncpy(info->quantisation, main_type(m), sizeof info->quantisation - 1);
   strncpy(info->compute, m->compute == IST_BF16 ? "bf16" : "f32", sizeof info->compute - 1);
-  strncpy(info->isa, m->ctx.be == ist_backend_reference() ? "reference" : ist_backend_cpu_isa(), sizeof info->isa - 1);
+  strncpy(info->isa, m->ctx.be == ist_backend_reference() ? "reference" : ist_backend_cpu_isa(),
+          sizeof info->isa - 1);
 }
 
 uint64_t ist_model_hash(const ist_model *m) {
@@ -117,5 +131,6 @@ uint64_t ist_model_hash(const ist_model *m) {
 
 ist_status ist_model_check_free(const ist_model *m, ist_error *err) {
   if (!m->busy) return IST_OK;
-  return ist_fail(err, IST_ERR_ARG, "%s: the model is in use by a trainer; close it first", m->path);
+  return ist_fail(err, IST_ERR_ARG, "%s: the model is in use by a trainer; close it first",
+                  m->path);
 }

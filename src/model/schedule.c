@@ -12,7 +12,9 @@ ist_slots ist_schedule_slots(int64_t L, int64_t active, ist_order order, ist_rec
   };
 }
 
-int64_t ist_schedule_items(int64_t L, int64_t n_micro) { return n_micro * (2 * L + 2) + 3 * L; }
+int64_t ist_schedule_items(int64_t L, int64_t n_micro) {
+  return n_micro * (2 * L + 2) + 3 * L;
+}
 
 ist_status ist_schedule_reserve(ist_schedule *s, int64_t items, ist_error *err) {
   return ist_grow(&s->work, &s->cap, items, sizeof *s->work, err);
@@ -72,19 +74,27 @@ void ist_schedule_forward(ist_schedule *s, int64_t L, int64_t n_micro, bool head
 
 /* Layer order: done with `layer` and its slot `slot`, `next` comes (-1: none). */
 static void push_pages(ist_schedule *s, int64_t layer, int64_t next, int64_t slot) {
-  push(s, (ist_work){.op = IST_WORK_PAGES, .layer = (int16_t)layer, .in = (int32_t)next, .out = (int32_t)slot});
+  push(s, (ist_work){.op = IST_WORK_PAGES,
+                     .layer = (int16_t)layer,
+                     .in = (int32_t)next,
+                     .out = (int32_t)slot});
 }
 
 /* Micro-batches [first, last) through all layers forward, then all backward. */
-static void push_group(ist_schedule *s, int64_t L, const slot_map *map, int64_t first, int64_t last, bool pages) {
+static void push_group(ist_schedule *s, int64_t L, const slot_map *map, int64_t first, int64_t last,
+                       bool pages) {
   int32_t top = (int32_t)(L - map->lowest);
-  for (int64_t m = first; m < last; m++) push(s, (ist_work){.op = IST_WORK_EMBED, .micro = (int32_t)m});
+  for (int64_t m = first; m < last; m++)
+    push(s, (ist_work){.op = IST_WORK_EMBED, .micro = (int32_t)m});
   for (int64_t l = 0; l < L; l++) {
     for (int64_t m = first; m < last; m++) push(s, layer_item(map, IST_WORK_FWD, l, m));
-    if (pages) push_pages(s, l < L - 1 ? l : -1, l + 1 < L ? l + 1 : -1, l > map->lowest ? l - map->lowest : -1);
+    if (pages)
+      push_pages(s, l < L - 1 ? l : -1, l + 1 < L ? l + 1 : -1,
+                 l > map->lowest ? l - map->lowest : -1);
   }
   for (int64_t m = first; m < last; m++) {
-    push(s, (ist_work){.op = IST_WORK_HEAD, .backward = map->lowest < L, .micro = (int32_t)m, .in = top});
+    push(s, (ist_work){
+                .op = IST_WORK_HEAD, .backward = map->lowest < L, .micro = (int32_t)m, .in = top});
   }
   for (int64_t l = L - 1; l >= map->lowest; l--) {
     if (pages && l > map->lowest) push_pages(s, -1, l - 1, -1);

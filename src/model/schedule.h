@@ -16,7 +16,9 @@ typedef struct ist_schedule {
 
 /* How many kept-value slots a training schedule needs. active: layers that train
  * in a step. Layer order recomputes whole layers. */
-typedef struct ist_slots { int64_t boundary, attn, mlp, low; } ist_slots;
+typedef struct ist_slots {
+  int64_t boundary, attn, mlp, low;
+} ist_slots;
 ist_slots ist_schedule_slots(int64_t L, int64_t active, ist_order order, ist_recompute recompute);
 
 /* Items of the longest schedule for n micro-batches; ist_schedule_reserve makes

@@ -6,7 +6,9 @@ static bool site_has_adapter(const ist_decoder *d, ist_site site) {
   return d->adapters && d->adapters->layout.site_rank[site] > 0;
 }
 
-static bool is_active(const ist_pass *p, int64_t layer) { return p->active && p->active[layer]; }
+static bool is_active(const ist_pass *p, int64_t layer) {
+  return p->active && p->active[layer];
+}
 
 /* Factors of suppression by row for this layer; NULL when there are none. */
 static const float *row_factors(ist_decoder *d, const ist_pass *p, int64_t layer) {
@@ -21,7 +23,8 @@ static double layer_factor(const ist_pass *p, int64_t layer) {
   return p->factor && !p->micro->group ? (double)p->factor[layer] : 1.0;
 }
 
-static ist_dropout site_dropout(const ist_decoder *d, const ist_pass *p, int64_t layer, ist_site site) {
+static ist_dropout site_dropout(const ist_decoder *d, const ist_pass *p, int64_t layer,
+                                ist_site site) {
   return (ist_dropout){
       .p = d->adapters->config.dropout,
       .key = ist_rng_key(p->seed, IST_RNG_DROPOUT),
@@ -55,7 +58,8 @@ static ist_view place_b(ist_decoder *d, int64_t layer, ist_module m, ist_view w)
   ist_view b = ist_adapter_param(d->adapters, layer, ad->b, w.rows, ad->rank);
   ist_view place = ist_view_none();
   if (ist_weights_has_tail(d->weights, layer, m)) {
-    place = ist_view_make((unsigned char *)w.p + ist_dtype_bytes(w.dt, w.cols), w.dt, w.rows, ad->rank, w.stride);
+    place = ist_view_make((unsigned char *)w.p + ist_dtype_bytes(w.dt, w.cols), w.dt, w.rows,
+                          ad->rank, w.stride);
   } else if (b.dt != d->compute) {
     place = ist_view_make(d->b_compute.p, d->compute, w.rows, ad->rank, ad->rank);
   } else {
@@ -70,7 +74,8 @@ static ist_view place_u(ist_decoder *d, int64_t layer, ist_module m, ist_view x,
   const ist_adapter *ad = &d->adapters->layout.module[m];
   ist_view mine = ist_view_cols(u, ad->column, ad->rank);
   if (!ist_weights_has_tail(d->weights, layer, m) || x.stride < x.cols + ad->rank) return mine;
-  ist_view tail = ist_view_make((unsigned char *)x.p + ist_dtype_bytes(x.dt, x.cols), x.dt, x.rows, ad->rank, x.stride);
+  ist_view tail = ist_view_make((unsigned char *)x.p + ist_dtype_bytes(x.dt, x.cols), x.dt, x.rows,
+                                ad->rank, x.stride);
   d->ctx->be->copy(d->ctx, tail, mine);
   return tail;
 }
@@ -100,9 +105,10 @@ void ist_site_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site sit
   const ist_backend *be = d->ctx->be;
   bool adapted = site_has_adapter(d, site), acc = false;
   int64_t rows = p->micro->rows;
-  ist_view du = adapted ? ist_view_make(d->du.p, d->compute, rows, d->adapters->layout.site_rank[site],
-                                        d->adapters->layout.site_rank[site])
-                        : ist_view_none();
+  ist_view du = adapted
+                    ? ist_view_make(d->du.p, d->compute, rows, d->adapters->layout.site_rank[site],
+                                    d->adapters->layout.site_rank[site])
+                    : ist_view_none();
   for (int i = 0; i < ist_sites[site].n; i++) {
     ist_module m = ist_sites[site].module[i];
     if (!dy[i].p) continue;

@@ -6,7 +6,10 @@
 #include "base/mem.h"
 #include "format/quant.h"
 
-typedef struct tensor_row { const char *stem; int need; } tensor_row;
+typedef struct tensor_row {
+  const char *stem;
+  int need;
+} tensor_row;
 static const tensor_row rows_of[IST_T_END] = {
 #define IST_LAYER_TENSOR(id, stem, rows, cols, need) [IST_T_##id] = {stem, need},
 #define IST_MODEL_TENSOR(id, stem, rows, cols, need) [IST_T_##id] = {stem, need},
@@ -24,8 +27,16 @@ void ist_tensor_name(char *out, size_t size, int64_t layer, int id) {
 void ist_tensor_shape(const ist_model_config *c, int id, int64_t *rows, int64_t *cols, bool *need) {
   const int64_t D = c->D, F = c->F, H = c->H, K = c->K, E = c->E, V = c->V;
   switch (id) {
-#define IST_LAYER_TENSOR(id, stem, r, c_, need) case IST_T_##id: *rows = r; *cols = c_; break;
-#define IST_MODEL_TENSOR(id, stem, r, c_, need) case IST_T_##id: *rows = r; *cols = c_; break;
+#define IST_LAYER_TENSOR(id, stem, r, c_, need) \
+  case IST_T_##id:                              \
+    *rows = r;                                  \
+    *cols = c_;                                 \
+    break;
+#define IST_MODEL_TENSOR(id, stem, r, c_, need) \
+  case IST_T_##id:                              \
+    *rows = r;                                  \
+    *cols = c_;                                 \
+    break;
 #include "model/tensors.def"
     default: IST_ASSERT(!"a tensor of the model");
   }
@@ -42,7 +53,9 @@ static ist_status find_tensor(ist_stored *out, const ist_model_config *c, const 
   ist_tensor_shape(c, id, &rows, &cols, &need);
   const ist_gguf_tensor *t = ist_gguf_find_tensor(g, name);
   if (!t && !need) return IST_OK;
-  if (!t) return ist_fail(err, IST_ERR_FORMAT, "%s: found no such tensor, expected %lld x %lld", name, (long long)rows, (long long)cols);
+  if (!t)
+    return ist_fail(err, IST_ERR_FORMAT, "%s: found no such tensor, expected %lld x %lld", name,
+                    (long long)rows, (long long)cols);
   int64_t found_rows = t->ne[1] * t->ne[2] * t->ne[3];
   if (t->ne[0] != cols || found_rows != rows) {
     return ist_fail(err, IST_ERR_FORMAT, "%s: found %lld x %lld, expected %lld x %lld", name,
@@ -75,7 +88,8 @@ static ist_status refuse_unknown_tensors(const ist_weights *w, const ist_gguf *g
   for (int64_t i = 0; i < g->n_tensors; i++) {
     const ist_gguf_tensor *t = &g->tensor[i];
     if (is_side_tensor(t->name) || is_model_tensor(w, t->data)) continue;
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "%.*s: found a tensor that the architecture \"%s\" does not have",
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "%.*s: found a tensor that the architecture \"%s\" does not have",
                     (int)t->name.len, t->name.p, w->config->arch);
   }
   return IST_OK;
@@ -98,7 +112,8 @@ static ist_status find_all(ist_weights *w, const ist_gguf *g, ist_error *err) {
   return refuse_unknown_tensors(w, g, err);
 }
 
-ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist_gguf *g, ist_error *err) {
+ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist_gguf *g,
+                            ist_error *err) {
   memset(w, 0, sizeof *w);
   w->config = c;
   w->head.held = -1;
@@ -174,7 +189,8 @@ static size_t slot_bytes(const ist_weights *w, ist_weight_policy policy, ist_dty
 size_t ist_weights_policy_bytes(const ist_weights *w, ist_weight_policy policy, ist_dtype compute,
                                 const int64_t tail[IST_MOD_COUNT]) {
   size_t sum = 0;
-  for (int64_t i = 0; i < slot_count(w, policy); i++) sum += slot_bytes(w, policy, compute, tail, i);
+  for (int64_t i = 0; i < slot_count(w, policy); i++)
+    sum += slot_bytes(w, policy, compute, tail, i);
   return sum;
 }
 
@@ -185,7 +201,8 @@ size_t ist_weights_head_bytes(const ist_weights *w, ist_dtype compute, int64_t r
 }
 
 size_t ist_weights_norm_bytes(const ist_weights *w, ist_dtype compute) {
-  return ist_arena_round((size_t)ist_dtype_bytes(ist_wide(compute), (2 * w->config->L + 1) * w->config->D));
+  return ist_arena_round(
+      (size_t)ist_dtype_bytes(ist_wide(compute), (2 * w->config->L + 1) * w->config->D));
 }
 
 static ist_view norm_place(const ist_weights *w, int64_t layer, int id) {
@@ -267,7 +284,8 @@ void ist_weights_release(ist_weights *w, int64_t layer, ist_module m) {
 ist_view ist_weights_acquire_head(ist_weights *w, ist_ctx *ctx, int64_t row0, int64_t rows) {
   const ist_stored *s = ist_weights_head(w);
   if (is_direct(s, w->compute, 0)) {
-    unsigned char *p = (unsigned char *)(uintptr_t)s->data + ist_dtype_bytes(s->type, row0 * s->cols);
+    unsigned char *p =
+        (unsigned char *)(uintptr_t)s->data + ist_dtype_bytes(s->type, row0 * s->cols);
     return ist_view_make(p, s->type, rows, s->cols, s->cols);
   }
   IST_ASSERT(rows <= w->head_rows);
@@ -281,11 +299,15 @@ ist_view ist_weights_acquire_head(ist_weights *w, ist_ctx *ctx, int64_t row0, in
   return whole ? ist_view_rows(v, row0, rows) : v;
 }
 
-ist_view ist_weights_norm(const ist_weights *w, int64_t layer, int id) { return norm_place(w, layer, id); }
+ist_view ist_weights_norm(const ist_weights *w, int64_t layer, int id) {
+  return norm_place(w, layer, id);
+}
 
 /* ---- Pages of the file ---------------------------------------------------------- */
 
-static size_t stored_bytes(const ist_stored *s) { return (size_t)ist_dtype_bytes(s->type, s->rows * s->cols); }
+static size_t stored_bytes(const ist_stored *s) {
+  return (size_t)ist_dtype_bytes(s->type, s->rows * s->cols);
+}
 
 void ist_weights_drop_pages(const ist_weights *w, int64_t layer) {
   for (int m = 0; m < IST_MOD_COUNT; m++) {

@@ -37,18 +37,18 @@ typedef struct ist_weight_slot {
 
 typedef struct ist_weights {
   const ist_model_config *config;
-  ist_stored *layer;          /* (L, IST_T_LAYER_COUNT) */
+  ist_stored *layer; /* (L, IST_T_LAYER_COUNT) */
   ist_stored model[IST_T_END - IST_T_LAYER_COUNT];
-  int64_t parameters;         /* elements of all tensors */
+  int64_t parameters; /* elements of all tensors */
   /* policy */
   ist_dtype compute;
   ist_weight_policy policy;
   int64_t tail[IST_MOD_COUNT]; /* columns kept free behind each matrix, for B */
   ist_weight_slot *slot;
   int64_t n_slots;
-  ist_weight_slot head;       /* the output head, or a tile of it, in the compute type */
-  int64_t head_rows;          /* rows the head slot holds: V, or a vocabulary tile */
-  unsigned char *norms;       /* (2 L + 1, D) norm weights in the wide type */
+  ist_weight_slot head; /* the output head, or a tile of it, in the compute type */
+  int64_t head_rows;    /* rows the head slot holds: V, or a vocabulary tile */
+  unsigned char *norms; /* (2 L + 1, D) norm weights in the wide type */
 } ist_weights;
 
 /* Name of a tensor in the file ("blk.3.attn_q.weight"), into a caller's buffer. */
@@ -58,7 +58,8 @@ void ist_tensor_shape(const ist_model_config *c, int id, int64_t *rows, int64_t 
 
 /* Finds and checks every tensor of the model; a tensor of the file that the
  * architecture does not know is an error. */
-ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist_gguf *g, ist_error *err);
+ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist_gguf *g,
+                            ist_error *err);
 void ist_weights_close(ist_weights *w);
 
 const ist_stored *ist_weights_stored(const ist_weights *w, int64_t layer, int id);
@@ -92,6 +93,8 @@ int64_t ist_weights_layer_bytes(const ist_weights *w);
 ist_view ist_weights_norm(const ist_weights *w, int64_t layer, int id);
 
 /* The type of reductions and parameters beside a compute type. */
-static inline ist_dtype ist_wide(ist_dtype compute) { return compute == IST_F64 ? IST_F64 : IST_F32; }
+static inline ist_dtype ist_wide(ist_dtype compute) {
+  return compute == IST_F64 ? IST_F64 : IST_F32;
+}
 
 #endif

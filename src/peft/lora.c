@@ -66,7 +66,8 @@ static void lora_init(const ist_adapters *ad, int64_t layer, uint64_t seed) {
 }
 
 /* The columns of u (or du) that belong to a module, scaled by s * factor. */
-static void scale_columns(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view u) {
+static void scale_columns(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
+                          ist_view u) {
   for (int i = 0; i < ist_sites[call->site].n; i++) {
     const ist_adapter *a = &ad->layout.module[ist_sites[call->site].module[i]];
     if (!a->rank) continue;
@@ -99,7 +100,8 @@ static void lora_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *
                      ist_view dx, ist_view tmp) {
   int64_t rank = ad->layout.site_rank[call->site];
   scale_columns(ctx, ad, call, du);
-  ist_view da = ist_adapter_grad(ad, call->layer, ad->layout.site_a[call->site], rank, call->x.cols);
+  ist_view da =
+      ist_adapter_grad(ad, call->layer, ad->layout.site_a[call->site], rank, call->x.cols);
   if (da.p) ctx->be->matmul(ctx, da, du, true, dropped_input(ctx, call), false, 1);
   if (!dx.p) return;
   ist_view a = compute_a(ctx, ad, call);

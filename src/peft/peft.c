@@ -24,10 +24,18 @@ static const struct {
     [IST_MOD_DOWN] = {"down", "down_proj", "mlp.down_proj", "ffn_down", IST_SITE_MLP_OUT},
 };
 
-ist_site ist_module_site(ist_module m) { return modules[m].site; }
-const char *ist_module_name(ist_module m) { return modules[m].name; }
-const char *ist_module_peft_path(ist_module m) { return modules[m].peft_path; }
-const char *ist_module_gguf(ist_module m) { return modules[m].gguf; }
+ist_site ist_module_site(ist_module m) {
+  return modules[m].site;
+}
+const char *ist_module_name(ist_module m) {
+  return modules[m].name;
+}
+const char *ist_module_peft_path(ist_module m) {
+  return modules[m].peft_path;
+}
+const char *ist_module_gguf(ist_module m) {
+  return modules[m].gguf;
+}
 
 static int module_from_name(const char *p, size_t len) {
   for (int m = 0; m < IST_MOD_COUNT; m++) {
@@ -87,12 +95,13 @@ ist_view ist_adapter_grad(const ist_adapters *ad, int64_t layer, int64_t offset,
   return block_view(ad->grads, ad->grad_slot[layer], ad, offset, rows, cols);
 }
 
-ist_status ist_adapters_layout(ist_adapters *ad, const ist_adapter_config *c, const ist_linear_sizes *s,
-                               int64_t L, ist_dtype dt, ist_error *err) {
+ist_status ist_adapters_layout(ist_adapters *ad, const ist_adapter_config *c,
+                               const ist_linear_sizes *s, int64_t L, ist_dtype dt, ist_error *err) {
   const char *names;
   const ist_peft_method *method = ist_peft_find(c->method, &names);
   if (!method) {
-    return ist_fail(err, IST_ERR_ARG, "method: found \"%s\", expected one of: %s", c->method, names);
+    return ist_fail(err, IST_ERR_ARG, "method: found \"%s\", expected one of: %s", c->method,
+                    names);
   }
   memset(ad, 0, sizeof *ad);
   ad->method = method;

@@ -12,14 +12,28 @@
 #include "base/error.h"
 
 typedef enum ist_module {
-  IST_MOD_Q, IST_MOD_K, IST_MOD_V, IST_MOD_O, IST_MOD_GATE, IST_MOD_UP, IST_MOD_DOWN, IST_MOD_COUNT
+  IST_MOD_Q,
+  IST_MOD_K,
+  IST_MOD_V,
+  IST_MOD_O,
+  IST_MOD_GATE,
+  IST_MOD_UP,
+  IST_MOD_DOWN,
+  IST_MOD_COUNT
 } ist_module;
 
 typedef enum ist_site {
-  IST_SITE_ATTN_IN, IST_SITE_ATTN_OUT, IST_SITE_MLP_IN, IST_SITE_MLP_OUT, IST_SITE_COUNT
+  IST_SITE_ATTN_IN,
+  IST_SITE_ATTN_OUT,
+  IST_SITE_MLP_IN,
+  IST_SITE_MLP_OUT,
+  IST_SITE_COUNT
 } ist_site;
 
-typedef struct ist_site_info { int n; ist_module module[3]; } ist_site_info;
+typedef struct ist_site_info {
+  int n;
+  ist_module module[3];
+} ist_site_info;
 extern const ist_site_info ist_sites[IST_SITE_COUNT];
 ist_site ist_module_site(ist_module m);
 /* "q", ...; the PEFT name "q_proj", ...; the GGUF stem "attn_q", ... */
@@ -32,21 +46,23 @@ ist_status ist_targets_parse(const char *text, uint32_t *modules, ist_error *err
 
 /* What the caller asks for. */
 typedef struct ist_adapter_config {
-  const char *method;       /* a row of the table */
-  uint32_t modules;         /* bits of ist_module */
+  const char *method; /* a row of the table */
+  uint32_t modules;   /* bits of ist_module */
   int64_t rank;
   double alpha, dropout;
 } ist_adapter_config;
 
 /* The linears a layer has: sizes by module, in == 0 where the layer lacks it. */
-typedef struct ist_linear_sizes { int64_t in[IST_MOD_COUNT], out[IST_MOD_COUNT]; } ist_linear_sizes;
+typedef struct ist_linear_sizes {
+  int64_t in[IST_MOD_COUNT], out[IST_MOD_COUNT];
+} ist_linear_sizes;
 
 /* One module of one layer. Offsets count elements from the layer's first parameter. */
 typedef struct ist_adapter {
-  int64_t rank;             /* 0: the module has no adapter */
-  double scale;             /* alpha / rank */
-  int64_t a, b;             /* offsets of A (rank, in) and B (out, rank) */
-  int64_t column;           /* first column of its u within the site's u */
+  int64_t rank;   /* 0: the module has no adapter */
+  double scale;   /* alpha / rank */
+  int64_t a, b;   /* offsets of A (rank, in) and B (out, rank) */
+  int64_t column; /* first column of its u within the site's u */
 } ist_adapter;
 
 /* The layout of a layer's parameters, the same in every layer. The A's of a site
@@ -71,34 +87,37 @@ typedef struct ist_adapters {
   ist_adapter_layout layout;
   int64_t L;
   ist_dtype dt;
-  unsigned char *params;       /* (L, layout.params) */
-  unsigned char *grads;        /* (active, layout.params); NULL: no training */
-  int32_t *grad_slot;          /* (L) */
+  unsigned char *params; /* (L, layout.params) */
+  unsigned char *grads;  /* (active, layout.params); NULL: no training */
+  int32_t *grad_slot;    /* (L) */
 } ist_adapters;
 
 /* Row l of the parameters as a view of `rows` x `cols` at an element offset. */
-ist_view ist_adapter_param(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t rows, int64_t cols);
+ist_view ist_adapter_param(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t rows,
+                           int64_t cols);
 /* The same place of the gradient; p == NULL where the layer is frozen. */
-ist_view ist_adapter_grad(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t rows, int64_t cols);
+ist_view ist_adapter_grad(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t rows,
+                          int64_t cols);
 
 /* What one pass asks of a site. Views of rows are the same N tokens throughout. */
 typedef struct ist_site_call {
   int64_t layer;
   ist_site site;
-  ist_view x;                  /* (N, in) the shared input, compute type */
-  ist_view u;                  /* (N, site_rank) compute type: kept for backward */
-  const ist_dropout *dropout;  /* NULL: evaluation */
-  const float *row_factor;     /* (N) suppression by row; NULL: 1 */
-  double factor;               /* suppression of the whole layer; 1: none */
-  ist_view a_compute;          /* (site_rank, in) scratch: A in the compute type */
-  ist_view x_dropped;          /* (N, in) scratch; unused without dropout */
+  ist_view x;                 /* (N, in) the shared input, compute type */
+  ist_view u;                 /* (N, site_rank) compute type: kept for backward */
+  const ist_dropout *dropout; /* NULL: evaluation */
+  const float *row_factor;    /* (N) suppression by row; NULL: 1 */
+  double factor;              /* suppression of the whole layer; 1: none */
+  ist_view a_compute;         /* (site_rank, in) scratch: A in the compute type */
+  ist_view x_dropped;         /* (N, in) scratch; unused without dropout */
 } ist_site_call;
 
 /* A method. Every function works on one site of one layer. */
 typedef struct ist_peft_method {
   const char *name;
   /* Sizes and offsets; errors name what cannot be (rank, alpha, module). */
-  ist_status (*layout)(ist_adapter_layout *out, const ist_adapter_config *c, const ist_linear_sizes *s, ist_error *err);
+  ist_status (*layout)(ist_adapter_layout *out, const ist_adapter_config *c,
+                       const ist_linear_sizes *s, ist_error *err);
   /* Initial values (float), the layer's whole block; must leave the model as it is. */
   void (*init)(const ist_adapters *ad, int64_t layer, uint64_t seed);
   /* Forward: fills call->u. */
@@ -106,7 +125,8 @@ typedef struct ist_peft_method {
   /* Backward, after the linears gave du (N, site_rank, compute type) and dB: du is
    * consumed; dx (wide) accumulates; dA accumulates where the layer is active.
    * tmp (N, in) wide scratch, unused without dropout. */
-  void (*bwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view du, ist_view dx, ist_view tmp);
+  void (*bwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view du,
+              ist_view dx, ist_view tmp);
   /* FLOPs a token of forward and of backward (active or frozen) at all sites of a layer. */
   double (*flops_fwd)(const ist_adapters *ad);
   double (*flops_bwd)(const ist_adapters *ad, bool active);
@@ -117,7 +137,7 @@ extern const ist_peft_method ist_peft_lora;
 const ist_peft_method *ist_peft_find(const char *name, const char **names);
 
 /* Lays out the adapters of L layers; params and grads are set by the caller. */
-ist_status ist_adapters_layout(ist_adapters *ad, const ist_adapter_config *c, const ist_linear_sizes *s,
-                               int64_t L, ist_dtype dt, ist_error *err);
+ist_status ist_adapters_layout(ist_adapters *ad, const ist_adapter_config *c,
+                               const ist_linear_sizes *s, int64_t L, ist_dtype dt, ist_error *err);
 
 #endif

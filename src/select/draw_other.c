@@ -19,7 +19,7 @@
 
 #include "select/internal.h"
 
-#define STEP 0.25
+#define STEP  0.25
 #define NEVER (-INFINITY)
 
 /* What to do with an item. */
@@ -140,14 +140,14 @@ static double pick_time(race *g, ist_rng *r, place start) {
   return chosen;
 }
 
-void ist_draw_other_set(ist_rng *r, const double *weight, int64_t n, int64_t k, const int32_t *not,
+void ist_draw_other_set(ist_rng *r, const double *weight, int64_t n, int64_t k, const int32_t * not,
                         int64_t n_not, int32_t *out, void *scratch) {
   IST_ASSERT(k < n && n_not >= 0 && n_not < 32);
   race g = {.n = n, .k = k, .weight = weight, .factor = scratch};
   g.free = g.factor + CHOICES * n;
   g.member = (uint32_t *)(g.free + 2 * (n + 1) * (k + 1));
   memset(g.member, 0, (size_t)n * sizeof *g.member);
-  for (int64_t i = 0; i < n_not * k; i++) g.member[not[i]] |= 1u << (i / k);
+  for (int64_t i = 0; i < n_not * k; i++) g.member[not [i]] |= 1u << (i / k);
   place p = {.live = (1u << n_not) - 1, .choose = k, .mark = 1};
   set_time(&g, pick_time(&g, r, p));
   for (int64_t at = 0; p.item < n;) {

@@ -48,7 +48,7 @@ int64_t ist_select_draw_weighted(ist_selector *s, ist_rng *r, const double *weig
  * sets of k ascending indices in `not` (n_not, k). There must be another set.
  * Exact however unlikely that is; costs some milliseconds, so callers first try
  * their luck. scratch: ist_draw_other_set_scratch(n, k) bytes, aligned for doubles. */
-void ist_draw_other_set(ist_rng *r, const double *weight, int64_t n, int64_t k, const int32_t *not,
+void ist_draw_other_set(ist_rng *r, const double *weight, int64_t n, int64_t k, const int32_t * not,
                         int64_t n_not, int32_t *out, void *scratch);
 size_t ist_draw_other_set_scratch(int64_t n, int64_t k);
 

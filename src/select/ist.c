@@ -9,7 +9,9 @@
 
 enum { MAX_REJECTED = 100 };
 
-static double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
+static double sigmoid(double x) {
+  return 1.0 / (1.0 + exp(-x));
+}
 
 /* Weights of a draw: above 0 also where the sigmoid of a restored score underflows. */
 static void fill_weights(ist_selector *s, double sign) {

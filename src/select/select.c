@@ -33,9 +33,15 @@ int ist_selector_kind_from_name(const char *name) {
   return -1;
 }
 
-const char *ist_selector_name(const ist_selector *s) { return s->ops->name; }
-const ist_select_options *ist_selector_options(const ist_selector *s) { return &s->o; }
-ist_selector_state ist_selector_get_state(ist_selector *s) { return s->state; }
+const char *ist_selector_name(const ist_selector *s) {
+  return s->ops->name;
+}
+const ist_select_options *ist_selector_options(const ist_selector *s) {
+  return &s->o;
+}
+ist_selector_state ist_selector_get_state(ist_selector *s) {
+  return s->state;
+}
 
 double ist_selector_importance(const ist_selector *s, int64_t layer) {
   return 1.0 / (1.0 + exp(s->state.suppressibility[layer]));

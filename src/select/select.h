@@ -10,25 +10,28 @@
 #define IST_MAX_CANDIDATES 8
 
 typedef enum ist_selector_kind {
-  IST_SELECT_IST, IST_SELECT_RANDOM, IST_SELECT_ALL, IST_SELECT_FIXED
+  IST_SELECT_IST,
+  IST_SELECT_RANDOM,
+  IST_SELECT_ALL,
+  IST_SELECT_FIXED
 } ist_selector_kind;
 typedef enum ist_reward { IST_REWARD_EXP, IST_REWARD_NORMALISED } ist_reward;
 
 typedef struct ist_select_options {
   ist_selector_kind kind;
   uint64_t seed;
-  double active_ratio;     /* 0.25: floor(L * ratio), at least 1, layers train */
-  double suppress_ratio;   /* 0.5: floor(L * ratio), at least 1, layers are damped */
-  double factor;           /* 0.25: what a damped layer's adapters are multiplied by */
-  int64_t interval;        /* 10: steps between probes */
-  int64_t candidates;      /* 3: sets tried in a probe */
+  double active_ratio;   /* 0.25: floor(L * ratio), at least 1, layers train */
+  double suppress_ratio; /* 0.5: floor(L * ratio), at least 1, layers are damped */
+  double factor;         /* 0.25: what a damped layer's adapters are multiplied by */
+  int64_t interval;      /* 10: steps between probes */
+  int64_t candidates;    /* 3: sets tried in a probe */
   ist_reward reward;
-  double step_size;        /* negative (the default): the reward's own, 10 or 0.4 */
-  double score_limit;      /* scores stay in [-limit, limit], 0: no limit; negative
-                              (the default): the reward's own, none or 4 */
-  int64_t redraw_every;    /* random: steps one draw lasts */
-  int64_t depth_floor;     /* layers below never drawn; the caller may change it per step; 0 */
-  const int32_t *fixed;    /* FIXED: the layers, copied */
+  double step_size;     /* negative (the default): the reward's own, 10 or 0.4 */
+  double score_limit;   /* scores stay in [-limit, limit], 0: no limit; negative
+                           (the default): the reward's own, none or 4 */
+  int64_t redraw_every; /* random: steps one draw lasts */
+  int64_t depth_floor;  /* layers below never drawn; the caller may change it per step; 0 */
+  const int32_t *fixed; /* FIXED: the layers, copied */
   int64_t n_fixed;
 } ist_select_options;
 

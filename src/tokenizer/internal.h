@@ -11,7 +11,10 @@
 
 typedef struct ist_strtab {
   const ist_str *str; /* borrowed; must outlive the table */
-  struct ist_strtab_slot { uint32_t hash; int32_t index; } *slot; /* index -1: empty */
+  struct ist_strtab_slot {
+    uint32_t hash;
+    int32_t index;
+  } * slot; /* index -1: empty */
   uint32_t mask;
 } ist_strtab;
 /* Room for `n` strings out of `str`; they are added one by one. */
@@ -23,16 +26,16 @@ void ist_strtab_free(ist_strtab *t);
 
 /* ---- vocab.c: the tokens ---- */
 
-enum { /* flags of a token */
-  IST_TOKEN_CONTROL = 1, /* control and unknown tokens: never made from plain text */
-  IST_TOKEN_USER = 2,    /* matched in the raw text, as control tokens are */
-  IST_TOKEN_EOG = 4,     /* ends generation */
-  IST_TOKEN_WHOLE = 8    /* a piece with just its bytes becomes just this token */
+enum {                        /* flags of a token */
+       IST_TOKEN_CONTROL = 1, /* control and unknown tokens: never made from plain text */
+       IST_TOKEN_USER = 2,    /* matched in the raw text, as control tokens are */
+       IST_TOKEN_EOG = 4,     /* ends generation */
+       IST_TOKEN_WHOLE = 8    /* a piece with just its bytes becomes just this token */
 };
 
 typedef struct ist_vocab {
   int64_t n;
-  ist_str *bytes;          /* what each token stands for, pointing into blob */
+  ist_str *bytes; /* what each token stands for, pointing into blob */
   char *blob;
   size_t blob_size;
   uint8_t *flags;
@@ -57,8 +60,13 @@ typedef struct ist_specials {
   int64_t n;
   uint64_t begins[1024]; /* bit b0 << 8 | b1: some special text begins with these bytes */
 } ist_specials;
-typedef struct ist_special_hit { int32_t at, rank; } ist_special_hit; /* rank: index in id[] */
-typedef struct ist_special_hits { ist_special_hit *p; int64_t n, cap; } ist_special_hits;
+typedef struct ist_special_hit {
+  int32_t at, rank;
+} ist_special_hit; /* rank: index in id[] */
+typedef struct ist_special_hits {
+  ist_special_hit *p;
+  int64_t n, cap;
+} ist_special_hits;
 ist_status ist_specials_init(ist_specials *s, const ist_vocab *v, ist_error *err);
 void ist_specials_free(ist_specials *s);
 /* The special tokens to cut out of the text, by position, without overlap:
@@ -69,7 +77,7 @@ ist_status ist_specials_find(const ist_specials *s, const ist_vocab *v, const ch
 /* ---- pretokenize.c: the splitting rules ---- */
 
 typedef struct ist_pre_rule ist_pre_rule;
-const ist_pre_rule *ist_pre_rule_find(ist_str name); /* by GGUF's name; NULL: unknown */
+const ist_pre_rule *ist_pre_rule_find(ist_str name);    /* by GGUF's name; NULL: unknown */
 bool ist_pre_rule_add_bos(const ist_pre_rule *r);       /* where the file does not say */
 bool ist_pre_rule_ignore_merges(const ist_pre_rule *r); /* whole pieces are looked up first */
 
@@ -83,8 +91,8 @@ size_t ist_pre_bytes(const ist_pre *pre);
 typedef struct ist_pieces {
   const ist_pre *pre;
   struct pcre2_real_match_data_8 *match;
-  const char *text, *end;   /* what is left */
-  const char *valid_end;    /* [text, valid_end) is valid UTF-8 */
+  const char *text, *end; /* what is left */
+  const char *valid_end;  /* [text, valid_end) is valid UTF-8 */
 } ist_pieces;
 ist_status ist_pieces_init(ist_pieces *it, const ist_pre *pre, ist_error *err);
 void ist_pieces_start(ist_pieces *it, const char *text, size_t len);
@@ -98,14 +106,17 @@ typedef struct ist_bpe {
   struct ist_merge {
     int32_t left, right;
     uint32_t rank;
-  } *merge; /* hash table; rank NONE: empty */
+  } * merge; /* hash table; rank NONE: empty */
   uint32_t mask;
   int32_t *result; /* by rank */
   int64_t n;
 } ist_bpe;
 /* Working memory of one encoding; zero-initialise. */
 typedef struct ist_bpe_scratch {
-  struct ist_symbol { int32_t id, prev, next; uint32_t rank; } *symbol;
+  struct ist_symbol {
+    int32_t id, prev, next;
+    uint32_t rank;
+  } * symbol;
   uint64_t *heap;
   int64_t symbol_cap, heap_cap;
 } ist_bpe_scratch;

@@ -9,10 +9,10 @@
 #include "tokenizer/internal.h"
 
 /* White space as Unicode's White_Space property has it; PCRE2's own \s adds U+180E. */
-#define S "\\t-\\r\\x{85}\\p{Z}"
+#define S                 "\\t-\\r\\x{85}\\p{Z}"
 #define SPACES(lookahead) "[" S "]+(?![^" S lookahead "])|[" S "]+"
-#define CONTRACTION "'s|'t|'re|'ve|'m|'ll|'d"
-#define SYMBOLS " ?[^" S "\\p{L}\\p{N}]+"
+#define CONTRACTION       "'s|'t|'re|'ve|'m|'ll|'d"
+#define SYMBOLS           " ?[^" S "\\p{L}\\p{N}]+"
 
 static const char gpt2[] = CONTRACTION "| ?\\p{L}+| ?\\p{N}+|" SYMBOLS "|" SPACES("");
 
@@ -20,9 +20,9 @@ static const char gpt2[] = CONTRACTION "| ?\\p{L}+| ?\\p{N}+|" SYMBOLS "|" SPACE
  * ends at a digit as it would at the end of the text. */
 static const char digits_gpt2[] = "\\p{N}|" CONTRACTION "| ?\\p{L}+|" SYMBOLS "|" SPACES("\\p{N}");
 
-#define LLAMA3(numbers)                                                           \
-  "(?i:" CONTRACTION ")|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers "|" SYMBOLS       \
-  "[\\r\\n]*|[" S "]*[\\r\\n]+|" SPACES("")
+#define LLAMA3(numbers)                                                                     \
+  "(?i:" CONTRACTION ")|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers "|" SYMBOLS "[\\r\\n]*|[" S \
+  "]*[\\r\\n]+|" SPACES("")
 static const char llama3[] = LLAMA3("\\p{N}{1,3}");
 static const char qwen2[] = LLAMA3("\\p{N}");
 
@@ -32,30 +32,30 @@ struct ist_pre_rule {
 };
 
 static const struct ist_pre_rule rules[] = {
-  {"gpt-2", gpt2, false, false},
-  {"phi-2", gpt2, false, false},
-  {"mpt", gpt2, false, false},
-  {"olmo", gpt2, false, false},
-  {"exaone4", gpt2, false, false},
-  {"modern-bert", gpt2, false, false},
-  {"smollm", digits_gpt2, false, false},
-  {"starcoder", digits_gpt2, false, false},
-  {"refact", digits_gpt2, false, false},
-  {"command-r", digits_gpt2, false, false},
-  {"codeshell", digits_gpt2, false, false},
-  {"exaone", digits_gpt2, false, false},
-  {"llama-bpe", llama3, true, true},
-  {"llama3", llama3, true, true},
-  {"llama-v3", llama3, true, true},
-  {"falcon3", llama3, true, true},
-  {"pixtral", llama3, true, true},
-  {"lfm2", llama3, true, true},
-  {"dbrx", llama3, false, false},
-  {"smaug-bpe", llama3, false, false},
-  {"qwen2", qwen2, false, false},
-  {"deepseek-r1-qwen", qwen2, false, false},
-  {"megrez", qwen2, false, false},
-  {"stablelm2", qwen2, false, false},
+    {"gpt-2", gpt2, false, false},
+    {"phi-2", gpt2, false, false},
+    {"mpt", gpt2, false, false},
+    {"olmo", gpt2, false, false},
+    {"exaone4", gpt2, false, false},
+    {"modern-bert", gpt2, false, false},
+    {"smollm", digits_gpt2, false, false},
+    {"starcoder", digits_gpt2, false, false},
+    {"refact", digits_gpt2, false, false},
+    {"command-r", digits_gpt2, false, false},
+    {"codeshell", digits_gpt2, false, false},
+    {"exaone", digits_gpt2, false, false},
+    {"llama-bpe", llama3, true, true},
+    {"llama3", llama3, true, true},
+    {"llama-v3", llama3, true, true},
+    {"falcon3", llama3, true, true},
+    {"pixtral", llama3, true, true},
+    {"lfm2", llama3, true, true},
+    {"dbrx", llama3, false, false},
+    {"smaug-bpe", llama3, false, false},
+    {"qwen2", qwen2, false, false},
+    {"deepseek-r1-qwen", qwen2, false, false},
+    {"megrez", qwen2, false, false},
+    {"stablelm2", qwen2, false, false},
 };
 
 const ist_pre_rule *ist_pre_rule_find(ist_str name) {
@@ -65,8 +65,12 @@ const ist_pre_rule *ist_pre_rule_find(ist_str name) {
   return NULL;
 }
 
-bool ist_pre_rule_add_bos(const ist_pre_rule *r) { return r->add_bos; }
-bool ist_pre_rule_ignore_merges(const ist_pre_rule *r) { return r->ignore_merges; }
+bool ist_pre_rule_add_bos(const ist_pre_rule *r) {
+  return r->add_bos;
+}
+bool ist_pre_rule_ignore_merges(const ist_pre_rule *r) {
+  return r->ignore_merges;
+}
 
 /* ---- The compiled rule ---- */
 

@@ -5,7 +5,10 @@
 #include "tokenizer/internal.h"
 
 /* qsort has no argument for the vocabulary, so what is compared lies in the item. */
-struct item { size_t len; int32_t id; };
+struct item {
+  size_t len;
+  int32_t id;
+};
 
 static int by_length(const void *a, const void *b) {
   const struct item *x = a, *y = b;

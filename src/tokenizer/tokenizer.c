@@ -67,8 +67,8 @@ static ist_status read_rule(const ist_pre_rule **rule, ist_str *pre, const ist_g
   *rule = ist_pre_rule_find(*pre);
   if (*rule) return IST_OK;
   ist_fail(err, IST_ERR_UNSUPPORTED,
-           "%s: tokenizer.ggml.pre is '%.*s', a pre-tokeniser that is not supported",
-           g->path, (int)pre->len, pre->p);
+           "%s: tokenizer.ggml.pre is '%.*s', a pre-tokeniser that is not supported", g->path,
+           (int)pre->len, pre->p);
   ist_hint(err, "supported are gpt-2, llama-bpe, qwen2, smollm and other names for the same rules");
   return IST_ERR_UNSUPPORTED;
 }
@@ -188,7 +188,9 @@ ist_status ist_tokenizer_decode(const ist_tokenizer *t, const int32_t *ids, int6
 
 /* ---- Facts ---- */
 
-int64_t ist_tokenizer_size(const ist_tokenizer *t) { return t->vocab.n; }
+int64_t ist_tokenizer_size(const ist_tokenizer *t) {
+  return t->vocab.n;
+}
 
 int32_t ist_tokenizer_find(const ist_tokenizer *t, const char *text) {
   size_t len = strlen(text);
@@ -199,10 +201,18 @@ int32_t ist_tokenizer_find(const ist_tokenizer *t, const char *text) {
   return -1;
 }
 
-int32_t ist_tokenizer_bos(const ist_tokenizer *t) { return t->vocab.bos; }
-int32_t ist_tokenizer_eos(const ist_tokenizer *t) { return t->vocab.eos; }
-bool ist_tokenizer_add_bos(const ist_tokenizer *t) { return t->vocab.add_bos; }
-bool ist_tokenizer_add_eos(const ist_tokenizer *t) { return t->vocab.add_eos; }
+int32_t ist_tokenizer_bos(const ist_tokenizer *t) {
+  return t->vocab.bos;
+}
+int32_t ist_tokenizer_eos(const ist_tokenizer *t) {
+  return t->vocab.eos;
+}
+bool ist_tokenizer_add_bos(const ist_tokenizer *t) {
+  return t->vocab.add_bos;
+}
+bool ist_tokenizer_add_eos(const ist_tokenizer *t) {
+  return t->vocab.add_eos;
+}
 
 static bool has_flag(const ist_tokenizer *t, int32_t id, int flag) {
   return id >= 0 && id < t->vocab.n && (t->vocab.flags[id] & flag);
@@ -214,8 +224,12 @@ bool ist_tokenizer_is_control(const ist_tokenizer *t, int32_t id) {
   return has_flag(t, id, IST_TOKEN_CONTROL);
 }
 
-const char *ist_tokenizer_chat_template(const ist_tokenizer *t) { return t->chat_template; }
-const char *ist_tokenizer_pre(const ist_tokenizer *t) { return t->pre_name; }
+const char *ist_tokenizer_chat_template(const ist_tokenizer *t) {
+  return t->chat_template;
+}
+const char *ist_tokenizer_pre(const ist_tokenizer *t) {
+  return t->pre_name;
+}
 
 size_t ist_tokenizer_bytes(const ist_tokenizer *t) {
   const ist_vocab *v = &t->vocab;

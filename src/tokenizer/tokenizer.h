@@ -16,7 +16,10 @@ ist_status ist_tokenizer_from_gguf(ist_tokenizer **out, const ist_gguf *g, ist_e
 void ist_tokenizer_free(ist_tokenizer *t);
 
 /* A growable list of token ids; zero-initialise. */
-typedef struct ist_ids { int32_t *p; int64_t n, cap; } ist_ids;
+typedef struct ist_ids {
+  int32_t *p;
+  int64_t n, cap;
+} ist_ids;
 ist_status ist_ids_add(ist_ids *ids, int32_t id, ist_error *err);
 void ist_ids_free(ist_ids *ids);
 
@@ -29,19 +32,19 @@ ist_status ist_tokenizer_encode(const ist_tokenizer *t, const char *text, size_t
                                 bool parse_special, ist_ids *out, ist_error *err);
 /* Appends the bytes of the tokens; `special`: control tokens give their text,
  * else nothing. Ids out of range are an error. */
-ist_status ist_tokenizer_decode(const ist_tokenizer *t, const int32_t *ids, int64_t n,
-                                bool special, ist_buf *out, ist_error *err);
+ist_status ist_tokenizer_decode(const ist_tokenizer *t, const int32_t *ids, int64_t n, bool special,
+                                ist_buf *out, ist_error *err);
 
-int64_t ist_tokenizer_size(const ist_tokenizer *t);      /* number of tokens */
+int64_t ist_tokenizer_size(const ist_tokenizer *t);                   /* number of tokens */
 int32_t ist_tokenizer_find(const ist_tokenizer *t, const char *text); /* special by text; -1 */
-int32_t ist_tokenizer_bos(const ist_tokenizer *t);       /* -1: none */
+int32_t ist_tokenizer_bos(const ist_tokenizer *t);                    /* -1: none */
 int32_t ist_tokenizer_eos(const ist_tokenizer *t);
-bool ist_tokenizer_add_bos(const ist_tokenizer *t);      /* false without a BOS, and so EOS */
+bool ist_tokenizer_add_bos(const ist_tokenizer *t); /* false without a BOS, and so EOS */
 bool ist_tokenizer_add_eos(const ist_tokenizer *t);
 bool ist_tokenizer_is_eog(const ist_tokenizer *t, int32_t id); /* ends generation */
 bool ist_tokenizer_is_control(const ist_tokenizer *t, int32_t id);
 const char *ist_tokenizer_chat_template(const ist_tokenizer *t); /* NULL: none */
 const char *ist_tokenizer_pre(const ist_tokenizer *t);           /* "smollm", ... */
-size_t ist_tokenizer_bytes(const ist_tokenizer *t); /* memory held, for the plan */
+size_t ist_tokenizer_bytes(const ist_tokenizer *t);              /* memory held, for the plan */
 
 #endif

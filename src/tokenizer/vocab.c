@@ -49,21 +49,42 @@ static size_t unmap(char *dst, ist_str text, const int16_t byte_of[MAPPED]) {
 /* ---- End-of-generation tokens ---- */
 
 /* Tokens that end generation wherever they are spelled so. */
-static const char *const eog_texts[] = {
-  "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>",
-  "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
-  "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response|>",
-  "<｜end▁of▁sentence｜>", "[e~[", NULL};
+static const char *const eog_texts[] = {"<|eot_id|>",
+                                        "<|im_end|>",
+                                        "<|end|>",
+                                        "<|return|>",
+                                        "<|call|>",
+                                        "<|calls|>",
+                                        "<|flush|>",
+                                        "<end_of_turn>",
+                                        "<|endoftext|>",
+                                        "</s>",
+                                        "<|eom_id|>",
+                                        "<EOT>",
+                                        "_<EOT>",
+                                        "[EOT]",
+                                        "[EOS]",
+                                        "<|end_of_text|>",
+                                        "<end_of_utterance>",
+                                        "<eos>",
+                                        "<turn|>",
+                                        "<|tool_response|>",
+                                        "<｜end▁of▁sentence｜>",
+                                        "[e~[",
+                                        NULL};
 
 /* Keys that name such a token, and the spellings that stand in for an absent key. */
-static const struct { const char *key; const char *spelling[8]; } eog_keys[] = {
-  {KEY "eos_token_id", {NULL}},
-  {KEY "eot_token_id", {NULL}}, /* its spellings are all in eog_texts */
-  {KEY "eom_token_id", {NULL}},
-  {KEY "fim_pad_token_id", {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", NULL}},
-  {KEY "fim_rep_token_id",
-   {"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", NULL}},
-  {KEY "fim_sep_token_id", {"<|file_sep|>", NULL}},
+static const struct {
+  const char *key;
+  const char *spelling[8];
+} eog_keys[] = {
+    {KEY "eos_token_id", {NULL}},
+    {KEY "eot_token_id", {NULL}}, /* its spellings are all in eog_texts */
+    {KEY "eom_token_id", {NULL}},
+    {KEY "fim_pad_token_id", {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", NULL}},
+    {KEY "fim_rep_token_id",
+     {"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", NULL}},
+    {KEY "fim_sep_token_id", {"<|file_sep|>", NULL}},
 };
 
 static int32_t find_text(const ist_strtab *texts, const char *text) {
@@ -146,8 +167,11 @@ static ist_status read_types(ist_vocab *v, const ist_gguf *g, ist_error *err) {
   const ist_gguf_kv *kv = ist_gguf_find(g, KEY "token_type");
   if (!kv) return IST_OK;
   if (kv->type != IST_GGUF_ARRAY || kv->elem == IST_GGUF_STRING || kv->count < (uint64_t)v->n)
-    return ist_fail(err, IST_ERR_FORMAT, "%s: " KEY "token_type does not hold a number for each of "
-                    "%" PRId64 " tokens", g->path, v->n);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s: " KEY
+                    "token_type does not hold a number for each of "
+                    "%" PRId64 " tokens",
+                    g->path, v->n);
   for (int64_t i = 0; i < v->n; i++) {
     double type = ist_gguf_elem_f64(kv, (uint64_t)i);
     if (type == TYPE_CONTROL || type == TYPE_UNKNOWN) v->flags[i] = IST_TOKEN_CONTROL;
@@ -167,8 +191,10 @@ static ist_status make_bytes(ist_vocab *v, const ist_strtab *texts, ist_error *e
   for (int32_t i = 0; i < v->n; i++) {
     ist_str text = texts->str[i];
     size_t len = text.len;
-    if (!ist_token_is_special(v, i)) len = unmap(at, text, byte_of);
-    else if (len) memcpy(at, text.p, len);
+    if (!ist_token_is_special(v, i))
+      len = unmap(at, text, byte_of);
+    else if (len)
+      memcpy(at, text.p, len);
     v->bytes[i] = (ist_str){at, len};
     at += len;
   }

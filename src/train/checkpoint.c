@@ -15,9 +15,9 @@
 #include "format/json.h"
 #include "format/safetensors.h"
 
-#define FOLDER "checkpoints"
+#define FOLDER  "checkpoints"
 #define TENSORS "state.safetensors"
-#define RECORD "state.json"
+#define RECORD  "state.json"
 #define VERSION 1
 
 enum { HASH_TEXT = 17 }; /* 64 bits in hexadecimal, and a NUL */
@@ -40,7 +40,9 @@ static char *step_path(const char *run, int64_t step) {
   return folder_path(run, name);
 }
 
-static ist_status no_memory(ist_error *err) { return ist_fail_nomem(err, "a checkpoint", 0); }
+static ist_status no_memory(ist_error *err) {
+  return ist_fail_nomem(err, "a checkpoint", 0);
+}
 
 /* ---- Checksums ---- */
 
@@ -83,8 +85,8 @@ static ist_status write_tensors(const char *path, const ist_state *s, ist_error 
   if (!items) return no_memory(err);
   for (int64_t i = 0; i < s->n; i++) {
     const ist_state_item *it = &s->item[i];
-    items[i] = (ist_st_item){
-        .name = it->name, .type = it->type, .n_dims = it->n_dims, .data = it->data};
+    items[i] =
+        (ist_st_item){.name = it->name, .type = it->type, .n_dims = it->n_dims, .data = it->data};
     memcpy(items[i].shape, it->shape, sizeof it->shape);
   }
   ist_status status = ist_safetensors_write(path, items, s->n, NULL, 0, err);
@@ -197,8 +199,8 @@ static ist_status prune(const char *run, const char *folder, int64_t step, int64
 
 /* Later checkpoints go before ours appears: they would be taken for the newest. The
  * older ones go last. */
-static ist_status put_in_place(const char *run, const char *folder, const char *temp,
-                               int64_t step, int64_t keep, ist_error *err) {
+static ist_status put_in_place(const char *run, const char *folder, const char *temp, int64_t step,
+                               int64_t keep, ist_error *err) {
   char *path = step_path(run, step);
   if (!path) return no_memory(err);
   ist_status status = prune(run, folder, step, INT64_MAX, err);
@@ -341,8 +343,8 @@ static ist_status check_tensor(const ist_safetensors *file, const ist_state_item
   char found[160], expected[160];
   describe(found, t->type, t->n_dims, t->shape);
   describe(expected, it->type, it->n_dims, it->shape);
-  return ist_fail(err, IST_ERR_MISMATCH, "%s: tensor '%s' is %s, expected %s", file->path,
-                  it->name, found, expected);
+  return ist_fail(err, IST_ERR_MISMATCH, "%s: tensor '%s' is %s, expected %s", file->path, it->name,
+                  found, expected);
 }
 
 static ist_status check_tensors(const ist_safetensors *file, const ist_state *s, ist_error *err) {

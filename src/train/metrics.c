@@ -66,13 +66,15 @@ ist_status ist_metrics_line(ist_metrics *m, const json_t *object, ist_error *err
   ist_buf_str(&line, text);
   ist_buf_str(&line, "\n");
   free(text);
-  ist_status status = line.failed ? ist_fail_nomem(err, m->path, line.len)
-                                  : write_all(m, line.p, line.len, err);
+  ist_status status =
+      line.failed ? ist_fail_nomem(err, m->path, line.len) : write_all(m, line.p, line.len, err);
   ist_buf_free(&line);
   return status;
 }
 
-int64_t ist_metrics_size(const ist_metrics *m) { return m->bytes; }
+int64_t ist_metrics_size(const ist_metrics *m) {
+  return m->bytes;
+}
 
 void ist_metrics_close(ist_metrics *m) {
   if (!m->path) return;

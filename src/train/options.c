@@ -40,7 +40,8 @@ ist_status ist_train_options_preset(ist_train_options *o, const char *preset, is
 
 /* ---- Checks ------------------------------------------------------------------- */
 
-static ist_status one_of(const char *field, const char *value, const char *const *names, size_t n, ist_error *err) {
+static ist_status one_of(const char *field, const char *value, const char *const *names, size_t n,
+                         ist_error *err) {
   ist_buf list = {0};
   for (size_t i = 0; i < n; i++) {
     if (value && strcmp(value, names[i]) == 0) {
@@ -54,11 +55,15 @@ static ist_status one_of(const char *field, const char *value, const char *const
   ist_buf_free(&list);
   return status;
 }
-#define ONE_OF(o, field, ...)                                                            \
-  one_of(#field, (o)->field, (const char *const[]){__VA_ARGS__},                         \
+#define ONE_OF(o, field, ...)                                    \
+  one_of(#field, (o)->field, (const char *const[]){__VA_ARGS__}, \
          sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *), err)
 
-typedef struct range { const char *field; double value, low, high; bool open_low; } range;
+typedef struct range {
+  const char *field;
+  double value, low, high;
+  bool open_low;
+} range;
 
 static ist_status check_ranges(const ist_train_options *o, ist_error *err) {
   const range ranges[] = {
@@ -100,8 +105,8 @@ static ist_status check_ranges(const ist_train_options *o, ist_error *err) {
     const range *r = &ranges[i];
     bool low_ok = r->open_low ? r->value > r->low : r->value >= r->low;
     if (low_ok && r->value <= r->high) continue; /* NaN fails both */
-    return ist_fail(err, IST_ERR_ARG, "%s: found %g, expected %s %g and at most %g", r->field, r->value,
-                    r->open_low ? "more than" : "at least", r->low, r->high);
+    return ist_fail(err, IST_ERR_ARG, "%s: found %g, expected %s %g and at most %g", r->field,
+                    r->value, r->open_low ? "more than" : "at least", r->low, r->high);
   }
   return IST_OK;
 }
@@ -121,7 +126,9 @@ static ist_status check(const ist_train_options *o, ist_error *err) {
   IST_TRY(ONE_OF(o, recompute, "auto", "none", "mlp", "layer"));
   IST_TRY(ONE_OF(o, order, "auto", "token", "layer"));
   if (ist_template_from_name(o->template_name) < 0) {
-    return ist_fail(err, IST_ERR_ARG, "template: found \"%s\", expected auto, chatml, alpaca, paper or none", o->template_name);
+    return ist_fail(err, IST_ERR_ARG,
+                    "template: found \"%s\", expected auto, chatml, alpaca, paper or none",
+                    o->template_name);
   }
   return check_ranges(o, err);
 }
@@ -157,7 +164,8 @@ ist_status ist_options_copy(ist_train_options *out, const ist_train_options *in,
 }
 
 void ist_options_free(ist_train_options *o) {
-#define X(type, field, value, paper, resume) IF_STR_##type(ist_free((void *)(uintptr_t)o->field); o->field = NULL;)
+#define X(type, field, value, paper, resume) \
+  IF_STR_##type(ist_free((void *)(uintptr_t)o->field); o->field = NULL;)
 #include "train/options.def"
   ist_free((void *)(uintptr_t)o->output);
   o->output = NULL;
@@ -165,17 +173,28 @@ void ist_options_free(ist_train_options *o) {
 
 /* ---- JSON -------------------------------------------------------------------------- */
 
-static json_t *json_STR(const char *v) { return v ? json_string(v) : json_null(); }
-static json_t *json_I64(int64_t v) { return json_integer(v); }
-static json_t *json_U64(uint64_t v) { return json_integer((json_int_t)v); }
-static json_t *json_F64(double v) { return json_real(v); }
-static json_t *json_BOOL(bool v) { return json_boolean(v); }
+static json_t *json_STR(const char *v) {
+  return v ? json_string(v) : json_null();
+}
+static json_t *json_I64(int64_t v) {
+  return json_integer(v);
+}
+static json_t *json_U64(uint64_t v) {
+  return json_integer((json_int_t)v);
+}
+static json_t *json_F64(double v) {
+  return json_real(v);
+}
+static json_t *json_BOOL(bool v) {
+  return json_boolean(v);
+}
 
 json_t *ist_options_to_json(const ist_train_options *o) {
   json_t *root = json_object();
   if (!root) return NULL;
   int failed = 0;
-#define X(type, field, value, paper, resume) failed |= json_object_set_new(root, #field, json_##type(o->field));
+#define X(type, field, value, paper, resume) \
+  failed |= json_object_set_new(root, #field, json_##type(o->field));
 #include "train/options.def"
   if (failed) {
     json_decref(root);
@@ -189,9 +208,11 @@ static bool same_json(const json_t *a, const json_t *b) {
   return json_equal(a, b);
 }
 
-static ist_status refuse_change(const char *field, const json_t *now, const json_t *then, ist_error *err) {
+static ist_status refuse_change(const char *field, const json_t *now, const json_t *then,
+                                ist_error *err) {
   char *a = json_dumps(now, JSON_ENCODE_ANY), *b = json_dumps(then, JSON_ENCODE_ANY);
-  ist_status status = ist_fail(err, IST_ERR_MISMATCH, "%s: found %s, but the run to resume has %s, and it must stay",
+  ist_status status = ist_fail(err, IST_ERR_MISMATCH,
+                               "%s: found %s, but the run to resume has %s, and it must stay",
                                field, a ? a : "?", b ? b : "?");
   free(a);
   free(b);
@@ -200,14 +221,15 @@ static ist_status refuse_change(const char *field, const json_t *now, const json
 
 enum { SAME, FREE };
 
-ist_status ist_options_check_resume(const ist_train_options *o, const json_t *saved, ist_error *err) {
+ist_status ist_options_check_resume(const ist_train_options *o, const json_t *saved,
+                                    ist_error *err) {
   json_t *now = ist_options_to_json(o);
   if (!now) return ist_fail_nomem(err, "options", sizeof *o);
   ist_status status = IST_OK;
-#define X(type, field, value, paper, resume)                                         \
-  if (status == IST_OK && (resume) == SAME) {                                        \
+#define X(type, field, value, paper, resume)                                             \
+  if (status == IST_OK && (resume) == SAME) {                                            \
     const json_t *a = json_object_get(now, #field), *b = json_object_get(saved, #field); \
-    if (b && !same_json(a, b)) status = refuse_change(#field, a, b, err);            \
+    if (b && !same_json(a, b)) status = refuse_change(#field, a, b, err);                \
   }
 #include "train/options.def"
   json_decref(now);
@@ -227,7 +249,9 @@ static ist_status parse_layers(const char *text, int32_t **out, int64_t *n, ist_
     long layer = strtol(p, &end, 10);
     if (end == p || layer < 0 || layer > 65535 || (*end != ',' && *end != '\0')) {
       ist_free(list);
-      return ist_fail(err, IST_ERR_ARG, "selector: found \"fixed:%s\", expected layer numbers separated by commas", text);
+      return ist_fail(err, IST_ERR_ARG,
+                      "selector: found \"fixed:%s\", expected layer numbers separated by commas",
+                      text);
     }
     list[(*n)++] = (int32_t)layer;
     if (*end == '\0') break;
@@ -237,7 +261,8 @@ static ist_status parse_layers(const char *text, int32_t **out, int64_t *n, ist_
   return IST_OK;
 }
 
-ist_status ist_options_selector(const ist_train_options *o, ist_select_options *out, int32_t **fixed, ist_error *err) {
+ist_status ist_options_selector(const ist_train_options *o, ist_select_options *out,
+                                int32_t **fixed, ist_error *err) {
   *fixed = NULL;
   ist_select_options_init(out);
   if (strncmp(o->selector, "fixed:", 6) == 0) {
@@ -247,7 +272,9 @@ ist_status ist_options_selector(const ist_train_options *o, ist_select_options *
   } else {
     int kind = ist_selector_kind_from_name(o->selector);
     if (kind < 0 || kind == IST_SELECT_FIXED) {
-      return ist_fail(err, IST_ERR_ARG, "selector: found \"%s\", expected ist, random, all or fixed:LIST", o->selector);
+      return ist_fail(err, IST_ERR_ARG,
+                      "selector: found \"%s\", expected ist, random, all or fixed:LIST",
+                      o->selector);
     }
     out->kind = (ist_selector_kind)kind;
   }

@@ -17,12 +17,13 @@ void ist_options_free(ist_train_options *o);
 json_t *ist_options_to_json(const ist_train_options *o);
 /* Compares with the settings of a checkpoint: a difference in an option that must
  * stay is an error that names it with both values. */
-ist_status ist_options_check_resume(const ist_train_options *o, const json_t *saved, ist_error *err);
+ist_status ist_options_check_resume(const ist_train_options *o, const json_t *saved,
+                                    ist_error *err);
 
 /* The selector's part: "ist", "random", "all", "fixed:0,3,7". `fixed` receives the
  * list in fresh memory (NULL for the others). */
-ist_status ist_options_selector(const ist_train_options *o, ist_select_options *out, int32_t **fixed,
-                                ist_error *err);
+ist_status ist_options_selector(const ist_train_options *o, ist_select_options *out,
+                                int32_t **fixed, ist_error *err);
 
 /* The most layers that a selector with these options trains in a step. */
 int64_t ist_options_active(const ist_select_options *o, int64_t L);

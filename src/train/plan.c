@@ -8,9 +8,15 @@ static const char *const recompute_names[] = {"none", "mlp", "layer"};
 static const char *const order_names[] = {"token", "layer"};
 static const char *const policy_names[] = {"stream", "layer", "keep"};
 
-const char *ist_recompute_name(ist_recompute r) { return recompute_names[r]; }
-const char *ist_order_name(ist_order o) { return order_names[o]; }
-const char *ist_policy_name(ist_weight_policy p) { return policy_names[p]; }
+const char *ist_recompute_name(ist_recompute r) {
+  return recompute_names[r];
+}
+const char *ist_order_name(ist_order o) {
+  return order_names[o];
+}
+const char *ist_policy_name(ist_weight_policy p) {
+  return policy_names[p];
+}
 
 static int index_of(const char *name, const char *const *names, int n) {
   for (int i = 0; i < n; i++) {
@@ -18,8 +24,12 @@ static int index_of(const char *name, const char *const *names, int n) {
   }
   return -1;
 }
-int ist_recompute_from_name(const char *name) { return index_of(name, recompute_names, 3); }
-int ist_order_from_name(const char *name) { return index_of(name, order_names, 2); }
+int ist_recompute_from_name(const char *name) {
+  return index_of(name, recompute_names, 3);
+}
+int ist_order_from_name(const char *name) {
+  return index_of(name, order_names, 2);
+}
 
 /* A figure in kB from a file of /proc, in bytes; 0 when it is not there. */
 static int64_t proc_kb(const char *path, const char *field) {
@@ -36,9 +46,15 @@ static int64_t proc_kb(const char *path, const char *field) {
   return kb * 1024;
 }
 
-int64_t ist_memory_resident(void) { return proc_kb("/proc/self/status", "VmRSS"); }
-int64_t ist_memory_free(void) { return proc_kb("/proc/meminfo", "MemAvailable"); }
-int64_t ist_peak_memory(void) { return proc_kb("/proc/self/status", "VmHWM"); }
+int64_t ist_memory_resident(void) {
+  return proc_kb("/proc/self/status", "VmRSS");
+}
+int64_t ist_memory_free(void) {
+  return proc_kb("/proc/meminfo", "MemAvailable");
+}
+int64_t ist_peak_memory(void) {
+  return proc_kb("/proc/self/status", "VmHWM");
+}
 
 /* ---- One candidate ------------------------------------------------------------ */
 
@@ -48,7 +64,9 @@ static void add_term(ist_run_plan *p, const char *name, int64_t bytes) {
   p->total += bytes;
 }
 
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t max64(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
 
 /* The runner packs steps, probes and evaluation batches. */
 static ist_runner_limits joint_limits(const ist_plan_input *in, bool layer_order) {
@@ -93,10 +111,13 @@ static void complete_sizes(ist_run_plan *p, const ist_plan_input *in) {
  * few rows lose about 30 / N to packing and starting. */
 static double estimate_cost(const ist_run_plan *p, const ist_plan_input *in) {
   static const double redone[] = {0.0, 0.20, 0.36}; /* share of forward + backward */
-  int64_t n = p->order == IST_ORDER_LAYER || p->micro_tokens > in->step.tokens ? in->step.tokens : p->micro_tokens;
-  double dequant = (p->sizes.policy == IST_WEIGHT_KEEP ? 0 : 52.0) / (double)n, small = 30.0 / (double)n;
+  int64_t n = p->order == IST_ORDER_LAYER || p->micro_tokens > in->step.tokens ? in->step.tokens
+                                                                               : p->micro_tokens;
+  double dequant = (p->sizes.policy == IST_WEIGHT_KEEP ? 0 : 52.0) / (double)n,
+         small = 30.0 / (double)n;
   double head = p->sizes.head_rows < in->config->V ? 0.05 : 0;
-  double disk = (p->moments_on_disk ? 0.05 : 0) + (p->sizes.spill ? 0.05 : 0) + (p->sizes.drop_pages ? 0.10 : 0);
+  double disk = (p->moments_on_disk ? 0.05 : 0) + (p->sizes.spill ? 0.05 : 0) +
+                (p->sizes.drop_pages ? 0.10 : 0);
   return (1.0 + redone[p->recompute]) * (1.0 + dequant + small) + head + disk;
 }
 
@@ -112,7 +133,8 @@ static int64_t file_pages(const ist_run_plan *p, const ist_plan_input *in) {
 static ist_status measure(ist_run_plan *p, const ist_plan_input *in, ist_error *err) {
   complete_sizes(p, in);
   size_t bytes[IST_ARENA_DECODER_COUNT];
-  IST_TRY(ist_decoder_measure(in->config, in->weights, in->adapters, in->backend, &p->sizes, bytes, err));
+  IST_TRY(ist_decoder_measure(in->config, in->weights, in->adapters, in->backend, &p->sizes, bytes,
+                              err));
   const ist_adapters *ad = in->adapters;
   int64_t layer = ad->layout.params * ist_dtype_bytes(ad->dt, 1), all = ad->L * layer;
   p->n_terms = 0;
@@ -122,7 +144,8 @@ static ist_status measure(ist_run_plan *p, const ist_plan_input *in, ist_error *
   add_term(p, "adapters", all);
   add_term(p, "adapter gradients", in->active_layers * layer);
   /* A page or so of each neighbour stays with an active layer. */
-  add_term(p, "optimizer moments", p->moments_on_disk ? 2 * in->active_layers * (layer + 8192) : 2 * all);
+  add_term(p, "optimizer moments",
+           p->moments_on_disk ? 2 * in->active_layers * (layer + 8192) : 2 * all);
   if (p->moments_on_disk) p->scratch_bytes += 2 * all;
   for (int i = 0; i < IST_ARENA_DECODER_COUNT; i++) {
     int64_t held = (int64_t)bytes[i];
@@ -150,7 +173,9 @@ typedef struct search {
 
 /* Time, with memory as a small price: twice the memory must bring 3 % of the time.
  * A fixed score keeps the choice monotone: a larger limit never gives a slower plan. */
-static double score(const ist_run_plan *p) { return p->cost * pow((double)p->total, 0.04); }
+static double score(const ist_run_plan *p) {
+  return p->cost * pow((double)p->total, 0.04);
+}
 
 static ist_status consider(search *s, const ist_run_plan *candidate, ist_error *err) {
   ist_run_plan p = *candidate;
@@ -178,7 +203,8 @@ static ist_status consider_thrift(search *s, ist_run_plan p, ist_error *err) {
 
 static ist_status consider_weights(search *s, ist_run_plan p, ist_error *err) {
   const int64_t V = s->in->config->V, tile = 4096;
-  const ist_weight_policy stream = p.order == IST_ORDER_LAYER ? IST_WEIGHT_LAYER : IST_WEIGHT_STREAM;
+  const ist_weight_policy stream =
+      p.order == IST_ORDER_LAYER ? IST_WEIGHT_LAYER : IST_WEIGHT_STREAM;
   const ist_weight_policy policies[] = {stream, IST_WEIGHT_KEEP};
   for (size_t i = 0; i < 2; i++) {
     p.sizes.policy = policies[i];
@@ -198,7 +224,8 @@ static ist_status consider_micro(search *s, int64_t micro, ist_error *err) {
     for (int recompute = 0; recompute < 3; recompute++) {
       if (in->recompute >= 0 && in->recompute != recompute && order == IST_ORDER_TOKEN) continue;
       if (order == IST_ORDER_LAYER && recompute != IST_RECOMPUTE_LAYER) continue;
-      ist_run_plan p = {.order = (ist_order)order, .recompute = (ist_recompute)recompute, .micro_tokens = micro};
+      ist_run_plan p = {
+          .order = (ist_order)order, .recompute = (ist_recompute)recompute, .micro_tokens = micro};
       IST_TRY(consider_weights(s, p, err));
     }
   }
@@ -207,8 +234,10 @@ static ist_status consider_micro(search *s, int64_t micro, ist_error *err) {
 
 static ist_status cannot_fit(const search *s, ist_error *err) {
   /* Rounded up, so that the figure is enough when it is given as the limit. */
-  ist_status status = ist_fail(err, IST_ERR_NOMEM, "memory: found a limit of %.0f MB, the smallest plan for these settings needs %.0f MB",
-                               (double)s->limit * 1e-6, ceil((double)s->smallest.total * 1e-6));
+  ist_status status = ist_fail(
+      err, IST_ERR_NOMEM,
+      "memory: found a limit of %.0f MB, the smallest plan for these settings needs %.0f MB",
+      (double)s->limit * 1e-6, ceil((double)s->smallest.total * 1e-6));
   ist_hint(err, "shorter --max-tokens, a smaller --rank or fewer --targets need less");
   return status;
 }
@@ -249,41 +278,54 @@ ist_status ist_plan_make(ist_run_plan *out, const ist_plan_input *in, ist_error 
 json_t *ist_plan_to_json(const ist_run_plan *p) {
   json_t *terms = json_array();
   for (int i = 0; i < p->n_terms; i++) {
-    json_array_append_new(terms, json_pack("{s:s, s:I}", "name", p->term[i].name, "bytes", (json_int_t)p->term[i].bytes));
+    json_array_append_new(terms, json_pack("{s:s, s:I}", "name", p->term[i].name, "bytes",
+                                           (json_int_t)p->term[i].bytes));
   }
   return json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
                    "order", ist_order_name(p->order), "recompute", ist_recompute_name(p->recompute),
-                   "weights", ist_policy_name(p->sizes.policy),
-                   "moments_on_disk", p->moments_on_disk, "drop_pages", p->sizes.drop_pages,
-                   "spill", p->sizes.spill != NULL, "micro_tokens", (json_int_t)p->micro_tokens,
-                   "head_rows", (json_int_t)p->sizes.head_rows,
-                   "head_chunk", (json_int_t)p->sizes.head_chunk,
+                   "weights", ist_policy_name(p->sizes.policy), "moments_on_disk",
+                   p->moments_on_disk, "drop_pages", p->sizes.drop_pages, "spill",
+                   p->sizes.spill != NULL, "micro_tokens", (json_int_t)p->micro_tokens, "head_rows",
+                   (json_int_t)p->sizes.head_rows, "head_chunk", (json_int_t)p->sizes.head_chunk,
                    "total_bytes", (json_int_t)p->total, "limit_bytes", (json_int_t)p->limit,
-                   "scratch_bytes", (json_int_t)p->scratch_bytes,
-                   "cost", p->cost, "terms", terms);
+                   "scratch_bytes", (json_int_t)p->scratch_bytes, "cost", p->cost, "terms", terms);
 }
 
-static int policy_from_name(const char *name) { return index_of(name, policy_names, 3); }
+static int policy_from_name(const char *name) {
+  return index_of(name, policy_names, 3);
+}
 
 ist_status ist_plan_fix(ist_plan_input *in, const json_t *saved, ist_error *err) {
   const char *order, *recompute, *weights;
   json_int_t micro, head_rows;
   int moments, drop, spill;
-  if (json_unpack((json_t *)(uintptr_t)saved, "{s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:b}", "order", &order, "recompute",
-                  &recompute, "weights", &weights, "micro_tokens", &micro, "head_rows", &head_rows, "moments_on_disk",
-                  &moments, "drop_pages", &drop, "spill", &spill) != 0) {
-    return ist_fail(err, IST_ERR_FORMAT, "plan: found a field missing or of another kind in the checkpoint");
+  if (json_unpack((json_t *)(uintptr_t)saved, "{s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:b}", "order",
+                  &order, "recompute", &recompute, "weights", &weights, "micro_tokens", &micro,
+                  "head_rows", &head_rows, "moments_on_disk", &moments, "drop_pages", &drop,
+                  "spill", &spill) != 0) {
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "plan: found a field missing or of another kind in the checkpoint");
   }
-  int o = ist_order_from_name(order), r = ist_recompute_from_name(recompute), w = policy_from_name(weights);
-  bool sizes = micro >= in->step.longest && micro >= in->probe.longest && head_rows > 0 && head_rows <= in->config->V;
+  int o = ist_order_from_name(order), r = ist_recompute_from_name(recompute),
+      w = policy_from_name(weights);
+  bool sizes = micro >= in->step.longest && micro >= in->probe.longest && head_rows > 0 &&
+               head_rows <= in->config->V;
   if (o < 0 || r < 0 || w < 0 || !sizes) {
-    return ist_fail(err, IST_ERR_FORMAT, "plan: found order \"%s\", recompute \"%s\", weights \"%s\", %lld micro_tokens and %lld head_rows in the checkpoint",
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "plan: found order \"%s\", recompute \"%s\", weights \"%s\", %lld micro_tokens "
+                    "and %lld head_rows in the checkpoint",
                     order, recompute, weights, (long long)micro, (long long)head_rows);
   }
   in->repeat = true;
   in->repeated = (ist_run_plan){
-      .order = (ist_order)o, .recompute = (ist_recompute)r, .micro_tokens = micro, .moments_on_disk = moments,
-      .sizes = {.policy = (ist_weight_policy)w, .head_rows = head_rows, .drop_pages = drop, .spill = spill ? in->scratch : NULL},
+      .order = (ist_order)o,
+      .recompute = (ist_recompute)r,
+      .micro_tokens = micro,
+      .moments_on_disk = moments,
+      .sizes = {.policy = (ist_weight_policy)w,
+                .head_rows = head_rows,
+                .drop_pages = drop,
+                .spill = spill ? in->scratch : NULL},
   };
   return IST_OK;
 }

@@ -12,31 +12,34 @@
 
 #define IST_PLAN_TERMS 24
 
-typedef struct ist_plan_term { const char *name; int64_t bytes; } ist_plan_term;
+typedef struct ist_plan_term {
+  const char *name;
+  int64_t bytes;
+} ist_plan_term;
 
 typedef struct ist_run_plan {
   ist_decoder_sizes sizes;
   ist_order order;
   ist_recompute recompute;
   int64_t micro_tokens;
-  bool moments_on_disk;          /* pages of frozen layers' moments leave memory */
-  ist_runner_limits limits;      /* of the runner: step, probe and evaluation */
+  bool moments_on_disk;     /* pages of frozen layers' moments leave memory */
+  ist_runner_limits limits; /* of the runner: step, probe and evaluation */
   ist_plan_term term[IST_PLAN_TERMS];
   int n_terms;
-  int64_t total;                 /* expected peak: the sum of the terms */
-  int64_t scratch_bytes;         /* on disk */
-  int64_t limit;                 /* what it had to fit in */
-  double cost;                   /* estimated time of a step against the fastest schedule */
+  int64_t total;         /* expected peak: the sum of the terms */
+  int64_t scratch_bytes; /* on disk */
+  int64_t limit;         /* what it had to fit in */
+  double cost;           /* estimated time of a step against the fastest schedule */
 } ist_run_plan;
 
 /* What a plan is made from. */
 typedef struct ist_plan_input {
   const ist_model_config *config;
   const ist_weights *weights;
-  const ist_adapters *adapters;  /* laid out; no memory needed yet */
+  const ist_adapters *adapters; /* laid out; no memory needed yet */
   const ist_backend *backend;
   ist_dtype compute;
-  int64_t active_layers;         /* most layers that train in one step */
+  int64_t active_layers; /* most layers that train in one step */
   double dropout;
   ist_runner_limits step, probe; /* samples of one optimizer step; of one probe */
   int64_t file_bytes;            /* of the model */
@@ -50,7 +53,8 @@ typedef struct ist_plan_input {
   ist_run_plan repeated;
 } ist_plan_input;
 
-/* Chooses. Scratch files are planned only where the limit asks for them. A limit that cannot be met is an error that names the smallest that can. */
+/* Chooses. Scratch files are planned only where the limit asks for them. A limit that cannot be met
+ * is an error that names the smallest that can. */
 ist_status ist_plan_make(ist_run_plan *out, const ist_plan_input *in, ist_error *err);
 
 /* Names for settings and screens, and back (-1: unknown or "auto"). */

@@ -4,7 +4,9 @@
 
 #include "base/mem.h"
 
-static int64_t bucket(int64_t n) { return (n + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET; }
+static int64_t bucket(int64_t n) {
+  return (n + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET;
+}
 
 /* Greedy packing leaves less than the longest sample free in a micro-batch. */
 static int64_t most_micro(const ist_runner_limits *lim, int64_t micro_tokens) {
@@ -24,7 +26,8 @@ size_t ist_runner_bytes(const ist_runner_limits *lim, int64_t micro_tokens) {
          (size_t)most_micro(lim, micro_tokens) * sizeof(ist_micro);
 }
 
-ist_status ist_runner_open(ist_runner *r, const ist_runner_limits *lim, int64_t micro_tokens, ist_error *err) {
+ist_status ist_runner_open(ist_runner *r, const ist_runner_limits *lim, int64_t micro_tokens,
+                           ist_error *err) {
   r->micro_tokens = micro_tokens;
   r->cap_rows = ist_runner_rows(lim, micro_tokens);
   r->cap_segs = lim->segments;
@@ -43,7 +46,8 @@ ist_status ist_runner_open(ist_runner *r, const ist_runner_limits *lim, int64_t 
       !r->seg_targets || !r->micro) {
     return ist_fail_nomem(err, "micro-batches", ist_runner_bytes(lim, micro_tokens));
   }
-  return ist_schedule_reserve(&r->schedule, ist_schedule_items(r->decoder.config->L, r->cap_micro), err);
+  return ist_schedule_reserve(&r->schedule, ist_schedule_items(r->decoder.config->L, r->cap_micro),
+                              err);
 }
 
 void ist_runner_close(ist_runner *r) {
@@ -86,7 +90,8 @@ static int64_t end_micro(ist_runner *r, ist_micro *m, int64_t at) {
   return at;
 }
 
-static void add_sample(ist_runner *r, ist_micro *m, const ist_sample *s, int64_t index, int32_t copy, int64_t at) {
+static void add_sample(ist_runner *r, ist_micro *m, const ist_sample *s, int64_t index,
+                       int32_t copy, int64_t at) {
   int64_t targets = 0;
   for (int32_t t = 0; t < s->n; t++) {
     bool supervised = t + 1 < s->n && s->mask[t + 1];
@@ -98,7 +103,8 @@ static void add_sample(ist_runner *r, ist_micro *m, const ist_sample *s, int64_t
     targets += supervised;
   }
   ist_attn_seg *seg = &r->seg[r->n_seg];
-  *seg = (ist_attn_seg){.q0 = m->n, .nq = s->n, .n_spans = 1, .span = {{.causal = true, .row0 = m->n, .n = s->n}}};
+  *seg = (ist_attn_seg){
+      .q0 = m->n, .nq = s->n, .n_spans = 1, .span = {{.causal = true, .row0 = m->n, .n = s->n}}};
   r->seg_targets[r->n_seg++] = targets;
   m->n += s->n;
   m->n_seg++;

@@ -12,24 +12,24 @@
 
 typedef struct ist_runner {
   ist_decoder decoder;
-  int64_t micro_tokens;     /* most tokens of a micro-batch */
+  int64_t micro_tokens; /* most tokens of a micro-batch */
   /* the packed samples: arrays of capacity cap_rows, segments of cap_segs */
   int64_t cap_rows, cap_segs, cap_micro;
   int32_t *ids, *target, *position, *sample, *group;
   ist_attn_seg *seg;
-  int64_t *seg_targets;     /* supervised tokens by segment */
+  int64_t *seg_targets; /* supervised tokens by segment */
   ist_micro *micro;
   int64_t n_micro, n_seg, n_tokens, n_targets;
-  double *row_loss;         /* by supervised token, micro-batches in order */
+  double *row_loss; /* by supervised token, micro-batches in order */
   ist_schedule schedule;
 } ist_runner;
 
 /* What must fit: sums over the samples that are packed at once. */
 typedef struct ist_runner_limits {
-  int64_t tokens;           /* tokens packed at once */
+  int64_t tokens; /* tokens packed at once */
   int64_t segments;
   int64_t longest;
-  bool layer_order;         /* boundary rows of one micro-batch lie behind the other's */
+  bool layer_order; /* boundary rows of one micro-batch lie behind the other's */
 } ist_runner_limits;
 
 /* Bytes of the host arrays; ist_decoder_measure tells the rest. */
@@ -37,7 +37,8 @@ size_t ist_runner_bytes(const ist_runner_limits *lim, int64_t micro_tokens);
 /* Most rows (tokens and padding) that packing `tokens` tokens can take. */
 int64_t ist_runner_rows(const ist_runner_limits *lim, int64_t micro_tokens);
 /* The decoder must be open already; micro_tokens >= longest. */
-ist_status ist_runner_open(ist_runner *r, const ist_runner_limits *lim, int64_t micro_tokens, ist_error *err);
+ist_status ist_runner_open(ist_runner *r, const ist_runner_limits *lim, int64_t micro_tokens,
+                           ist_error *err);
 void ist_runner_close(ist_runner *r); /* closes the decoder too */
 
 /* Packs n samples of a dataset in order, `copies` times over (group = copy), into

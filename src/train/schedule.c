@@ -11,7 +11,9 @@ int ist_lr_kind_from_name(const char *name) {
   return -1;
 }
 
-static double at_least_one(int64_t v) { return v > 1 ? (double)v : 1.0; }
+static double at_least_one(int64_t v) {
+  return v > 1 ? (double)v : 1.0;
+}
 
 double ist_lr_factor(ist_lr_kind kind, int64_t k, int64_t w, int64_t n) {
   if (k < w) return (double)k / at_least_one(w);

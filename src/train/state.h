@@ -9,11 +9,11 @@
 #define IST_STATE_DIMS 4
 
 typedef struct ist_state_item {
-  const char *name;   /* borrowed */
+  const char *name; /* borrowed */
   ist_dtype type;
   int n_dims;
   int64_t shape[IST_STATE_DIMS];
-  void *data;         /* host memory, borrowed while the registry lives */
+  void *data; /* host memory, borrowed while the registry lives */
   int64_t bytes;
 } ist_state_item;
 

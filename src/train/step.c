@@ -14,7 +14,8 @@
 static void set_depth_floor(ist_trainer *t) {
   if (t->options.depth_budget <= 0) return;
   bool all = t->progress.step % 4 == 3;
-  ist_selector_set_floor(t->selector, all ? 0 : (int64_t)(t->options.depth_budget * (double)t->adapters.L));
+  ist_selector_set_floor(t->selector,
+                         all ? 0 : (int64_t)(t->options.depth_budget * (double)t->adapters.L));
 }
 
 static void draw_layers(ist_trainer *t) {
@@ -30,7 +31,8 @@ static void draw_layers(ist_trainer *t) {
 
 /* Forward and backward of the batch; the gradient is that of the mean loss over
  * the batch's supervised tokens, however it is cut into micro-batches. */
-static double forward_backward(ist_trainer *t, const int64_t *samples, int64_t n, ist_step_report *r) {
+static double forward_backward(ist_trainer *t, const int64_t *samples, int64_t n,
+                               ist_step_report *r) {
   ist_runner *run = &t->runner;
   int64_t L = t->adapters.L;
   ist_runner_pack(run, &t->data, samples, n, 1, t->plan.order == IST_ORDER_LAYER);
@@ -53,7 +55,8 @@ static double forward_backward(ist_trainer *t, const int64_t *samples, int64_t n
 
 static ist_view layer_block(const ist_trainer *t, unsigned char *base, int64_t row) {
   int64_t params = t->adapters.layout.params;
-  return ist_view_make(base + ist_dtype_bytes(t->adapters.dt, row * params), t->adapters.dt, 1, params, params);
+  return ist_view_make(base + ist_dtype_bytes(t->adapters.dt, row * params), t->adapters.dt, 1,
+                       params, params);
 }
 
 static ist_view gradient_block(const ist_trainer *t, int64_t layer) {
@@ -78,12 +81,17 @@ static void update(ist_trainer *t, double norm, double lr) {
   for (int64_t l = 0; l < t->adapters.L; l++) {
     if (!t->active[l]) continue;
     const ist_adamw adamw = {
-        .lr = lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .weight_decay = o->weight_decay,
+        .lr = lr,
+        .beta1 = o->beta1,
+        .beta2 = o->beta2,
+        .eps = o->eps,
+        .weight_decay = o->weight_decay,
         .t = ++t->layer_steps[l],
         .grad_scale = clip < 1.0 ? clip : 1.0,
     };
-    t->model->ctx.be->adamw(&t->model->ctx, layer_block(t, t->adapters.params, l), gradient_block(t, l),
-                            layer_block(t, t->m, l), layer_block(t, t->v, l), &adamw);
+    t->model->ctx.be->adamw(&t->model->ctx, layer_block(t, t->adapters.params, l),
+                            gradient_block(t, l), layer_block(t, t->m, l), layer_block(t, t->v, l),
+                            &adamw);
   }
 }
 
@@ -101,7 +109,8 @@ static void drop_moments(ist_trainer *t) {
 /* ---- Evaluation ---------------------------------------------------------------------------- */
 
 ist_status ist_trainer_validate(ist_trainer *t, double *loss, ist_error *err) {
-  if (t->split.n_valid == 0) return ist_fail(err, IST_ERR_ARG, "validation: found no validation samples");
+  if (t->split.n_valid == 0)
+    return ist_fail(err, IST_ERR_ARG, "validation: found no validation samples");
   *loss = ist_runner_eval(&t->runner, &t->data, t->split.valid, t->split.n_valid, NULL, NULL);
   return IST_OK;
 }
@@ -125,9 +134,13 @@ static ist_status evaluate(ist_trainer *t, ist_step_report *r, ist_error *err) {
 
 /* ---- The step ------------------------------------------------------------------------------ */
 
-static bool is_last(const ist_trainer *t) { return t->progress.step >= t->total_steps || t->stopped; }
+static bool is_last(const ist_trainer *t) {
+  return t->progress.step >= t->total_steps || t->stopped;
+}
 
-static bool is_due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+static bool is_due(int64_t every, int64_t step) {
+  return every > 0 && step % every == 0;
+}
 
 static bool evaluation_due(const ist_trainer *t) {
   if (t->split.n_valid == 0) return false;
@@ -143,13 +156,19 @@ static void report_selection(ist_trainer *t, ist_step_report *r) {
   r->observed = t->scores.observed;
 }
 
-static ist_status skip_step(ist_trainer *t, const int64_t *samples, int64_t n, ist_step_report *r, ist_error *err) {
+static ist_status skip_step(ist_trainer *t, const int64_t *samples, int64_t n, ist_step_report *r,
+                            ist_error *err) {
   r->skipped = true;
-  ist_log(IST_LOG_WARN, "step %lld: loss %g, gradient norm %g are not finite; skipped (samples from line %lld, %lld of them)",
-          (long long)t->progress.step, r->loss, r->grad_norm, (long long)t->data.p[samples[0]].line, (long long)n);
+  ist_log(IST_LOG_WARN,
+          "step %lld: loss %g, gradient norm %g are not finite; skipped (samples from line %lld, "
+          "%lld of them)",
+          (long long)t->progress.step, r->loss, r->grad_norm, (long long)t->data.p[samples[0]].line,
+          (long long)n);
   if (++t->progress.skipped_in_row < MAX_SKIPPED_IN_ROW) return IST_OK;
-  ist_status status = ist_fail(err, IST_ERR_NONFINITE, "step %lld: the loss or the gradients were not finite %d times in a row",
-                               (long long)t->progress.step, MAX_SKIPPED_IN_ROW);
+  ist_status status =
+      ist_fail(err, IST_ERR_NONFINITE,
+               "step %lld: the loss or the gradients were not finite %d times in a row",
+               (long long)t->progress.step, MAX_SKIPPED_IN_ROW);
   ist_hint(err, "try a lower --lr, or --compute f32");
   return status;
 }
@@ -160,7 +179,8 @@ static ist_status train_batch(ist_trainer *t, ist_step_report *r, ist_error *err
   draw_layers(t);
   r->loss = forward_backward(t, samples, n, r);
   r->grad_norm = gradient_norm(t);
-  r->lr = t->lr * ist_lr_factor(ist_lr_kind_from_name(t->options.lr_schedule), t->progress.step, t->warmup, t->total_steps);
+  r->lr = t->lr * ist_lr_factor(ist_lr_kind_from_name(t->options.lr_schedule), t->progress.step,
+                                t->warmup, t->total_steps);
   t->progress.batch++;
   bool finite = isfinite(r->loss) && isfinite(r->grad_norm);
   t->comm.decide(&t->comm, &finite);
@@ -174,7 +194,9 @@ static ist_status train_batch(ist_trainer *t, ist_step_report *r, ist_error *err
 
 ist_status ist_trainer_step(ist_trainer *t, ist_step_report *r, ist_error *err) {
   *r = (ist_step_report){0};
-  if (is_last(t)) return ist_fail(err, IST_ERR_ARG, "step: the run is finished after %lld steps", (long long)t->progress.step);
+  if (is_last(t))
+    return ist_fail(err, IST_ERR_ARG, "step: the run is finished after %lld steps",
+                    (long long)t->progress.step);
   double start = ist_prof_now(), loss[IST_MAX_CANDIDATES];
   int64_t n_loss = 0;
   /* A step that was skipped keeps its number: its probe was made already. */
@@ -191,7 +213,8 @@ ist_status ist_trainer_step(ist_trainer *t, ist_step_report *r, ist_error *err) 
   r->finished = is_last(t);
   report_selection(t, r);
   IST_TRY(ist_trainer_log_step(t, r, loss, n_loss, err));
-  if (!r->skipped && t->options.output && (is_due(t->options.save_every, t->progress.step) || r->finished)) {
+  if (!r->skipped && t->options.output &&
+      (is_due(t->options.save_every, t->progress.step) || r->finished)) {
     IST_TRY(ist_trainer_save(t, err));
     r->saved = true;
   }

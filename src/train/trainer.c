@@ -57,11 +57,14 @@ static json_t *active_list(const ist_step_report *r) {
 
 static json_t *doubles(const double *v, int64_t n) {
   json_t *list = json_array();
-  for (int64_t i = 0; i < n; i++) json_array_append_new(list, isfinite(v[i]) ? json_real(v[i]) : json_null());
+  for (int64_t i = 0; i < n; i++)
+    json_array_append_new(list, isfinite(v[i]) ? json_real(v[i]) : json_null());
   return list;
 }
 
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+static json_t *number(double v) {
+  return isfinite(v) ? json_real(v) : json_null();
+}
 
 static ist_status write_line(ist_metrics *m, json_t *line, ist_error *err) {
   ist_status status = line ? ist_metrics_line(m, line, err) : ist_fail_nomem(err, "metrics", 0);
@@ -72,18 +75,20 @@ static ist_status write_line(ist_metrics *m, json_t *line, ist_error *err) {
 ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const double *probe_loss,
                                 int64_t n_probe, ist_error *err) {
   if (!t->options.output) return IST_OK;
-  json_t *line = json_pack("{s:I, s:f, s:o, s:f, s:o, s:I, s:I, s:o, s:b}", "step", (json_int_t)r->step,
-                           "epoch", r->epoch, "loss", number(r->loss), "lr", r->lr,
-                           "grad_norm", number(r->grad_norm), "tokens", (json_int_t)r->tokens,
-                           "targets", (json_int_t)r->targets, "active", active_list(r), "skipped", r->skipped);
+  json_t *line =
+      json_pack("{s:I, s:f, s:o, s:f, s:o, s:I, s:I, s:o, s:b}", "step", (json_int_t)r->step,
+                "epoch", r->epoch, "loss", number(r->loss), "lr", r->lr, "grad_norm",
+                number(r->grad_norm), "tokens", (json_int_t)r->tokens, "targets",
+                (json_int_t)r->targets, "active", active_list(r), "skipped", r->skipped);
   if (line && r->probed) {
     json_object_set_new(line, "probe_losses", doubles(probe_loss, n_probe));
     json_object_set_new(line, "suppressibility", doubles(t->scores.suppressibility, r->L));
   }
   if (line && r->evaluated) json_object_set_new(line, "valid_loss", number(r->valid_loss));
   IST_TRY(write_line(&t->metrics, line, err));
-  line = json_pack("{s:I, s:f, s:f, s:I, s:I}", "step", (json_int_t)r->step, "seconds", r->seconds, "probe_seconds",
-                   r->probe_seconds, "tokens", (json_int_t)r->tokens, "peak_bytes", (json_int_t)ist_peak_memory());
+  line = json_pack("{s:I, s:f, s:f, s:I, s:I}", "step", (json_int_t)r->step, "seconds", r->seconds,
+                   "probe_seconds", r->probe_seconds, "tokens", (json_int_t)r->tokens, "peak_bytes",
+                   (json_int_t)ist_peak_memory());
   return write_line(&t->timing, line, err);
 }
 
@@ -103,8 +108,13 @@ static ist_status no_path(const ist_trainer *t, ist_error *err) {
 
 ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err) {
   if (!t->options.output) return IST_OK;
-  char *folder = ist_path_join(t->options.output, "best"), *path = best_path(t, t->progress.best_step);
-  const ist_st_item item = {"adapters", t->adapters.dt, 2, {t->adapters.L, t->adapters.layout.params}, t->adapters.params};
+  char *folder = ist_path_join(t->options.output, "best"),
+       *path = best_path(t, t->progress.best_step);
+  const ist_st_item item = {"adapters",
+                            t->adapters.dt,
+                            2,
+                            {t->adapters.L, t->adapters.layout.params},
+                            t->adapters.params};
   ist_status status = folder && path ? ist_mkdirs(folder, err) : no_path(t, err);
   if (status == IST_OK) status = ist_safetensors_write(path, &item, 1, NULL, 0, err);
   ist_free(folder);
@@ -140,14 +150,16 @@ static ist_status read_best(ist_trainer *t, const char *path, ist_error *err) {
   if (best && best->type == t->adapters.dt && best->bytes == bytes) {
     memcpy(t->adapters.params, best->data, (size_t)bytes);
   } else {
-    status = ist_fail(err, IST_ERR_MISMATCH, "%s: found no tensor \"adapters\" of %lld bytes", path, (long long)bytes);
+    status = ist_fail(err, IST_ERR_MISMATCH, "%s: found no tensor \"adapters\" of %lld bytes", path,
+                      (long long)bytes);
   }
   ist_safetensors_close(file);
   return status;
 }
 
 ist_status ist_trainer_restore_best(ist_trainer *t, ist_error *err) {
-  if (!t->options.output || t->progress.best_step == 0 || t->progress.best_step == t->progress.step) return IST_OK;
+  if (!t->options.output || t->progress.best_step == 0 || t->progress.best_step == t->progress.step)
+    return IST_OK;
   char *path = best_path(t, t->progress.best_step);
   if (!path) return no_path(t, err);
   ist_status status = read_best(t, path, err);

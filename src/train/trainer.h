@@ -13,54 +13,55 @@
 
 /* How far a run is: part of the state, so every field is an int64 or a double. */
 typedef struct ist_progress {
-  int64_t step;            /* finished optimizer steps */
-  int64_t batch;           /* batches drawn from the data, skipped steps included */
+  int64_t step;  /* finished optimizer steps */
+  int64_t batch; /* batches drawn from the data, skipped steps included */
   int64_t skipped_in_row;
-  int64_t bad_evals;       /* evaluations without improvement */
-  int64_t best_step;       /* step of the best adapter; 0: none yet */
-  int64_t metrics_bytes;   /* size of metrics.jsonl at the checkpoint */
+  int64_t bad_evals;     /* evaluations without improvement */
+  int64_t best_step;     /* step of the best adapter; 0: none yet */
+  int64_t metrics_bytes; /* size of metrics.jsonl at the checkpoint */
   double best_loss;
-  double last_valid;       /* newest validation loss; NaN before the first */
+  double last_valid; /* newest validation loss; NaN before the first */
 } ist_progress;
 
 struct ist_trainer {
-  ist_model *model;        /* borrowed */
+  ist_model *model; /* borrowed */
   ist_train_options options;
   ist_template tmpl;
-  ist_dataset data;        /* training file, and validation file behind it */
+  ist_dataset data; /* training file, and validation file behind it */
   ist_split split;
   uint64_t data_hash;
   ist_adapters adapters;
-  int64_t active_layers;   /* most layers a step trains */
+  int64_t active_layers; /* most layers a step trains */
   ist_run_plan plan;
   ist_runner runner;
   ist_arena params, grads, moments;
-  unsigned char *m, *v;    /* (L, params) moments */
-  int64_t *layer_steps;    /* (L) Adam's step count by layer */
+  unsigned char *m, *v; /* (L, params) moments */
+  int64_t *layer_steps; /* (L) Adam's step count by layer */
   ist_selector *selector;
   ist_selector_state scores;
   ist_comm comm;
   ist_state state;
-  ist_metrics metrics;     /* what the run computed: the same bytes on every run */
-  ist_metrics timing;      /* how long it took and what it held */
+  ist_metrics metrics; /* what the run computed: the same bytes on every run */
+  ist_metrics timing;  /* how long it took and what it held */
   ist_progress progress;
   int64_t steps_per_epoch, total_steps, total_batches, warmup;
-  double lr;               /* peak learning rate in force */
-  int64_t *order;          /* training order of epoch order_epoch */
+  double lr;      /* peak learning rate in force */
+  int64_t *order; /* training order of epoch order_epoch */
   int64_t order_epoch;
-  int64_t *probe_order;    /* probe order of pass probe_pass */
+  int64_t *probe_order; /* probe order of pass probe_pass */
   int64_t probe_pass;
-  uint8_t *active;         /* (L) */
-  float *factor;           /* (candidates, L) */
-  double *importance;      /* (L), for reports */
-  double *segment_loss;    /* losses by segment of a probe */
-  int64_t saved_best;      /* best_step of the newest checkpoint */
-  bool resumed, stopped;   /* stopped: patience ran out */
+  uint8_t *active;       /* (L) */
+  float *factor;         /* (candidates, L) */
+  double *importance;    /* (L), for reports */
+  double *segment_loss;  /* losses by segment of a probe */
+  int64_t saved_best;    /* best_step of the newest checkpoint */
+  bool resumed, stopped; /* stopped: patience ran out */
 };
 
 /* Parts, one file each. */
-ist_status ist_trainer_load_data(ist_trainer *t, ist_error *err);      /* trainer_data.c */
-ist_status ist_trainer_reserve(ist_trainer *t, const json_t *saved_plan, ist_error *err); /* trainer_open.c */
+ist_status ist_trainer_load_data(ist_trainer *t, ist_error *err); /* trainer_data.c */
+ist_status ist_trainer_reserve(ist_trainer *t, const json_t *saved_plan,
+                               ist_error *err);                        /* trainer_open.c */
 void ist_trainer_probe(ist_trainer *t, double *loss, int64_t *n_loss); /* probe.c */
 /* Samples of batch number `batch`: a pointer into the epoch's order and a count. */
 const int64_t *ist_trainer_batch(ist_trainer *t, int64_t batch, int64_t *n);

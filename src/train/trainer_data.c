@@ -27,12 +27,14 @@ static ist_status append_validation(ist_trainer *t, ist_error *err) {
   ist_dataset valid = {0};
   IST_TRY(read_dataset(t, &valid, t->options.valid_path, err));
   int64_t first = t->data.n, n = valid.n;
-  if (t->options.valid_examples >= 0 && t->options.valid_examples < n) n = t->options.valid_examples;
+  if (t->options.valid_examples >= 0 && t->options.valid_examples < n)
+    n = t->options.valid_examples;
   ist_status status = ist_grow(&t->data.p, &t->data.cap, first + valid.n, sizeof *t->data.p, err);
   int64_t *list = status == IST_OK ? ist_calloc((size_t)n + 1, sizeof *list) : NULL;
   if (!list) {
     ist_dataset_free(&valid);
-    return status != IST_OK ? status : ist_fail_nomem(err, "validation list", (size_t)n * sizeof *list);
+    return status != IST_OK ? status
+                            : ist_fail_nomem(err, "validation list", (size_t)n * sizeof *list);
   }
   memcpy(t->data.p + first, valid.p, (size_t)valid.n * sizeof *valid.p);
   t->data.n += valid.n;
@@ -48,10 +50,14 @@ static ist_status append_validation(ist_trainer *t, ist_error *err) {
 /* Asked-for set sizes; a probe set of 0 means: probe on the training data. */
 static ist_status make_split(ist_trainer *t, ist_error *err) {
   int64_t n_valid = t->options.valid_path ? 0 : t->options.valid_examples;
-  IST_TRY(ist_split_make(&t->split, t->data.n, n_valid, t->options.probe_examples, t->options.seed, err));
+  IST_TRY(ist_split_make(&t->split, t->data.n, n_valid, t->options.probe_examples, t->options.seed,
+                         err));
   if (t->split.n_train == 0) {
-    return ist_fail(err, IST_ERR_DATA, "%s: found %lld samples, none is left to train on after validation (%lld) and probes (%lld)",
-                    t->options.train_path, (long long)t->data.n, (long long)t->split.n_valid, (long long)t->split.n_probe);
+    return ist_fail(err, IST_ERR_DATA,
+                    "%s: found %lld samples, none is left to train on after validation (%lld) and "
+                    "probes (%lld)",
+                    t->options.train_path, (long long)t->data.n, (long long)t->split.n_valid,
+                    (long long)t->split.n_probe);
   }
   return IST_OK;
 }
@@ -72,7 +78,8 @@ ist_status ist_trainer_load_data(ist_trainer *t, ist_error *err) {
   probe_list(t, &n_probe);
   t->order = ist_calloc((size_t)t->split.n_train, sizeof *t->order);
   t->probe_order = ist_calloc((size_t)n_probe, sizeof *t->probe_order);
-  if (!t->order || !t->probe_order) return ist_fail_nomem(err, "order of samples", (size_t)t->data.n * sizeof *t->order);
+  if (!t->order || !t->probe_order)
+    return ist_fail_nomem(err, "order of samples", (size_t)t->data.n * sizeof *t->order);
   t->order_epoch = t->probe_pass = -1;
   return IST_OK;
 }
@@ -83,7 +90,8 @@ static void shuffle(int64_t *out, const int64_t *list, int64_t n, ist_rng rng) {
   ist_rng_shuffle(&rng, out, n);
 }
 
-static const int64_t *slice(const int64_t *order, int64_t n, int64_t index, int64_t size, int64_t *count) {
+static const int64_t *slice(const int64_t *order, int64_t n, int64_t index, int64_t size,
+                            int64_t *count) {
   int64_t first = index * size;
   *count = n - first < size ? n - first : size;
   return order + first;
@@ -104,7 +112,8 @@ const int64_t *ist_trainer_probe_batch(ist_trainer *t, int64_t probe, int64_t *n
   const int64_t *list = probe_list(t, &count);
   int64_t batches = (count + size - 1) / size, pass = probe / batches;
   if (pass != t->probe_pass) {
-    shuffle(t->probe_order, list, count, ist_rng_stream(t->options.seed, IST_RNG_PROBE, (uint32_t)pass, 0, 0));
+    shuffle(t->probe_order, list, count,
+            ist_rng_stream(t->options.seed, IST_RNG_PROBE, (uint32_t)pass, 0, 0));
     t->probe_pass = pass;
   }
   return slice(t->probe_order, count, probe % batches, size, n);

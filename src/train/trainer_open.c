@@ -32,18 +32,22 @@ static ist_status longest_sum(const ist_dataset *d, const int64_t *list, int64_t
   return IST_OK;
 }
 
-static ist_status step_limits(const ist_trainer *t, ist_runner_limits *step, ist_runner_limits *probe, ist_error *err) {
+static ist_status step_limits(const ist_trainer *t, ist_runner_limits *step,
+                              ist_runner_limits *probe, ist_error *err) {
   const ist_split *s = &t->split;
   int64_t longest_valid, valid_sum, longest_train, longest_probe;
-  IST_TRY(longest_sum(&t->data, s->train, s->n_train, t->options.batch, &step->tokens, &longest_train, err));
+  IST_TRY(longest_sum(&t->data, s->train, s->n_train, t->options.batch, &step->tokens,
+                      &longest_train, err));
   IST_TRY(longest_sum(&t->data, s->valid, s->n_valid, 1, &valid_sum, &longest_valid, err));
   const int64_t *list = s->probe_is_train ? s->train : s->probe;
   int64_t n = s->probe_is_train ? s->n_train : s->n_probe;
-  IST_TRY(longest_sum(&t->data, list, n, t->options.probe_batch, &probe->tokens, &longest_probe, err));
+  IST_TRY(
+      longest_sum(&t->data, list, n, t->options.probe_batch, &probe->tokens, &longest_probe, err));
   step->segments = t->options.batch;
   step->longest = longest_train > longest_valid ? longest_train : longest_valid;
   if (step->tokens < step->longest) step->tokens = step->longest;
-  probe->tokens *= IST_MAX_CANDIDATES < t->options.probe_candidates ? IST_MAX_CANDIDATES : t->options.probe_candidates;
+  probe->tokens *= IST_MAX_CANDIDATES < t->options.probe_candidates ? IST_MAX_CANDIDATES
+                                                                    : t->options.probe_candidates;
   probe->segments = t->options.probe_batch * t->options.probe_candidates;
   probe->longest = longest_probe;
   return IST_OK;
@@ -52,9 +56,13 @@ static ist_status step_limits(const ist_trainer *t, ist_runner_limits *step, ist
 static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&t->model->config, &sizes);
-  ist_adapter_config c = {.method = t->options.method, .rank = t->options.rank, .alpha = t->options.alpha, .dropout = t->options.dropout};
+  ist_adapter_config c = {.method = t->options.method,
+                          .rank = t->options.rank,
+                          .alpha = t->options.alpha,
+                          .dropout = t->options.dropout};
   IST_TRY(ist_targets_parse(t->options.targets, &c.modules, err));
-  return ist_adapters_layout(&t->adapters, &c, &sizes, t->model->config.L, ist_wide(t->model->compute), err);
+  return ist_adapters_layout(&t->adapters, &c, &sizes, t->model->config.L,
+                             ist_wide(t->model->compute), err);
 }
 
 static ist_status open_selector(ist_trainer *t, ist_error *err) {
@@ -107,7 +115,8 @@ static ist_status reserve_parameters(ist_trainer *t, ist_error *err) {
   IST_TRY(ist_arena_init(&t->grads, "adapter gradients", ist_arena_round(active), err));
   if (t->plan.moments_on_disk) {
     if (t->options.output) IST_TRY(ist_mkdirs(t->options.output, err));
-    IST_TRY(ist_arena_init_on_disk(&t->moments, "optimizer moments", 2 * ist_arena_round(all), scratch_folder(t), err));
+    IST_TRY(ist_arena_init_on_disk(&t->moments, "optimizer moments", 2 * ist_arena_round(all),
+                                   scratch_folder(t), err));
   } else {
     IST_TRY(ist_arena_init(&t->moments, "optimizer moments", 2 * ist_arena_round(all), err));
   }
@@ -126,7 +135,8 @@ static ist_status reserve_tables(ist_trainer *t, ist_error *err) {
   t->factor = ist_calloc(L * IST_MAX_CANDIDATES, sizeof *t->factor);
   t->importance = ist_calloc(L, sizeof *t->importance);
   t->segment_loss = ist_calloc((size_t)t->plan.limits.segments, sizeof *t->segment_loss);
-  if (!t->adapters.grad_slot || !t->layer_steps || !t->active || !t->factor || !t->importance || !t->segment_loss) {
+  if (!t->adapters.grad_slot || !t->layer_steps || !t->active || !t->factor || !t->importance ||
+      !t->segment_loss) {
     return ist_fail_nomem(err, "layer tables", L * sizeof(double));
   }
   return IST_OK;
@@ -148,7 +158,13 @@ static ist_status register_state(ist_trainer *t, ist_error *err) {
   ist_dtype dt = t->adapters.dt;
   const int64_t block[2] = {L, params}, layers[1] = {L}, one[1] = {1};
   ist_progress *p = &t->progress;
-  const struct { const char *name; ist_dtype type; int n_dims; const int64_t *shape; void *data; } items[] = {
+  const struct {
+    const char *name;
+    ist_dtype type;
+    int n_dims;
+    const int64_t *shape;
+    void *data;
+  } items[] = {
       {"adapters", dt, 2, block, t->adapters.params},
       {"moments.m", dt, 2, block, t->m},
       {"moments.v", dt, 2, block, t->v},
@@ -166,7 +182,8 @@ static ist_status register_state(ist_trainer *t, ist_error *err) {
       {"progress.last_valid", IST_F64, 1, one, &p->last_valid},
   };
   for (size_t i = 0; i < sizeof items / sizeof *items; i++) {
-    IST_TRY(ist_state_add(&t->state, items[i].name, items[i].type, items[i].n_dims, items[i].shape, items[i].data, err));
+    IST_TRY(ist_state_add(&t->state, items[i].name, items[i].type, items[i].n_dims, items[i].shape,
+                          items[i].data, err));
   }
   return IST_OK;
 }
@@ -179,14 +196,18 @@ static void count_steps(ist_trainer *t) {
   double by_epochs = ceil(t->options.epochs * (double)t->steps_per_epoch);
   t->total_steps = t->options.steps ? t->options.steps : (int64_t)by_epochs;
   int64_t three_percent = (t->total_steps * 3 + 99) / 100;
-  t->warmup = t->options.warmup_steps >= 0 ? t->options.warmup_steps : three_percent < 100 ? three_percent : 100;
+  t->warmup = t->options.warmup_steps >= 0 ? t->options.warmup_steps
+              : three_percent < 100        ? three_percent
+                                           : 100;
   double ratio = (double)t->active_layers / (double)t->adapters.L;
   t->lr = t->options.lr_by_active ? t->options.lr / ratio : t->options.lr;
 }
 
-/* ---- Resume ------------------------------------------------------------------------------------ */
+/* ---- Resume ------------------------------------------------------------------------------------
+ */
 
-static ist_status refuse_other(const char *what, const char *path, const json_t *saved, uint64_t hash, ist_error *err) {
+static ist_status refuse_other(const char *what, const char *path, const json_t *saved,
+                               uint64_t hash, ist_error *err) {
   json_t *j = json_object_get(saved, what);
   char text[32];
   snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
@@ -206,11 +227,11 @@ json_t *ist_trainer_settings(const ist_trainer *t) {
   snprintf(model_hash, sizeof model_hash, "%016llx", (unsigned long long)ist_model_hash(t->model));
   snprintf(data_hash, sizeof data_hash, "%016llx", (unsigned long long)t->data_hash);
   json_t *root = ist_options_to_json(&t->options);
-  json_t *more = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:o}",
-                           "ist_version", ist_version(), "model_path", t->model->path, "model_hash", model_hash,
-                           "data_hash", data_hash, "compute", t->model->compute == IST_BF16 ? "bf16" : "f32",
-                           "threads", ist_get_threads(), "template", ist_template_name(t->tmpl),
-                           "rng_layout", IST_RNG_LAYOUT, "plan", ist_plan_to_json(&t->plan));
+  json_t *more = json_pack(
+      "{s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:o}", "ist_version", ist_version(), "model_path",
+      t->model->path, "model_hash", model_hash, "data_hash", data_hash, "compute",
+      t->model->compute == IST_BF16 ? "bf16" : "f32", "threads", ist_get_threads(), "template",
+      ist_template_name(t->tmpl), "rng_layout", IST_RNG_LAYOUT, "plan", ist_plan_to_json(&t->plan));
   int bad = !root || !more || json_object_update(root, more) != 0;
   json_decref(more);
   if (!bad) return root;
@@ -220,14 +241,17 @@ json_t *ist_trainer_settings(const ist_trainer *t) {
 
 /* Without a checkpoint the adapters start at their initial values. */
 static void start_fresh(ist_trainer *t) {
-  for (int64_t l = 0; l < t->adapters.L; l++) t->adapters.method->init(&t->adapters, l, t->options.seed);
+  for (int64_t l = 0; l < t->adapters.L; l++)
+    t->adapters.method->init(&t->adapters, l, t->options.seed);
   t->progress.best_loss = INFINITY;
   t->progress.last_valid = NAN;
 }
 
 ist_status ist_write_json(const char *dir, const char *name, json_t *root, ist_error *err) {
-  char *path = ist_path_join(dir, name), *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
-  ist_status status = path && text ? ist_file_write(path, text, strlen(text), err) : ist_fail_nomem(err, name, 0);
+  char *path = ist_path_join(dir, name),
+       *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
+  ist_status status =
+      path && text ? ist_file_write(path, text, strlen(text), err) : ist_fail_nomem(err, name, 0);
   ist_free(path);
   free(text);
   json_decref(root);
@@ -235,7 +259,8 @@ ist_status ist_write_json(const char *dir, const char *name, json_t *root, ist_e
 }
 
 /* Opens a log of the run for appending after its first `keep` bytes. */
-static ist_status open_log(ist_metrics *m, const char *dir, const char *name, int64_t keep, ist_error *err) {
+static ist_status open_log(ist_metrics *m, const char *dir, const char *name, int64_t keep,
+                           ist_error *err) {
   char *path = ist_path_join(dir, name);
   if (!path) return ist_fail_nomem(err, "path", strlen(dir));
   struct stat st;
@@ -250,7 +275,8 @@ static ist_status open_output(ist_trainer *t, ist_error *err) {
   if (!dir) return IST_OK;
   IST_TRY(ist_mkdirs(dir, err));
   if (!t->resumed) IST_TRY(ist_checkpoint_clear(dir, err));
-  IST_TRY(open_log(&t->metrics, dir, "metrics.jsonl", t->resumed ? t->progress.metrics_bytes : 0, err));
+  IST_TRY(
+      open_log(&t->metrics, dir, "metrics.jsonl", t->resumed ? t->progress.metrics_bytes : 0, err));
   IST_TRY(open_log(&t->timing, dir, "timing.jsonl", t->resumed ? -1 : 0, err));
   return ist_write_json(dir, "settings.json", ist_trainer_settings(t), err);
 }
@@ -262,7 +288,8 @@ static ist_status check_output(const ist_trainer *t, ist_error *err) {
   bool there = path && ist_file_exists(path);
   ist_free(path);
   if (!there) return IST_OK;
-  ist_status status = ist_fail(err, IST_ERR_ARG, "%s: found another run in the output directory", t->options.output);
+  ist_status status = ist_fail(err, IST_ERR_ARG, "%s: found another run in the output directory",
+                               t->options.output);
   ist_hint(err, "continue it with --resume %s, or replace it with --overwrite", t->options.output);
   return status;
 }
@@ -283,7 +310,8 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
   if (status == IST_OK && saved) status = check_resume(t, saved, err);
   if (status == IST_OK) status = lay_out_adapters(t, err);
   if (status == IST_OK) status = open_selector(t, err);
-  if (status == IST_OK) status = ist_trainer_reserve(t, saved ? json_object_get(saved, "plan") : NULL, err);
+  if (status == IST_OK)
+    status = ist_trainer_reserve(t, saved ? json_object_get(saved, "plan") : NULL, err);
   if (status == IST_OK) status = register_state(t, err);
   if (status == IST_OK) start_fresh(t);
   if (status == IST_OK && checkpoint) status = ist_checkpoint_load(checkpoint, &t->state, err);
@@ -297,7 +325,8 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
   return open_output(t, err);
 }
 
-ist_status ist_trainer_open(ist_trainer **out, ist_model *m, const ist_train_options *options, ist_error *err) {
+ist_status ist_trainer_open(ist_trainer **out, ist_model *m, const ist_train_options *options,
+                            ist_error *err) {
   *out = NULL;
   ist_trainer *t = ist_calloc(1, sizeof *t);
   if (!t) return ist_fail_nomem(err, "trainer", sizeof *t);

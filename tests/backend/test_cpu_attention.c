@@ -14,11 +14,14 @@
 #include "backend/cpu/cpu.h"
 
 enum { Q, O, DOUT, DQ, LSE, K_, V_, DK, DV, PK, PV, DPK, DPV, N_BUF };
-#define ROWS 200
+#define ROWS   200
 #define PREFIX 7
 
 /* One set of arrays; each has guard words behind it. */
-typedef struct arrays { float *p[N_BUF]; int64_t cols[N_BUF], rows[N_BUF]; } arrays;
+typedef struct arrays {
+  float *p[N_BUF];
+  int64_t cols[N_BUF], rows[N_BUF];
+} arrays;
 
 static void fill(arrays *a, int64_t H, int64_t K, int64_t E) {
   ist_rng rng = ist_rng_stream(5, IST_RNG_TEST, (uint32_t)H, (uint32_t)K, (uint32_t)E);
@@ -27,7 +30,8 @@ static void fill(arrays *a, int64_t H, int64_t K, int64_t E) {
     a->cols[b] = b == LSE ? H : b <= DQ ? H * E : K * E;
     int64_t n = a->rows[b] * a->cols[b];
     a->p[b] = calloc((size_t)n + 16, sizeof(float));
-    for (int64_t i = 0; i < n + 16; i++) a->p[b][i] = i < n ? (float)ist_rng_normal(&rng) : 12345.0f;
+    for (int64_t i = 0; i < n + 16; i++)
+      a->p[b][i] = i < n ? (float)ist_rng_normal(&rng) : 12345.0f;
   }
 }
 
@@ -36,11 +40,13 @@ static ist_view view(const arrays *a, int b) {
 }
 
 static void run(ist_ctx *ctx, arrays *a, ist_attn attn) {
-  const ist_kv kv[2] = {{view(a, K_), view(a, V_), view(a, DK), view(a, DV)}, {view(a, PK), view(a, PV), view(a, DPK), view(a, DPV)}};
+  const ist_kv kv[2] = {{view(a, K_), view(a, V_), view(a, DK), view(a, DV)},
+                        {view(a, PK), view(a, PV), view(a, DPK), view(a, DPV)}};
   attn.kv = kv;
   attn.n_kv = 2;
   ctx->be->attention_fwd(ctx, view(a, O), view(a, LSE), view(a, Q), &attn);
-  ctx->be->attention_bwd(ctx, view(a, DQ), view(a, DOUT), view(a, O), view(a, LSE), view(a, Q), &attn);
+  ctx->be->attention_bwd(ctx, view(a, DQ), view(a, DOUT), view(a, O), view(a, LSE), view(a, Q),
+                         &attn);
 }
 
 /* exact: the same bits; else within 3e-5 of the array's largest value. */
@@ -48,7 +54,8 @@ static void same(const arrays *a, const arrays *b, bool exact, const char *what)
   for (int k = 0; k < N_BUF; k++) {
     int64_t n = a->rows[k] * a->cols[k];
     double largest = 1;
-    for (int64_t i = 0; i < n; i++) largest = fmax(largest, isfinite(b->p[k][i]) ? fabs((double)b->p[k][i]) : 0);
+    for (int64_t i = 0; i < n; i++)
+      largest = fmax(largest, isfinite(b->p[k][i]) ? fabs((double)b->p[k][i]) : 0);
     for (int64_t i = 0; i < n + 16; i++) {
       double x = (double)a->p[k][i], y = (double)b->p[k][i];
       bool ok = x == y || (!exact && fabs(x - y) <= 3e-5 * largest);
@@ -98,7 +105,8 @@ static void check(ist_attn attn, const char *what) {
 }
 
 static ist_attn_seg causal(int64_t q0, int64_t n) {
-  return (ist_attn_seg){.q0 = q0, .nq = n, .n_spans = 1, .span = {{.causal = true, .row0 = q0, .n = n}}};
+  return (ist_attn_seg){
+      .q0 = q0, .nq = n, .n_spans = 1, .span = {{.causal = true, .row0 = q0, .n = n}}};
 }
 
 static void test_segments(void **state) {
@@ -129,7 +137,8 @@ static void test_shared_prefix(void **state) {
   ist_attn_seg seg[2];
   for (int i = 0; i < 2; i++) {
     seg[i] = causal(i * 90, 90);
-    seg[i].span[1] = (ist_kv_span){.store = 1, .shared = true, .n = PREFIX, .logit_add = i ? 0.0 : log(0.25)};
+    seg[i].span[1] =
+        (ist_kv_span){.store = 1, .shared = true, .n = PREFIX, .logit_add = i ? 0.0 : log(0.25)};
     seg[i].n_spans = 2;
   }
   ist_attn a = {.H = 4, .K = 2, .E = 24, .scale = 0.2, .n_seg = 2, .seg = seg};
@@ -142,7 +151,11 @@ static void test_cache(void **state) {
   (void)state;
   const ist_attn_seg seg[] = {
       {.q0 = 0, .nq = 1, .pos0 = 99, .n_spans = 1, .span = {{.causal = true, .row0 = 0, .n = 100}}},
-      {.q0 = 1, .nq = 5, .pos0 = 60, .n_spans = 1, .span = {{.causal = true, .row0 = 100, .n = 65}}},
+      {.q0 = 1,
+       .nq = 5,
+       .pos0 = 60,
+       .n_spans = 1,
+       .span = {{.causal = true, .row0 = 100, .n = 65}}},
   };
   check((ist_attn){.H = 6, .K = 3, .E = 16, .scale = 0.25, .n_seg = 2, .seg = seg}, "cache");
 }

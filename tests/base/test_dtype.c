@@ -17,12 +17,12 @@ static void test_table(void **state) {
     const char *name;
     int id, block, bytes;
   } ggml[] = {
-      {"F32", 0, 1, 4},       {"F16", 1, 1, 2},       {"Q4_0", 2, 32, 18},
-      {"Q4_1", 3, 32, 20},    {"Q5_0", 6, 32, 22},    {"Q5_1", 7, 32, 24},
-      {"Q8_0", 8, 32, 34},    {"Q2_K", 10, 256, 84},  {"Q3_K", 11, 256, 110},
-      {"Q4_K", 12, 256, 144}, {"Q5_K", 13, 256, 176}, {"Q6_K", 14, 256, 210},
+      {"F32", 0, 1, 4},       {"F16", 1, 1, 2},         {"Q4_0", 2, 32, 18},
+      {"Q4_1", 3, 32, 20},    {"Q5_0", 6, 32, 22},      {"Q5_1", 7, 32, 24},
+      {"Q8_0", 8, 32, 34},    {"Q2_K", 10, 256, 84},    {"Q3_K", 11, 256, 110},
+      {"Q4_K", 12, 256, 144}, {"Q5_K", 13, 256, 176},   {"Q6_K", 14, 256, 210},
       {"IQ4_NL", 20, 32, 18}, {"IQ4_XS", 23, 256, 136}, {"I8", 24, 1, 1},
-      {"I16", 25, 1, 2},      {"I32", 26, 1, 4},      {"I64", 27, 1, 8},
+      {"I16", 25, 1, 2},      {"I32", 26, 1, 4},        {"I64", 27, 1, 8},
       {"F64", 28, 1, 8},      {"BF16", 30, 1, 2},
   };
   enum { N = sizeof ggml / sizeof ggml[0] };
@@ -75,8 +75,10 @@ static unsigned nearest_half(double v) {
   unsigned low = 0, high = 0x7bff; /* codes of positive halves ascend */
   while (low < high) {
     unsigned mid = (low + high + 1) / 2;
-    if (half_value(mid) <= v) low = mid;
-    else high = mid - 1;
+    if (half_value(mid) <= v)
+      low = mid;
+    else
+      high = mid - 1;
   }
   if (low == 0x7bff) return sign | low;
   double down = v - half_value(low), up = half_value(low + 1) - v;

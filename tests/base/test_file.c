@@ -89,8 +89,8 @@ static void test_read(void **state) {
 
 static void test_cursor(void **state) {
   (void)state;
-  const unsigned char bytes[] = {1, 0x34, 0x12, 0x78, 0x56, 0x34, 0x92, 8, 7,
-                                 6, 5, 4, 3, 2, 0x81, 9};
+  const unsigned char bytes[] = {1, 0x34, 0x12, 0x78, 0x56, 0x34, 0x92, 8,
+                                 7, 6,    5,    4,    3,    2,    0x81, 9};
   ist_cursor c = {.p = bytes, .size = sizeof bytes};
   assert_int_equal(ist_read_u8(&c), 1);
   assert_int_equal(ist_read_u16(&c), 0x1234);
@@ -244,9 +244,9 @@ static void test_paths(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_map),          cmocka_unit_test(test_read),
-      cmocka_unit_test(test_cursor),       cmocka_unit_test(test_atomic_write),
-      cmocka_unit_test(test_large_write),  cmocka_unit_test(test_refused_writes),
+      cmocka_unit_test(test_map),         cmocka_unit_test(test_read),
+      cmocka_unit_test(test_cursor),      cmocka_unit_test(test_atomic_write),
+      cmocka_unit_test(test_large_write), cmocka_unit_test(test_refused_writes),
       cmocka_unit_test(test_paths),
   };
   return cmocka_run_group_tests(tests, enter, leave);

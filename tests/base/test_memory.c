@@ -136,8 +136,10 @@ static void test_arena_overrun(void **state) {
     }
     int result;
     assert_int_equal(waitpid(child, &result, 0), child);
-    if (over) assert_true(WIFSIGNALED(result) && WTERMSIG(result) == SIGABRT);
-    else assert_true(WIFEXITED(result) && WEXITSTATUS(result) == 0);
+    if (over)
+      assert_true(WIFSIGNALED(result) && WTERMSIG(result) == SIGABRT);
+    else
+      assert_true(WIFEXITED(result) && WEXITSTATUS(result) == 0);
   }
 }
 
@@ -158,8 +160,9 @@ static void test_error(void **state) {
   assert_string_equal(err.message, "file 3: f: 0.50");
 
   /* Control characters, DEL, C1 controls, broken and overlong UTF-8, surrogates. */
-  ist_fail(&err, IST_ERR_DATA, "%s", "a\033[2Jb\x7f \xc2\x9b \xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80 "
-                                     "\xff\xc3 \xc0\x80 \xed\xa0\x80!");
+  ist_fail(&err, IST_ERR_DATA, "%s",
+           "a\033[2Jb\x7f \xc2\x9b \xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80 "
+           "\xff\xc3 \xc0\x80 \xed\xa0\x80!");
   assert_string_equal(err.message, "a?[2Jb? ? \xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80 ?\? ?\? ?\?\?!");
 
   /* Too long: cut, also in the middle of a character. */
@@ -212,10 +215,10 @@ static void test_log(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_heap),  cmocka_unit_test(test_buffer), cmocka_unit_test(test_grow),
-      cmocka_unit_test(test_arena), cmocka_unit_test(test_arena_overrun),
-      cmocka_unit_test(test_error),  cmocka_unit_test(test_locale),
-      cmocka_unit_test(test_log),
+      cmocka_unit_test(test_heap),          cmocka_unit_test(test_buffer),
+      cmocka_unit_test(test_grow),          cmocka_unit_test(test_arena),
+      cmocka_unit_test(test_arena_overrun), cmocka_unit_test(test_error),
+      cmocka_unit_test(test_locale),        cmocka_unit_test(test_log),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

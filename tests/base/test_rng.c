@@ -131,8 +131,10 @@ static void test_shuffle(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_known_answers), cmocka_unit_test(test_layout),
-      cmocka_unit_test(test_uniform_and_normal), cmocka_unit_test(test_below),
+      cmocka_unit_test(test_known_answers),
+      cmocka_unit_test(test_layout),
+      cmocka_unit_test(test_uniform_and_normal),
+      cmocka_unit_test(test_below),
       cmocka_unit_test(test_shuffle),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -216,11 +216,10 @@ static void strip_cells(void **state) {
   ist_screen s;
   mock_init(&k, 4, 5);
   for (int variant = 0; variant < 3; variant++) {
-    static const char *const expected[] = {
-        "·▃·▇",
-        ("\033[2;38;5;245m▁\033[0m\033[2;36m▃\033[0m"
-         "\033[38;5;245m▅\033[0m\033[1;36m▇\033[0m"),
-        ".#.#"};
+    static const char *const expected[] = {"·▃·▇",
+                                           ("\033[2;38;5;245m▁\033[0m\033[2;36m▃\033[0m"
+                                            "\033[38;5;245m▅\033[0m\033[1;36m▇\033[0m"),
+                                           ".#.#"};
     FILE *f = tmpfile();
     ist_screen_open(&s, f, &k.args, &k.model, &k.run);
     s.term.tty = variant < 2;

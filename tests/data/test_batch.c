@@ -27,11 +27,12 @@ static void check_split(const ist_split *s, int64_t n) {
 
 static void test_split_sizes(void **state) {
   (void)state;
-  static const struct { int64_t n, ask_valid, ask_probe, valid, probe; } cases[] = {
-    {1, -1, -1, 0, 0},        {5, -1, -1, 0, 0},          {199, -1, -1, 19, 0},
-    {200, -1, -1, 20, 16},    {1000, -1, -1, 100, 20},    {1000, 0, -1, 0, 20},
-    {20000, -1, -1, 120, 256}, {13000, -1, -1, 120, 256}, {5000, 7, 0, 7, 0},
-    {50, 10, 20, 10, 20},     {10, 4, 5, 4, 5}};
+  static const struct {
+    int64_t n, ask_valid, ask_probe, valid, probe;
+  } cases[] = {{1, -1, -1, 0, 0},         {5, -1, -1, 0, 0},         {199, -1, -1, 19, 0},
+               {200, -1, -1, 20, 16},     {1000, -1, -1, 100, 20},   {1000, 0, -1, 0, 20},
+               {20000, -1, -1, 120, 256}, {13000, -1, -1, 120, 256}, {5000, 7, 0, 7, 0},
+               {50, 10, 20, 10, 20},      {10, 4, 5, 4, 5}};
   for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
     ist_split s;
     ist_error err = {0};
@@ -161,7 +162,7 @@ static void check_runs(const ist_dataset *d, int64_t n, int64_t budget, int64_t 
 static void test_budget(void **state) {
   (void)state;
   ist_dataset d;
-  make_dataset(&d); /* 4 1 7 3 12 5 */
+  make_dataset(&d);                                           /* 4 1 7 3 12 5 */
   check_runs(&d, 6, 12, 4, (const int64_t[]){0, 3, 4, 5, 6}); /* 4 + 1 + 7 just fit */
   check_runs(&d, 6, 1000, 1, (const int64_t[]){0, 6});
   check_runs(&d, 6, 11, 4, (const int64_t[]){0, 2, 4, 5, 6}); /* 12 stands alone */
@@ -173,9 +174,9 @@ static void test_budget(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_split_sizes), cmocka_unit_test(test_split_refused),
-    cmocka_unit_test(test_split_seed),  cmocka_unit_test(test_epoch_order),
-    cmocka_unit_test(test_fill),        cmocka_unit_test(test_budget),
+      cmocka_unit_test(test_split_sizes), cmocka_unit_test(test_split_refused),
+      cmocka_unit_test(test_split_seed),  cmocka_unit_test(test_epoch_order),
+      cmocka_unit_test(test_fill),        cmocka_unit_test(test_budget),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,11 +3,16 @@
  * is a token, but for "the", " the" and the runs of spaces the paper's prompt has. */
 #include "data/text_file.h"
 
-static const small_token tokens[] = {
-  {"<|endoftext|>", CONTROL}, {"<|im_start|>", CONTROL}, {"<|im_end|>", CONTROL},
-  {"th", NORMAL}, {"the", NORMAL}, {"\xc4\xa0the", NORMAL},
-  {"\xc4\xa0\xc4\xa0", NORMAL}, {"\xc4\xa0\xc4\xa0\xc4\xa0\xc4\xa0", NORMAL},
-  {"\xc4\x8a\xc4\x8a", NORMAL}, {NULL, 0}};
+static const small_token tokens[] = {{"<|endoftext|>", CONTROL},
+                                     {"<|im_start|>", CONTROL},
+                                     {"<|im_end|>", CONTROL},
+                                     {"th", NORMAL},
+                                     {"the", NORMAL},
+                                     {"\xc4\xa0the", NORMAL},
+                                     {"\xc4\xa0\xc4\xa0", NORMAL},
+                                     {"\xc4\xa0\xc4\xa0\xc4\xa0\xc4\xa0", NORMAL},
+                                     {"\xc4\x8a\xc4\x8a", NORMAL},
+                                     {NULL, 0}};
 static const char *const merges[] = {"t h",
                                      "th e",
                                      "\xc4\xa0 the",
@@ -15,10 +20,16 @@ static const char *const merges[] = {"t h",
                                      "\xc4\xa0\xc4\xa0 \xc4\xa0\xc4\xa0",
                                      "\xc4\x8a \xc4\x8a",
                                      NULL};
-static const small_vocab chatty = {.pre = "smollm", .extra = tokens, .merges = merges,
-                                   .bos = "<|im_start|>", .eos = "<|endoftext|>"};
-static const small_vocab with_bos = {.pre = "llama-bpe", .extra = tokens, .merges = merges,
-                                     .bos = "<|im_start|>", .eos = "<|endoftext|>"};
+static const small_vocab chatty = {.pre = "smollm",
+                                   .extra = tokens,
+                                   .merges = merges,
+                                   .bos = "<|im_start|>",
+                                   .eos = "<|endoftext|>"};
+static const small_vocab with_bos = {.pre = "llama-bpe",
+                                     .extra = tokens,
+                                     .merges = merges,
+                                     .bos = "<|im_start|>",
+                                     .eos = "<|endoftext|>"};
 
 #define EOS "<|endoftext|>"
 
@@ -63,8 +74,8 @@ static void check(const char *json, ist_template tmpl, const char *expected) {
 }
 
 #define INSTRUCTION "{\"instruction\": \"the q\", \"input\": \"\", \"output\": \"the a\"}"
-#define INPUT "{\"instruction\": \"the q\", \"input\": \"in\", \"output\": \"the a\"}"
-#define PROMPT "{\"prompt\": \"q:\", \"completion\": \" the\"}"
+#define INPUT       "{\"instruction\": \"the q\", \"input\": \"in\", \"output\": \"the a\"}"
+#define PROMPT      "{\"prompt\": \"q:\", \"completion\": \" the\"}"
 #define TALK                                                                                       \
   "{\"messages\": [{\"role\": \"system\", \"content\": \"S\"}, {\"role\": \"user\", \"content\": " \
   "\"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}, {\"role\": \"user\", \"content\": "      \
@@ -120,8 +131,10 @@ static void test_no_injection(void **state) {
   for (int k = 0; k < 4; k++) {
     ist_records r;
     ist_dataset d;
-    build(&d, &r, t, "{\"instruction\": \"<|im_end|>\", \"input\": \"<|im_start|>\", \"output\": "
-                     "\"<|im_end|><|endoftext|>!\"}", all[k], IST_LOSS_COMPLETION, 4096);
+    build(&d, &r, t,
+          "{\"instruction\": \"<|im_end|>\", \"input\": \"<|im_start|>\", \"output\": "
+          "\"<|im_end|><|endoftext|>!\"}",
+          all[k], IST_LOSS_COMPLETION, 4096);
     int control = 0;
     for (int32_t i = 0; i < d.p[0].n; i++) control += ist_tokenizer_is_control(t, d.p[0].ids[i]);
     assert_int_equal(control, expected[k]);
@@ -131,9 +144,9 @@ static void test_no_injection(void **state) {
   ist_tokenizer_free(t);
 }
 
-#define TASK "Below is an instruction that describes a task"
+#define TASK       "Below is an instruction that describes a task"
 #define WITH_INPUT ", paired with an input that provides further context"
-#define WRITE ". Write a response that appropriately completes the request."
+#define WRITE      ". Write a response that appropriately completes the request."
 
 static void test_alpaca(void **state) {
   (void)state;
@@ -148,8 +161,8 @@ static void test_alpaca(void **state) {
         "S\n\n### Instruction:\na\n\n### Response:\n[b][" EOS
         "]\n\n### Instruction:\n\nthe\n\n### Response:\n[" EOS "]");
   check_full(&with_bos, PROMPT, IST_TEMPLATE_ALPACA, IST_LOSS_COMPLETION, 4096,
-             "<|im_start|>" TASK WRITE
-             "\n\n### Instruction:\nq:\n\n### Response:\n[ the][" EOS "]");
+             "<|im_start|>" TASK WRITE "\n\n### Instruction:\nq:\n\n### Response:\n[ the][" EOS
+             "]");
 }
 
 static void test_none(void **state) {
@@ -159,11 +172,11 @@ static void test_none(void **state) {
   check("{\"text\": \"the x\"}", IST_TEMPLATE_NONE, "the[ ][x][" EOS "]");
 }
 
-#define I16 "                "
+#define I16   "                "
 #define PAPER TASK WRITE "  \n\n" I16 "### Instruction:\n" I16 "the q\n\n" I16 "### Response:\n" I16
-#define PAPER_INPUT                                                                            \
+#define PAPER_INPUT                                                                             \
   TASK WITH_INPUT WRITE " \n\n" I16 "### Instruction:\n" I16 "the q\n\n" I16 "### Input:\n" I16 \
-  "in\n\n" I16 "### Response:\n" I16
+                        "in\n\n" I16 "### Response:\n" I16
 
 /* Prompt and answer are one text: the last of the sixteen spaces goes with "the". */
 static void test_paper(void **state) {
@@ -191,8 +204,10 @@ static void test_paper_limit(void **state) {
   assert_int_equal(d.p[0].ids[n - 1], ist_tokenizer_eos(t));
   assert_int_equal(d.p[0].n_target, n - 1);
   ist_dataset_free(&d);
-  static const struct { int less, cut; bool eos; } cases[] = {
-    {0, 0, true}, {1, 0, false}, {2, 1, false}};
+  static const struct {
+    int less, cut;
+    bool eos;
+  } cases[] = {{0, 0, true}, {1, 0, false}, {2, 1, false}};
   for (int k = 0; k < 3; k++) {
     ist_records_free(&r);
     build(&d, &r, t, INSTRUCTION, IST_TEMPLATE_PAPER, IST_LOSS_ALL, n - cases[k].less);
@@ -264,8 +279,12 @@ static void test_prompt_is_training_prefix(void **state) {
   static const ist_template all[] = {IST_TEMPLATE_CHATML, IST_TEMPLATE_ALPACA, IST_TEMPLATE_NONE,
                                      IST_TEMPLATE_PAPER};
   static const char *const json[] = {
-    INSTRUCTION, INPUT, PROMPT, "{\"text\": \"the x\"}",
-    "{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}]}", TALK};
+      INSTRUCTION,
+      INPUT,
+      PROMPT,
+      "{\"text\": \"the x\"}",
+      "{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}]}",
+      TALK};
   static const char *const answers[] = {"the a", "the a", " the", "the x", "x", ""};
   static const small_vocab *const vocabs[] = {&chatty, &with_bos};
   for (int k = 0; k < 2 * 4 * 6; k++) {
@@ -297,7 +316,9 @@ static void test_prompt_is_training_prefix(void **state) {
 /* A record that ends with the user's message asks for a reply. */
 static void test_prompt_without_answer(void **state) {
   (void)state;
-  static const struct { ist_template tmpl; const char *text;
+  static const struct {
+    ist_template tmpl;
+    const char *text;
   } cases[] = {{IST_TEMPLATE_CHATML, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"},
                {IST_TEMPLATE_ALPACA, TASK WRITE "\n\n### Instruction:\nhi\n\n### Response:\n"},
                {IST_TEMPLATE_NONE, "hi"},
@@ -327,7 +348,7 @@ static void test_prompt_without_answer(void **state) {
 static void test_resolve(void **state) {
   (void)state;
   static const small_token only_eos[] = {
-    {"<|endoftext|>", CONTROL}, {"<|im_start|>", NORMAL}, {NULL, 0}};
+      {"<|endoftext|>", CONTROL}, {"<|im_start|>", NORMAL}, {NULL, 0}};
   ist_tokenizer *with = small_vocab_open(&chatty);
   ist_tokenizer *without = small_vocab_open(&(small_vocab){.pre = "gpt-2", .extra = only_eos});
   ist_error err = {0};
@@ -368,11 +389,11 @@ static void test_hash(void **state) {
   uint64_t h = hash_of(t, json, IST_LOSS_COMPLETION);
   assert_true(h == hash_of(t, json, IST_LOSS_COMPLETION));
   static const char *const others[] = {
-    "{\"prompt\": \"d\", \"completion\": \"e\"}\n{\"prompt\": \"a\", \"completion\": \"bc\"}",
-    "{\"prompt\": \"a\", \"completion\": \"bc\"}\n{\"prompt\": \"d\", \"completion\": \"f\"}",
-    /* only the mask differs */
-    "{\"prompt\": \"ab\", \"completion\": \"c\"}\n{\"prompt\": \"d\", \"completion\": \"e\"}",
-    "{\"prompt\": \"a\", \"completion\": \"bc\"}"};
+      "{\"prompt\": \"d\", \"completion\": \"e\"}\n{\"prompt\": \"a\", \"completion\": \"bc\"}",
+      "{\"prompt\": \"a\", \"completion\": \"bc\"}\n{\"prompt\": \"d\", \"completion\": \"f\"}",
+      /* only the mask differs */
+      "{\"prompt\": \"ab\", \"completion\": \"c\"}\n{\"prompt\": \"d\", \"completion\": \"e\"}",
+      "{\"prompt\": \"a\", \"completion\": \"bc\"}"};
   for (int k = 0; k < 4; k++) assert_true(h != hash_of(t, others[k], IST_LOSS_COMPLETION));
   ist_tokenizer_free(t);
 }
@@ -433,14 +454,20 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_chatml),     cmocka_unit_test(test_chatml_boundaries),
-    cmocka_unit_test(test_no_injection), cmocka_unit_test(test_alpaca),
-    cmocka_unit_test(test_none),       cmocka_unit_test(test_paper),
-    cmocka_unit_test(test_paper_limit), cmocka_unit_test(test_cut),
-    cmocka_unit_test(test_prompt_is_training_prefix),
-    cmocka_unit_test(test_prompt_without_answer),
-    cmocka_unit_test(test_resolve),    cmocka_unit_test(test_hash),
-    cmocka_unit_test(test_many),       cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_chatml),
+      cmocka_unit_test(test_chatml_boundaries),
+      cmocka_unit_test(test_no_injection),
+      cmocka_unit_test(test_alpaca),
+      cmocka_unit_test(test_none),
+      cmocka_unit_test(test_paper),
+      cmocka_unit_test(test_paper_limit),
+      cmocka_unit_test(test_cut),
+      cmocka_unit_test(test_prompt_is_training_prefix),
+      cmocka_unit_test(test_prompt_without_answer),
+      cmocka_unit_test(test_resolve),
+      cmocka_unit_test(test_hash),
+      cmocka_unit_test(test_many),
+      cmocka_unit_test(test_out_of_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

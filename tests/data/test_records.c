@@ -74,7 +74,8 @@ static void test_text(void **state) {
   ist_records_free(&r);
 }
 
-static const struct { const char *text, *says[3];
+static const struct {
+  const char *text, *says[3];
 } bad[] = {
     {"", {"empty", "", ""}},
     {"[]", {"no records", "", ""}},
@@ -155,9 +156,9 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_messages),    cmocka_unit_test(test_prompt),
-    cmocka_unit_test(test_instruction), cmocka_unit_test(test_text),
-    cmocka_unit_test(test_bad),         cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_messages),    cmocka_unit_test(test_prompt),
+      cmocka_unit_test(test_instruction), cmocka_unit_test(test_text),
+      cmocka_unit_test(test_bad),         cmocka_unit_test(test_out_of_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

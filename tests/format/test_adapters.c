@@ -39,8 +39,8 @@ static const char *const targets[] = {"q_proj", "v_proj"};
 
 static void test_config_bytes(void **state) {
   (void)state;
-  ist_peft_config c = {.base_model = "someone/model", .r = 2, .alpha = 16, .dropout = 0.05,
-                       .targets = {targets, 2}};
+  ist_peft_config c = {
+      .base_model = "someone/model", .r = 2, .alpha = 16, .dropout = 0.05, .targets = {targets, 2}};
   ist_error err = {0};
   assert_int_equal(ist_peft_write(folder, &c, tensors, 2, &err), IST_OK);
   ist_buf got = {0};
@@ -80,12 +80,23 @@ static void test_config_bytes(void **state) {
 static void test_peft_round_trip(void **state) {
   (void)state;
   static const char *const save[] = {"lm_head"}, *const pattern[] = {"layers"};
-  static const ist_peft_pattern ranks[] = {{"a.q_proj", 4}, {"b.q_proj", 1}}, alphas[] = {{"x", 0.1}};
+  static const ist_peft_pattern ranks[] = {{"a.q_proj", 4}, {"b.q_proj", 1}},
+                                alphas[] = {{"x", 0.1}};
   static const int64_t layers[] = {0, 3};
-  ist_peft_config c = {.r = 2, .alpha = 1 / 3.0, .rslora = true, .dora = true, .fan_in_fan_out = true,
-                       .target_regex = ".*\\.q_proj", .exclude_regex = "x\"y", .modules_to_save = {save, 1},
-                       .rank_pattern = ranks, .n_rank_pattern = 2, .alpha_pattern = alphas,
-                       .n_alpha_pattern = 1, .layers = layers, .n_layers = 2,
+  ist_peft_config c = {.r = 2,
+                       .alpha = 1 / 3.0,
+                       .rslora = true,
+                       .dora = true,
+                       .fan_in_fan_out = true,
+                       .target_regex = ".*\\.q_proj",
+                       .exclude_regex = "x\"y",
+                       .modules_to_save = {save, 1},
+                       .rank_pattern = ranks,
+                       .n_rank_pattern = 2,
+                       .alpha_pattern = alphas,
+                       .n_alpha_pattern = 1,
+                       .layers = layers,
+                       .n_layers = 2,
                        .layers_pattern = {pattern, 1}};
   ist_error err = {0};
   assert_int_equal(ist_peft_write(folder, &c, tensors, 2, &err), IST_OK);
@@ -127,15 +138,21 @@ static void test_peft_reader_is_liberal(void **state) {
   ist_error err = {0};
   ist_peft_dir *d;
   assert_int_equal(ist_safetensors_write(weights_path, tensors, 2, NULL, 0, &err), IST_OK);
-  assert_int_equal(open_config(
-      "{\"alora_invocation_tokens\": null, \"alpha_pattern\": {}, \"arrow_config\": null,"
-      " \"bias\": \"none\", \"corda_config\": null, \"ensure_weight_tying\": false,"
-      " \"eva_config\": {\"rho\": 2.0}, \"init_lora_weights\": \"eva\", \"layer_replication\": null,"
-      " \"layers_pattern\": \"h\", \"layers_to_transform\": 7, \"loftq_config\": {}, \"lora_alpha\": 12.5,"
-      " \"lora_bias\": false, \"megatron_core\": \"megatron.core\", \"modules_to_save\": null,"
-      " \"peft_type\": \"LORA\", \"qalora_group_size\": 16, \"rank_pattern\": null,"
-      " \"target_modules\": \"all-linear\", \"trainable_token_indices\": null, \"use_qalora\": false,"
-      " \"use_dora\": null, \"something_new\": [1, {\"x\": 2}]}\n", &d, &err), IST_OK);
+  assert_int_equal(
+      open_config(
+          "{\"alora_invocation_tokens\": null, \"alpha_pattern\": {}, \"arrow_config\": null,"
+          " \"bias\": \"none\", \"corda_config\": null, \"ensure_weight_tying\": false,"
+          " \"eva_config\": {\"rho\": 2.0}, \"init_lora_weights\": \"eva\", \"layer_replication\": "
+          "null,"
+          " \"layers_pattern\": \"h\", \"layers_to_transform\": 7, \"loftq_config\": {}, "
+          "\"lora_alpha\": 12.5,"
+          " \"lora_bias\": false, \"megatron_core\": \"megatron.core\", \"modules_to_save\": null,"
+          " \"peft_type\": \"LORA\", \"qalora_group_size\": 16, \"rank_pattern\": null,"
+          " \"target_modules\": \"all-linear\", \"trainable_token_indices\": null, \"use_qalora\": "
+          "false,"
+          " \"use_dora\": null, \"something_new\": [1, {\"x\": 2}]}\n",
+          &d, &err),
+      IST_OK);
   assert_int_equal(d->config.r, 8);
   assert_true(d->config.alpha == 12.5);
   assert_string_equal(d->config.target_regex, "all-linear");
@@ -144,44 +161,50 @@ static void test_peft_reader_is_liberal(void **state) {
   assert_string_equal(d->config.layers_pattern.p[0], "h");
   ist_peft_close(d);
 
-  assert_int_equal(open_config("{\"peft_type\":\"LORA\",\"init_lora_weights\":false}", &d, &err), IST_OK);
+  assert_int_equal(open_config("{\"peft_type\":\"LORA\",\"init_lora_weights\":false}", &d, &err),
+                   IST_OK);
   assert_true(d->config.targets.n == 0 && !d->config.target_regex && d->config.alpha == 8);
   ist_peft_close(d);
 }
 
 static void test_peft_refusals(void **state) {
   (void)state;
-  static const struct { const char *rest; ist_status code; const char *part; } c[] = {
-    {"\"bias\":\"all\"", IST_ERR_UNSUPPORTED, "bias is 'all'"},
-    {"\"lora_bias\":true", IST_ERR_UNSUPPORTED, "adapters with lora_bias"},
-    {"\"trainable_token_indices\":[3]", IST_ERR_UNSUPPORTED, "trainable_token_indices"},
-    {"\"layer_replication\":[[0,4]]", IST_ERR_UNSUPPORTED, "layer_replication"},
-    {"\"megatron_config\":{\"a\":1}", IST_ERR_UNSUPPORTED, "megatron_config"},
-    {"\"target_parameters\":[\"w\"]", IST_ERR_UNSUPPORTED, "target_parameters"},
-    {"\"use_qalora\":true", IST_ERR_UNSUPPORTED, "use_qalora"},
-    {"\"init_lora_weights\":\"pissa\"", IST_ERR_UNSUPPORTED, "init_lora_weights is 'pissa'"},
-    {"\"init_lora_weights\":\"pissa_niter_4\"", IST_ERR_UNSUPPORTED, "pissa_niter_4"},
-    {"\"init_lora_weights\":\"olora\"", IST_ERR_UNSUPPORTED, "olora"},
-    {"\"init_lora_weights\":3", IST_ERR_FORMAT, "init_lora_weights is an integer"},
-    {"\"r\":0", IST_ERR_FORMAT, "r is 0"},
-    {"\"r\":-4", IST_ERR_FORMAT, "r is -4"},
-    {"\"r\":4.5", IST_ERR_FORMAT, "r is a real number, expected an integer"},
-    {"\"r\":9999999999", IST_ERR_FORMAT, "r is 9999999999"},
-    {"\"lora_alpha\":\"8\"", IST_ERR_FORMAT, "lora_alpha is a string"},
-    {"\"lora_alpha\":NaN", IST_ERR_FORMAT, "not valid JSON"},
-    {"\"lora_alpha\":1e999", IST_ERR_FORMAT, "not valid JSON"},
-    {"\"lora_dropout\":1", IST_ERR_FORMAT, "lora_dropout is 1"},
-    {"\"lora_dropout\":-0.1", IST_ERR_FORMAT, "lora_dropout is -0.1"},
-    {"\"use_dora\":1", IST_ERR_FORMAT, "use_dora is an integer, expected true or false"},
-    {"\"target_modules\":[\"q\",1]", IST_ERR_FORMAT, "target_modules is an integer, expected strings"},
-    {"\"target_modules\":{}", IST_ERR_FORMAT, "target_modules is an object"},
-    {"\"modules_to_save\":\"x\"", IST_ERR_FORMAT, "modules_to_save is a string, expected a list"},
-    {"\"rank_pattern\":{\"q\":0}", IST_ERR_FORMAT, "rank_pattern 'q' is 0"},
-    {"\"rank_pattern\":{\"q\":2.5}", IST_ERR_FORMAT, "rank_pattern 'q' is 2.5"},
-    {"\"rank_pattern\":{\"q\":null}", IST_ERR_FORMAT, "rank_pattern 'q' is null"},
-    {"\"alpha_pattern\":[]", IST_ERR_FORMAT, "alpha_pattern is a list"},
-    {"\"layers_to_transform\":[0,-1]", IST_ERR_FORMAT, "layers_to_transform: entry 1"},
-    {"\"r\":4,\"r\":8", IST_ERR_FORMAT, "duplicate"},
+  static const struct {
+    const char *rest;
+    ist_status code;
+    const char *part;
+  } c[] = {
+      {"\"bias\":\"all\"", IST_ERR_UNSUPPORTED, "bias is 'all'"},
+      {"\"lora_bias\":true", IST_ERR_UNSUPPORTED, "adapters with lora_bias"},
+      {"\"trainable_token_indices\":[3]", IST_ERR_UNSUPPORTED, "trainable_token_indices"},
+      {"\"layer_replication\":[[0,4]]", IST_ERR_UNSUPPORTED, "layer_replication"},
+      {"\"megatron_config\":{\"a\":1}", IST_ERR_UNSUPPORTED, "megatron_config"},
+      {"\"target_parameters\":[\"w\"]", IST_ERR_UNSUPPORTED, "target_parameters"},
+      {"\"use_qalora\":true", IST_ERR_UNSUPPORTED, "use_qalora"},
+      {"\"init_lora_weights\":\"pissa\"", IST_ERR_UNSUPPORTED, "init_lora_weights is 'pissa'"},
+      {"\"init_lora_weights\":\"pissa_niter_4\"", IST_ERR_UNSUPPORTED, "pissa_niter_4"},
+      {"\"init_lora_weights\":\"olora\"", IST_ERR_UNSUPPORTED, "olora"},
+      {"\"init_lora_weights\":3", IST_ERR_FORMAT, "init_lora_weights is an integer"},
+      {"\"r\":0", IST_ERR_FORMAT, "r is 0"},
+      {"\"r\":-4", IST_ERR_FORMAT, "r is -4"},
+      {"\"r\":4.5", IST_ERR_FORMAT, "r is a real number, expected an integer"},
+      {"\"r\":9999999999", IST_ERR_FORMAT, "r is 9999999999"},
+      {"\"lora_alpha\":\"8\"", IST_ERR_FORMAT, "lora_alpha is a string"},
+      {"\"lora_alpha\":NaN", IST_ERR_FORMAT, "not valid JSON"},
+      {"\"lora_alpha\":1e999", IST_ERR_FORMAT, "not valid JSON"},
+      {"\"lora_dropout\":1", IST_ERR_FORMAT, "lora_dropout is 1"},
+      {"\"lora_dropout\":-0.1", IST_ERR_FORMAT, "lora_dropout is -0.1"},
+      {"\"use_dora\":1", IST_ERR_FORMAT, "use_dora is an integer, expected true or false"},
+      {"\"target_modules\":[\"q\",1]", IST_ERR_FORMAT,
+       "target_modules is an integer, expected strings"},
+      {"\"target_modules\":{}", IST_ERR_FORMAT, "target_modules is an object"},
+      {"\"modules_to_save\":\"x\"", IST_ERR_FORMAT, "modules_to_save is a string, expected a list"},
+      {"\"rank_pattern\":{\"q\":0}", IST_ERR_FORMAT, "rank_pattern 'q' is 0"},
+      {"\"rank_pattern\":{\"q\":2.5}", IST_ERR_FORMAT, "rank_pattern 'q' is 2.5"},
+      {"\"rank_pattern\":{\"q\":null}", IST_ERR_FORMAT, "rank_pattern 'q' is null"},
+      {"\"alpha_pattern\":[]", IST_ERR_FORMAT, "alpha_pattern is a list"},
+      {"\"layers_to_transform\":[0,-1]", IST_ERR_FORMAT, "layers_to_transform: entry 1"},
+      {"\"r\":4,\"r\":8", IST_ERR_FORMAT, "duplicate"},
   };
   ist_error err = {0};
   assert_int_equal(ist_safetensors_write(weights_path, tensors, 2, NULL, 0, &err), IST_OK);
@@ -194,7 +217,8 @@ static void test_peft_refusals(void **state) {
     assert_null(d);
   }
   assert_error(open_config("{\"r\":4}", &d, &err), IST_ERR_FORMAT, &err, "peft_type is missing");
-  assert_error(open_config("{\"peft_type\":\"IA3\"}", &d, &err), IST_ERR_UNSUPPORTED, &err, "'IA3'");
+  assert_error(open_config("{\"peft_type\":\"IA3\"}", &d, &err), IST_ERR_UNSUPPORTED, &err,
+               "'IA3'");
   assert_error(open_config("{\"fine_tune_type\":\"lora\",\"lora_parameters\":{}}", &d, &err),
                IST_ERR_UNSUPPORTED, &err, "mlx-lm");
   assert_error(open_config("[]", &d, &err), IST_ERR_FORMAT, &err, "expected an object");
@@ -222,13 +246,15 @@ static void test_peft_cannot_write(void **state) {
   (void)state;
   ist_error err = {0};
   ist_peft_config c = {.r = 2, .alpha = NAN, .targets = {targets, 2}};
-  assert_error(ist_peft_write(folder, &c, tensors, 2, &err), IST_ERR_ARG, &err, "adapter_config.json");
+  assert_error(ist_peft_write(folder, &c, tensors, 2, &err), IST_ERR_ARG, &err,
+               "adapter_config.json");
   static const char *const bad[] = {"\xff"};
   c = (ist_peft_config){.r = 2, .alpha = 2, .targets = {bad, 1}};
   assert_error(ist_peft_write(folder, &c, tensors, 2, &err), IST_ERR_ARG, &err, "UTF-8");
   static const ist_peft_pattern pattern[] = {{"x", INFINITY}};
   c = (ist_peft_config){.r = 2, .alpha = 2, .alpha_pattern = pattern, .n_alpha_pattern = 1};
-  assert_error(ist_peft_write(folder, &c, tensors, 2, &err), IST_ERR_ARG, &err, "adapter_config.json");
+  assert_error(ist_peft_write(folder, &c, tensors, 2, &err), IST_ERR_ARG, &err,
+               "adapter_config.json");
   assert_false(ist_file_exists(config_path));
 }
 
@@ -237,8 +263,14 @@ static void test_peft_out_of_memory(void **state) {
   static const ist_peft_pattern ranks[] = {{"a", 4}};
   static const int64_t layers[] = {1};
   ist_error err = {0};
-  ist_peft_config c = {.r = 2, .alpha = 2, .targets = {targets, 2}, .layers = layers, .n_layers = 1,
-                       .rank_pattern = ranks, .n_rank_pattern = 1, .modules_to_save = {targets, 1}};
+  ist_peft_config c = {.r = 2,
+                       .alpha = 2,
+                       .targets = {targets, 2},
+                       .layers = layers,
+                       .n_layers = 1,
+                       .rank_pattern = ranks,
+                       .n_rank_pattern = 1,
+                       .modules_to_save = {targets, 1}};
   assert_int_equal(ist_peft_write(folder, &c, tensors, 2, &err), IST_OK);
   uint64_t n = 1;
   for (ist_status s = IST_ERR_NOMEM; s != IST_OK; n++) {
@@ -292,8 +324,8 @@ static void test_lora_gguf_round_trip(void **state) {
 }
 
 /* A file with two tensors of these names and shapes, and optional keys. */
-static void write_pair(const char *type, const char *name_a, int64_t in, int64_t ra, const char *name_b,
-                       int64_t rb, ist_dtype dtype) {
+static void write_pair(const char *type, const char *name_a, int64_t in, int64_t ra,
+                       const char *name_b, int64_t rb, ist_dtype dtype) {
   static unsigned char zeros[4096];
   ist_error err = {0};
   ist_gguf_writer *w = ist_gguf_writer_new();
@@ -326,17 +358,22 @@ static void test_lora_gguf_refusals(void **state) {
   assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_FORMAT, &err,
                "'x.lora_a' has no 'x.lora_b'");
   write_pair("adapter", "x.lora_b", 32, 2, "y.lora_b", 2, IST_F32);
-  assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_FORMAT, &err, "2 lora_b tensors, but 0");
+  assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_FORMAT, &err,
+               "2 lora_b tensors, but 0");
   write_pair("adapter", "x.lora_a", 32, 2, "output_norm.weight", 2, IST_F32);
   assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_UNSUPPORTED, &err,
                "'output_norm.weight' is neither");
   write_pair("adapter", "x.lora_a", 32, 2, ".lora_b", 2, IST_F32);
-  assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_UNSUPPORTED, &err, "'.lora_b' is neither");
+  assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_UNSUPPORTED, &err,
+               "'.lora_b' is neither");
   write_pair("adapter", "x.lora_a", 32, 2, "x.lora_b", 2, IST_I32);
-  assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_FORMAT, &err, "not a matrix of weights");
+  assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_FORMAT, &err,
+               "not a matrix of weights");
 
-  assert_error(ist_lora_gguf_write(gguf_path, "llama", 0, pairs, 2, &err), IST_ERR_ARG, &err, "alpha of 0");
-  assert_error(ist_lora_gguf_write(gguf_path, "llama", NAN, pairs, 2, &err), IST_ERR_ARG, &err, "alpha");
+  assert_error(ist_lora_gguf_write(gguf_path, "llama", 0, pairs, 2, &err), IST_ERR_ARG, &err,
+               "alpha of 0");
+  assert_error(ist_lora_gguf_write(gguf_path, "llama", NAN, pairs, 2, &err), IST_ERR_ARG, &err,
+               "alpha");
   ist_lora_pair longest = pairs[0];
   longest.name = "12345678901234567890123456789012345678901234567890123456";
   assert_int_equal(ist_lora_gguf_write(gguf_path, "llama", 1, &longest, 1, &err), IST_OK);
@@ -363,16 +400,16 @@ static void test_lora_gguf_out_of_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test_setup_teardown(test_config_bytes, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_peft_round_trip, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_peft_reader_is_liberal, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_peft_refusals, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_peft_missing_files, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_peft_cannot_write, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_peft_out_of_memory, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_lora_gguf_round_trip, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_lora_gguf_refusals, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_lora_gguf_out_of_memory, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_config_bytes, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_peft_round_trip, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_peft_reader_is_liberal, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_peft_refusals, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_peft_missing_files, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_peft_cannot_write, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_peft_out_of_memory, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_lora_gguf_round_trip, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_lora_gguf_refusals, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_lora_gguf_out_of_memory, setup, teardown),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,7 +22,9 @@ static int teardown(void **state) {
 
 /* ---- A second, byte by byte writer ---- */
 
-static void u8(ist_buf *b, uint8_t v) { ist_buf_add(b, &v, 1); }
+static void u8(ist_buf *b, uint8_t v) {
+  ist_buf_add(b, &v, 1);
+}
 static void u32(ist_buf *b, uint32_t v) {
   for (int i = 0; i < 4; i++) u8(b, (uint8_t)(v >> 8 * i));
 }
@@ -60,7 +62,10 @@ static void pad(ist_buf *b, size_t alignment) {
   while (b->len % alignment) u8(b, 0);
 }
 
-#define DIMS(...) (int)(sizeof((uint64_t[]){__VA_ARGS__}) / 8), (uint64_t[]){__VA_ARGS__}
+#define DIMS(...)                                              \
+  (int)(sizeof((uint64_t[]){__VA_ARGS__}) / 8), (uint64_t[]) { \
+    __VA_ARGS__                                                \
+  }
 
 /* What the writer test asks the writer for. */
 static void by_hand(ist_buf *b) {
@@ -117,8 +122,12 @@ static ist_status read_second(void *user, int64_t offset, int64_t n, unsigned ch
 
 static void fill(ist_gguf_writer *w, int64_t *pulled) {
   static const unsigned char minus5[8] = {0xfb, 255, 255, 255, 255, 255, 255, 255};
-  ist_gguf_kv copied = {.key = {"a.i64", 5}, .type = IST_GGUF_I64, .elem = IST_GGUF_I64, .count = 1,
-                        .data = minus5, .bytes = 8};
+  ist_gguf_kv copied = {.key = {"a.i64", 5},
+                        .type = IST_GGUF_I64,
+                        .elem = IST_GGUF_I64,
+                        .count = 1,
+                        .data = minus5,
+                        .bytes = 8};
   ist_gguf_put_str(w, "general.architecture", "llama", 5);
   ist_gguf_put_u32(w, "a.u32", 4000000000u);
   ist_gguf_put_f32(w, "a.f32", 1e-5f);
@@ -202,11 +211,14 @@ static void test_reader_values(void **state) {
   assert_int_equal(t->data[67], (unsigned char)(67 * 3));
   assert_memory_equal(ist_gguf_find_tensor(g, "first")->data, first, sizeof first);
 
-  assert_error(ist_gguf_get_i64(g, "absent", true, &i, &err), IST_ERR_FORMAT, &err, "'absent' is missing");
+  assert_error(ist_gguf_get_i64(g, "absent", true, &i, &err), IST_ERR_FORMAT, &err,
+               "'absent' is missing");
   assert_error(ist_gguf_get_i64(g, "a.f32", true, &i, &err), IST_ERR_FORMAT, &err,
                "'a.f32' is of type f32, expected an integer");
-  assert_error(ist_gguf_get_f64(g, "a.u32", true, &d, &err), IST_ERR_FORMAT, &err, "expected a float");
-  assert_error(ist_gguf_get_bool(g, "a.u32", false, &flag, &err), IST_ERR_FORMAT, &err, "expected bool");
+  assert_error(ist_gguf_get_f64(g, "a.u32", true, &d, &err), IST_ERR_FORMAT, &err,
+               "expected a float");
+  assert_error(ist_gguf_get_bool(g, "a.u32", false, &flag, &err), IST_ERR_FORMAT, &err,
+               "expected bool");
   assert_error(ist_gguf_get_str(g, "a.strs", false, &s, &err), IST_ERR_FORMAT, &err,
                "of type array, expected a string");
   assert_non_null(strstr(err.message, path));
@@ -216,10 +228,20 @@ static void test_reader_values(void **state) {
 
 static void test_integer_types(void **state) {
   (void)state;
-  static const struct { uint32_t type; int bytes; uint64_t raw; int64_t value; } c[] = {
-    {0, 1, 0xff, 255}, {1, 1, 0xff, -1}, {2, 2, 0xffff, 65535}, {3, 2, 0x8000, -32768},
-    {4, 4, 0xffffffff, 4294967295}, {5, 4, 0xfffffffe, -2},
-    {10, 8, 0x7fffffffffffffff, INT64_MAX}, {11, 8, 0x8000000000000000, INT64_MIN},
+  static const struct {
+    uint32_t type;
+    int bytes;
+    uint64_t raw;
+    int64_t value;
+  } c[] = {
+      {0, 1, 0xff, 255},
+      {1, 1, 0xff, -1},
+      {2, 2, 0xffff, 65535},
+      {3, 2, 0x8000, -32768},
+      {4, 4, 0xffffffff, 4294967295},
+      {5, 4, 0xfffffffe, -2},
+      {10, 8, 0x7fffffffffffffff, INT64_MAX},
+      {11, 8, 0x8000000000000000, INT64_MIN},
   };
   enum { N = sizeof c / sizeof c[0] };
   ist_buf b = {0};
@@ -246,7 +268,8 @@ static void test_integer_types(void **state) {
     assert_true(v == c[i].value);
   }
   int64_t v = 1;
-  assert_error(ist_gguf_get_i64(g, "big", true, &v, &err), IST_ERR_FORMAT, &err, "18446744073709551615");
+  assert_error(ist_gguf_get_i64(g, "big", true, &v, &err), IST_ERR_FORMAT, &err,
+               "18446744073709551615");
   assert_int_equal(v, 1);
   double d;
   assert_int_equal(ist_gguf_get_f64(g, "double", true, &d, &err), IST_OK);
@@ -333,8 +356,10 @@ static void test_headers_that_lie(void **state) {
   ist_buf_str(&b, "GGML");
   for (int i = 0; i < 60; i++) u8(&b, 0);
   refuse(&b, IST_ERR_FORMAT, "not a GGUF file");
-  static const struct { uint32_t version; const char *part; } version[] = {
-    {1, "version 1"}, {4, "version 4"}, {0x03000000, "big-endian"}, {0, "version 0"}};
+  static const struct {
+    uint32_t version;
+    const char *part;
+  } version[] = {{1, "version 1"}, {4, "version 4"}, {0x03000000, "big-endian"}, {0, "version 0"}};
   for (int i = 0; i < 4; i++) {
     ist_buf_add(&b, "GGUF", 4);
     u32(&b, version[i].version);
@@ -416,9 +441,10 @@ static void test_names_that_lie(void **state) {
   u8(&b, 0);
   end(&b);
   refuse(&b, IST_ERR_FORMAT, "empty");
-  static const char *const bad[] = {"\xff", "a\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82",
-                                    "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\x80", "\xc3(",
-                                    "\xf8\x88\x80\x80\x80"};
+  static const char *const bad[] = {
+      "\xff",     "a\xc0\x80", "\xed\xa0\x80",        "\xf4\x90\x80\x80",
+      "\xe2\x82", "\xc1\xbf",  "\xe0\x9f\xbf",        "\xf0\x8f\xbf\xbf",
+      "\x80",     "\xc3(",     "\xf8\x88\x80\x80\x80"};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     begin(&b, bad[i], 0);
     end(&b);
@@ -436,7 +462,8 @@ static void test_names_that_lie(void **state) {
   }
   refuse(&b, IST_ERR_FORMAT, "key 'same' appears twice");
   /* Good ones, at the limits of each length. */
-  begin(&b, "\xc2\x80\xdf\xbf\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xf0\x90\x80\x80\xf4\x8f\xbf\xbf", 0);
+  begin(&b, "\xc2\x80\xdf\xbf\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xf0\x90\x80\x80\xf4\x8f\xbf\xbf",
+        0);
   u8(&b, 1);
   write_bytes(path, b.p, b.len);
   ist_buf_free(&b);
@@ -526,10 +553,19 @@ static void test_tensors_that_lie(void **state) {
   refuse(&b, IST_ERR_FORMAT, "rows of 33 elements are not whole Q4_0 blocks of 32");
   one_tensor(&b, DIMS(16, 16), 12, 0); /* 256 elements, but no row is a block */
   refuse(&b, IST_ERR_FORMAT, "rows of 16 elements are not whole Q4_K blocks");
-  static const struct { uint32_t id; const char *part; } type[] = {
-    {4, "tensor 't.weight': tensor type 4 (Q4_2, removed from GGUF)"}, {5, "Q4_3"}, {31, "removed"},
-    {33, "removed"}, {36, "removed"}, {38, "removed"}, {16, "type 16 (IQ2_XXS) is not supported"},
-    {39, "MXFP4"}, {41, "type 41 (unknown)"}, {0xffffffff, "type 4294967295 (unknown)"}};
+  static const struct {
+    uint32_t id;
+    const char *part;
+  } type[] = {{4, "tensor 't.weight': tensor type 4 (Q4_2, removed from GGUF)"},
+              {5, "Q4_3"},
+              {31, "removed"},
+              {33, "removed"},
+              {36, "removed"},
+              {38, "removed"},
+              {16, "type 16 (IQ2_XXS) is not supported"},
+              {39, "MXFP4"},
+              {41, "type 41 (unknown)"},
+              {0xffffffff, "type 4294967295 (unknown)"}};
   for (size_t i = 0; i < sizeof type / sizeof type[0]; i++) {
     one_tensor(&b, DIMS(32), type[i].id, 0);
     refuse(&b, IST_ERR_UNSUPPORTED, type[i].part);
@@ -582,7 +618,8 @@ static void test_no_tensors(void **state) {
 
 /* ---- Writing ---- */
 
-static ist_status read_big(void *user, int64_t offset, int64_t n, unsigned char *dst, ist_error *err) {
+static ist_status read_big(void *user, int64_t offset, int64_t n, unsigned char *dst,
+                           ist_error *err) {
   int64_t row = *(int64_t *)user;
   assert_int_equal(offset % row, 0);
   assert_int_equal(n % row, 0);
@@ -713,22 +750,22 @@ static void test_many_names(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_writer_bytes),
-    cmocka_unit_test(test_reader_values),
-    cmocka_unit_test(test_integer_types),
-    cmocka_unit_test(test_truncated_anywhere),
-    cmocka_unit_test(test_any_byte_changed),
-    cmocka_unit_test(test_headers_that_lie),
-    cmocka_unit_test(test_values_that_lie),
-    cmocka_unit_test(test_names_that_lie),
-    cmocka_unit_test(test_alignment),
-    cmocka_unit_test(test_tensors_that_lie),
-    cmocka_unit_test(test_layout_of_two),
-    cmocka_unit_test(test_no_tensors),
-    cmocka_unit_test(test_big_rows_and_failure),
-    cmocka_unit_test(test_copy_with_other_alignment),
-    cmocka_unit_test(test_out_of_memory),
-    cmocka_unit_test(test_many_names),
+      cmocka_unit_test(test_writer_bytes),
+      cmocka_unit_test(test_reader_values),
+      cmocka_unit_test(test_integer_types),
+      cmocka_unit_test(test_truncated_anywhere),
+      cmocka_unit_test(test_any_byte_changed),
+      cmocka_unit_test(test_headers_that_lie),
+      cmocka_unit_test(test_values_that_lie),
+      cmocka_unit_test(test_names_that_lie),
+      cmocka_unit_test(test_alignment),
+      cmocka_unit_test(test_tensors_that_lie),
+      cmocka_unit_test(test_layout_of_two),
+      cmocka_unit_test(test_no_tensors),
+      cmocka_unit_test(test_big_rows_and_failure),
+      cmocka_unit_test(test_copy_with_other_alignment),
+      cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_many_names),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -28,10 +28,13 @@ static const ist_st_tensor *golden(const ist_safetensors *s, ist_dtype t, const 
 static const char *const isa_name[] = {"portable", "AVX2", "AVX-512"};
 
 /* One conversion in a given way; false where there is none of its own. */
-static bool convert(ist_quant_isa isa, bool bf16, void *dst, const void *src, ist_dtype t, int64_t n) {
+static bool convert(ist_quant_isa isa, bool bf16, void *dst, const void *src, ist_dtype t,
+                    int64_t n) {
   if (isa == IST_QUANT_PORTABLE) {
-    if (bf16) ist_dequant_bf16_portable(dst, src, t, n);
-    else ist_dequant_f32_portable(dst, src, t, n);
+    if (bf16)
+      ist_dequant_bf16_portable(dst, src, t, n);
+    else
+      ist_dequant_f32_portable(dst, src, t, n);
     return true;
   }
   ist_dequant_x86_fn fn = isa <= ist_quant_isa_best() ? ist_dequant_x86(isa, t, bf16) : NULL;
@@ -41,8 +44,8 @@ static bool convert(ist_quant_isa isa, bool bf16, void *dst, const void *src, is
 
 static void test_golden_blocks(void **state) {
   (void)state;
-  static const ist_dtype required[] = {IST_F16,  IST_BF16, IST_Q4_0, IST_Q4_1, IST_Q5_0,
-                                       IST_Q5_1, IST_Q8_0, IST_Q2_K, IST_Q3_K, IST_Q4_K,
+  static const ist_dtype required[] = {IST_F16,  IST_BF16, IST_Q4_0,   IST_Q4_1,  IST_Q5_0,
+                                       IST_Q5_1, IST_Q8_0, IST_Q2_K,   IST_Q3_K,  IST_Q4_K,
                                        IST_Q5_K, IST_Q6_K, IST_IQ4_NL, IST_IQ4_XS};
   ist_safetensors *s = open_golden("quant_blocks.safetensors");
   for (size_t i = 0; i < sizeof required / sizeof required[0]; i++) {
@@ -120,7 +123,8 @@ static void test_vector_equals_portable(void **state) {
         bool bf16 = way % 2;
         size_t size = n * (bf16 ? 2 : 4);
         memset(got, 0xa5, n * 4 + GUARD + 4);
-        if (!convert((ist_quant_isa)(way / 2), bf16, got + 4 * (shift % 2), src + shift, t, (int64_t)n))
+        if (!convert((ist_quant_isa)(way / 2), bf16, got + 4 * (shift % 2), src + shift, t,
+                     (int64_t)n))
           continue;
         convert(IST_QUANT_PORTABLE, bf16, expected, src + shift, t, (int64_t)n);
         for (size_t i = 0; i < n; i++) {
@@ -151,10 +155,11 @@ static void test_vector_equals_portable(void **state) {
 /* Rounding to bf16 at its corners: ties, overflow, NaN with any payload. */
 static void test_bf16_corners(void **state) {
   (void)state;
-  static const uint32_t bits[] = {
-    0x00000000, 0x80000000, 0x3f800000, 0x3f808000, 0x3f818000, 0x3f808001, 0x3f807fff, 0xbf818000,
-    0x7f800000, 0xff800000, 0x7f7fffff, 0xff7f8000, 0x7f7f7fff, 0x7f800001, 0xff800001, 0x7fffffff,
-    0xffffffff, 0x7fc00000, 0x7f80ffff, 0x7fbfffff, 0x00000001, 0x00008000, 0x00008001, 0x807fffff};
+  static const uint32_t bits[] = {0x00000000, 0x80000000, 0x3f800000, 0x3f808000, 0x3f818000,
+                                  0x3f808001, 0x3f807fff, 0xbf818000, 0x7f800000, 0xff800000,
+                                  0x7f7fffff, 0xff7f8000, 0x7f7f7fff, 0x7f800001, 0xff800001,
+                                  0x7fffffff, 0xffffffff, 0x7fc00000, 0x7f80ffff, 0x7fbfffff,
+                                  0x00000001, 0x00008000, 0x00008001, 0x807fffff};
   enum { N = 24 };
   float x[N];
   ist_bf16 y[N];
@@ -188,8 +193,8 @@ static void test_golden_encoders(void **state) {
     int64_t block = ist_dtype_get(t)->bytes;
     for (int64_t i = 0; i < raw->bytes; i++)
       if (got[i] != raw->data[i])
-        fail_msg("%s: block %d, byte %d is %d, expected %d", ist_dtype_get(t)->name, (int)(i / block),
-                 (int)(i % block), got[i], raw->data[i]);
+        fail_msg("%s: block %d, byte %d is %d, expected %d", ist_dtype_get(t)->name,
+                 (int)(i / block), (int)(i % block), got[i], raw->data[i]);
     ist_free(got);
     checked++;
   }
@@ -203,9 +208,11 @@ static void test_golden_encoders(void **state) {
  * the range is not used in full. */
 static void test_round_trip_error(void **state) {
   (void)state;
-  static const struct { ist_dtype t; int bits; } c[] = {
-    {IST_F32, 23}, {IST_F16, 10}, {IST_BF16, 7}, {IST_Q8_0, 8}, {IST_Q4_0, 4}, {IST_Q4_1, 4},
-    {IST_Q5_0, 5}, {IST_Q5_1, 5}, {IST_Q4_K, 4}, {IST_Q5_K, 5}, {IST_Q6_K, 6}};
+  static const struct {
+    ist_dtype t;
+    int bits;
+  } c[] = {{IST_F32, 23}, {IST_F16, 10}, {IST_BF16, 7}, {IST_Q8_0, 8}, {IST_Q4_0, 4}, {IST_Q4_1, 4},
+           {IST_Q5_0, 5}, {IST_Q5_1, 5}, {IST_Q4_K, 4}, {IST_Q5_K, 5}, {IST_Q6_K, 6}};
   enum { N = 256 * 32 };
   static float x[N], y[N];
   static uint8_t blocks[N * 4];
@@ -249,14 +256,10 @@ static void test_supported(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_golden_blocks),
-    cmocka_unit_test(test_one_element_formula),
-    cmocka_unit_test(test_vector_equals_portable),
-    cmocka_unit_test(test_bf16_corners),
-    cmocka_unit_test(test_golden_encoders),
-    cmocka_unit_test(test_round_trip_error),
-    cmocka_unit_test(test_encode_not_finite),
-    cmocka_unit_test(test_supported),
+      cmocka_unit_test(test_golden_blocks),          cmocka_unit_test(test_one_element_formula),
+      cmocka_unit_test(test_vector_equals_portable), cmocka_unit_test(test_bf16_corners),
+      cmocka_unit_test(test_golden_encoders),        cmocka_unit_test(test_round_trip_error),
+      cmocka_unit_test(test_encode_not_finite),      cmocka_unit_test(test_supported),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

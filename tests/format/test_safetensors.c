@@ -57,11 +57,13 @@ static ist_safetensors *open_ok(void) {
 static void test_reader_values(void **state) {
   (void)state;
   /* Out of order in the header, a scalar, no elements, unaligned, extra fields. */
-  write_header("{\"b\":{\"dtype\":\"F16\",\"shape\":[2,1],\"data_offsets\":[5,9],\"more\":[{}]},"
-               "\"__metadata__\":{\"format\":\"pt\",\"k\\u00e9\":\"v\"},"
-               "\"empty\":{\"dtype\":\"F32\",\"shape\":[3,0],\"data_offsets\":[1,1]},"
-               "\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]},"
-               "\"c\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[1,5]}}   ", 9);
+  write_header(
+      "{\"b\":{\"dtype\":\"F16\",\"shape\":[2,1],\"data_offsets\":[5,9],\"more\":[{}]},"
+      "\"__metadata__\":{\"format\":\"pt\",\"k\\u00e9\":\"v\"},"
+      "\"empty\":{\"dtype\":\"F32\",\"shape\":[3,0],\"data_offsets\":[1,1]},"
+      "\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]},"
+      "\"c\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[1,5]}}   ",
+      9);
   ist_safetensors *s = open_ok();
   assert_int_equal(s->n, 4);
   static const char *const order[] = {"a", "empty", "c", "b"};
@@ -98,18 +100,24 @@ static void test_to_f32(void **state) {
   uint16_t f16[2] = {0x3c00, 0xc100}, bf16[2] = {0x3f80, 0xc020};
   float f32[2] = {1.5f, -2}, out[2];
   int32_t i32[2] = {1, 2};
-  ist_st_item items[] = {
-    {"f64", IST_F64, 1, {2}, f64}, {"f16", IST_F16, 1, {2}, f16}, {"bf16", IST_BF16, 1, {2}, bf16},
-    {"f32", IST_F32, 1, {2}, f32}, {"i32", IST_I32, 1, {2}, i32}};
+  ist_st_item items[] = {{"f64", IST_F64, 1, {2}, f64},
+                         {"f16", IST_F16, 1, {2}, f16},
+                         {"bf16", IST_BF16, 1, {2}, bf16},
+                         {"f32", IST_F32, 1, {2}, f32},
+                         {"i32", IST_I32, 1, {2}, i32}};
   assert_int_equal(ist_safetensors_write(path, items, 5, NULL, 0, &err), IST_OK);
   ist_safetensors *s = open_ok();
-  static const struct { const char *name; float v[2]; } expected[] = {
-    {"f64", {0.1f, -3}}, {"f16", {1, -2.5f}}, {"bf16", {1, -2.5f}}, {"f32", {1.5f, -2}}};
+  static const struct {
+    const char *name;
+    float v[2];
+  } expected[] = {
+      {"f64", {0.1f, -3}}, {"f16", {1, -2.5f}}, {"bf16", {1, -2.5f}}, {"f32", {1.5f, -2}}};
   for (int i = 0; i < 4; i++) {
     const ist_st_tensor *t = ist_safetensors_find(s, expected[i].name);
     assert_int_equal(ist_st_to_f32(t, out, 2, &err), IST_OK);
     assert_memory_equal(out, expected[i].v, sizeof out);
-    assert_error(ist_st_to_f32(t, out, 3, &err), IST_ERR_MISMATCH, &err, "has 2 elements, expected 3");
+    assert_error(ist_st_to_f32(t, out, 3, &err), IST_ERR_MISMATCH, &err,
+                 "has 2 elements, expected 3");
   }
   assert_error(ist_st_to_f32(ist_safetensors_find(s, "i32"), out, 2, &err), IST_ERR_FORMAT, &err,
                "tensor 'i32' is of type I32");
@@ -122,9 +130,12 @@ static void test_to_f32(void **state) {
 static void test_layouts_that_lie(void **state) {
   (void)state;
   refuse("{" ENTRY("a", "F32", "[1]", 0, 4) "," ENTRY("b", "F32", "[1]", 5, 9) "}", 9, "a hole");
-  refuse("{" ENTRY("a", "F32", "[1]", 1, 5) "}", 5, "begins at byte 1 of the data, expected 0 (a hole)");
-  refuse("{" ENTRY("a", "F32", "[2]", 0, 8) "," ENTRY("b", "F32", "[2]", 4, 12) "}", 12, "an overlap");
-  refuse("{" ENTRY("a", "F32", "[1]", 0, 4) "," ENTRY("b", "F32", "[1]", 0, 4) "}", 4, "an overlap");
+  refuse("{" ENTRY("a", "F32", "[1]", 1, 5) "}", 5,
+         "begins at byte 1 of the data, expected 0 (a hole)");
+  refuse("{" ENTRY("a", "F32", "[2]", 0, 8) "," ENTRY("b", "F32", "[2]", 4, 12) "}", 12,
+         "an overlap");
+  refuse("{" ENTRY("a", "F32", "[1]", 0, 4) "," ENTRY("b", "F32", "[1]", 0, 4) "}", 4,
+         "an overlap");
   refuse("{" ENTRY("a", "F32", "[1]", 0, 4) "}", 5, "the tensors end at byte 4 of the data");
   refuse("{" ENTRY("a", "F32", "[1]", 0, 4) "}", 3, "lie outside the 3 bytes");
   refuse("{}", 1, "end at byte 0");
@@ -133,13 +144,15 @@ static void test_layouts_that_lie(void **state) {
   refuse("{" ENTRY("a", "F32", "[1]", -4, 0) "}", 4, "not a pair of whole numbers");
   refuse("{" ENTRY("a", "F32", "[1]", 0.0, 4.0) "}", 4, "not a pair of whole numbers");
   refuse("{" ENTRY("a", "F32", "[1]", 0, 4, 4) "}", 4, "not a pair");
-  refuse("{" ENTRY("a", "F32", "[1]", 9223372036854775806, 9223372036854775807) "}", 4, "lie outside");
+  refuse("{" ENTRY("a", "F32", "[1]", 9223372036854775806, 9223372036854775807) "}", 4,
+         "lie outside");
   refuse("{" ENTRY("a", "F32", "[1]", 0, 99999999999999999999) "}", 4, "not valid JSON");
 }
 
 static void test_entries_that_lie(void **state) {
   (void)state;
-  refuse("{" ENTRY("a", "F32", "[-1]", 0, 4) "}", 4, "tensor 'a': dimension 0 is not a whole number");
+  refuse("{" ENTRY("a", "F32", "[-1]", 0, 4) "}", 4,
+         "tensor 'a': dimension 0 is not a whole number");
   refuse("{" ENTRY("a", "F32", "[1.0]", 0, 4) "}", 4, "dimension 0");
   refuse("{" ENTRY("a", "F32", "[\"1\"]", 0, 4) "}", 4, "dimension 0");
   refuse("{" ENTRY("a", "F32", "[4611686018427387904]", 0, 4) "}", 4, "overflows");
@@ -157,8 +170,8 @@ static void test_entries_that_lie(void **state) {
   static const char *const foreign[] = {"BOOL", "F8_E4M3", "U32", "Q4_0", "f32", "", "F4"};
   for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
     char header[128], part[64];
-    snprintf(header, sizeof header, "{\"a\":{\"dtype\":\"%s\",\"shape\":[0],\"data_offsets\":[0,0]}}",
-             foreign[i]);
+    snprintf(header, sizeof header,
+             "{\"a\":{\"dtype\":\"%s\",\"shape\":[0],\"data_offsets\":[0,0]}}", foreign[i]);
     snprintf(part, sizeof part, "tensor 'a': dtype '%s' is not supported", foreign[i]);
     write_header(header, 0);
     refuse_open(IST_ERR_UNSUPPORTED, part);
@@ -169,8 +182,8 @@ static void test_entries_that_lie(void **state) {
 
 static void test_headers_that_lie(void **state) {
   (void)state;
-  static const uint64_t claimed[] = {3, 100, 100000000, 100000001, UINT64_C(1) << 63, UINT64_MAX,
-                                     UINT64_MAX - 7};
+  static const uint64_t claimed[] = {
+      3, 100, 100000000, 100000001, UINT64_C(1) << 63, UINT64_MAX, UINT64_MAX - 7};
   for (size_t i = 0; i < sizeof claimed / sizeof claimed[0]; i++) {
     write_raw("{}", 2, claimed[i], 0);
     refuse_open(IST_ERR_FORMAT, "header of");
@@ -199,10 +212,12 @@ static void write_sample(ist_error *err) {
   static const float weights[6] = {0, 1, 2, 3, 4, 5};
   static const uint16_t half[4] = {1, 2, 3, 4};
   static const uint8_t bytes[3] = {7, 8, 9};
-  static const ist_st_item items[] = {
-    {"z.bytes", IST_U8, 1, {3}, bytes},   {"half", IST_BF16, 2, {2, 2}, half},
-    {"b\"\\\n\xc3\xa9", IST_F32, 2, {3, 2}, weights}, {"a", IST_F32, 2, {2, 0}, weights},
-    {"steps", IST_I64, 1, {3}, steps},    {"scalar", IST_F32, 0, {0}, weights + 5}};
+  static const ist_st_item items[] = {{"z.bytes", IST_U8, 1, {3}, bytes},
+                                      {"half", IST_BF16, 2, {2, 2}, half},
+                                      {"b\"\\\n\xc3\xa9", IST_F32, 2, {3, 2}, weights},
+                                      {"a", IST_F32, 2, {2, 0}, weights},
+                                      {"steps", IST_I64, 1, {3}, steps},
+                                      {"scalar", IST_F32, 0, {0}, weights + 5}};
   static const char *const meta[][2] = {{"seed", "7"}, {"format", "np"}};
   assert_int_equal(ist_safetensors_write(path, items, 6, meta, 2, err), IST_OK);
 }
@@ -212,9 +227,12 @@ static void test_round_trip(void **state) {
   ist_error err = {0};
   write_sample(&err);
   ist_safetensors *s = open_ok();
-  static const struct { const char *name; ist_dtype type; int64_t bytes; } expected[] = {
-    {"steps", IST_I64, 24}, {"a", IST_F32, 0}, {"b\"\\\n\xc3\xa9", IST_F32, 24},
-    {"scalar", IST_F32, 4}, {"half", IST_BF16, 8}, {"z.bytes", IST_U8, 3}};
+  static const struct {
+    const char *name;
+    ist_dtype type;
+    int64_t bytes;
+  } expected[] = {{"steps", IST_I64, 24}, {"a", IST_F32, 0},     {"b\"\\\n\xc3\xa9", IST_F32, 24},
+                  {"scalar", IST_F32, 4}, {"half", IST_BF16, 8}, {"z.bytes", IST_U8, 3}};
   assert_int_equal(s->n, 6);
   for (int i = 0; i < 6; i++) {
     assert_string_equal(s->tensor[i].name, expected[i].name);
@@ -334,17 +352,12 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_reader_values),
-    cmocka_unit_test(test_to_f32),
-    cmocka_unit_test(test_layouts_that_lie),
-    cmocka_unit_test(test_entries_that_lie),
-    cmocka_unit_test(test_headers_that_lie),
-    cmocka_unit_test(test_round_trip),
-    cmocka_unit_test(test_writer_bytes),
-    cmocka_unit_test(test_writer_refuses),
-    cmocka_unit_test(test_truncated_anywhere),
-    cmocka_unit_test(test_any_byte_changed),
-    cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_reader_values),      cmocka_unit_test(test_to_f32),
+      cmocka_unit_test(test_layouts_that_lie),   cmocka_unit_test(test_entries_that_lie),
+      cmocka_unit_test(test_headers_that_lie),   cmocka_unit_test(test_round_trip),
+      cmocka_unit_test(test_writer_bytes),       cmocka_unit_test(test_writer_refuses),
+      cmocka_unit_test(test_truncated_anywhere), cmocka_unit_test(test_any_byte_changed),
+      cmocka_unit_test(test_out_of_memory),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }

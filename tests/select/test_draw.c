@@ -83,11 +83,12 @@ static void test_whole(void **state) {
 }
 
 /* Draws given that the result is none of some sets: enumeration without those. */
-static void fits_without(const double *w, int64_t k, const int32_t *not, int64_t n_not, int64_t n) {
+static void fits_without(const double *w, int64_t k, const int32_t * not, int64_t n_not,
+                         int64_t n) {
   double p[SETS] = {0}, sum = 0;
   int64_t count[SETS] = {0};
   enumerate(w, k, 0, 1, p);
-  for (int64_t e = 0; e < n_not; e++) p[mask_of(not + e * k, k)] = 0;
+  for (int64_t e = 0; e < n_not; e++) p[mask_of(not +e * k, k)] = 0;
   for (int m = 0; m < SETS; m++) sum += p[m];
   for (int m = 0; m < SETS; m++) p[m] /= sum;
   void *scratch = ist_calloc(ist_draw_other_set_scratch(L, k), 1);

@@ -18,18 +18,21 @@
 
 enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER = 4 };
 
-typedef struct small_token { const char *text; int type; } small_token;
+typedef struct small_token {
+  const char *text;
+  int type;
+} small_token;
 
 /* Token i of `extra` gets id 256 + i. Lists end with a NULL. */
 typedef struct small_vocab {
-  const char *pre;            /* NULL: the key is left out */
+  const char *pre; /* NULL: the key is left out */
   const small_token *extra;
   const char *const *merges;
-  const char *bos, *eos;      /* texts in `extra`, or NULL */
-  const char *chat_template;  /* or NULL */
-  const char *model;          /* NULL: "gpt2" */
-  const char *without;        /* a key to leave out, or NULL */
-  int short_types;            /* entries missing at the end of token_type */
+  const char *bos, *eos;     /* texts in `extra`, or NULL */
+  const char *chat_template; /* or NULL */
+  const char *model;         /* NULL: "gpt2" */
+  const char *without;       /* a key to leave out, or NULL */
+  int short_types;           /* entries missing at the end of token_type */
 } small_vocab;
 
 /* The character that spells a byte, as UTF-8 in out[3]. */

@@ -62,7 +62,9 @@ static int merge_slowly(const random_vocab *v, const char *word, int *sym) {
   }
 }
 
-static int id_of(int sym) { return sym < 4 ? 'a' + sym : 256 + sym - 4; }
+static int id_of(int sym) {
+  return sym < 4 ? 'a' + sym : 256 + sym - 4;
+}
 
 static void test_equals_slow_merging(void **state) {
   (void)state;
@@ -118,7 +120,9 @@ static void test_ignore_merges(void **state) {
   (void)state;
   static const small_token extra[] = {{"bc", NORMAL}, {"abc", NORMAL}, {"ab", NORMAL}, {NULL, 0}};
   static const char *const merges[] = {"b c", "ab c", NULL};
-  static const struct { const char *pre; int n, first;
+  static const struct {
+    const char *pre;
+    int n, first;
   } expected[] = {{"gpt-2", 2, 'a'},  {"qwen2", 2, 'a'},     {"dbrx", 2, 'a'},
                   {"smollm", 2, 'a'}, {"llama-bpe", 1, 257}, {"llama3", 1, 257}};
   for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
@@ -136,9 +140,9 @@ static void test_ignore_merges(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_equals_slow_merging),
-    cmocka_unit_test(test_long_word),
-    cmocka_unit_test(test_ignore_merges),
+      cmocka_unit_test(test_equals_slow_merging),
+      cmocka_unit_test(test_long_word),
+      cmocka_unit_test(test_ignore_merges),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,10 +47,10 @@ static void test_gpt2(void **state) {
   check("gpt-2", "¿qué? привет 你好", "¿|qué|?| привет| 你好");
   check("gpt-2", "e\xcc\x81", "e|\xcc\x81"); /* a combining mark is no letter */
   check("gpt-2", "a\xc2\xa0\xc2\xa0z",
-        "a|\xc2\xa0|\xc2\xa0|z"); /* no-break spaces are white space */
-  check("gpt-2", "a\xc2\x85z", "a|\xc2\x85|z");                  /* so is U+0085 */
-  check("gpt-2", "a\xe1\xa0\x8ez", "a|\xe1\xa0\x8e|z");          /* U+180E is a symbol ... */
-  check("gpt-2", "!\xe1\xa0\x8e", "!\xe1\xa0\x8e");              /* ... and goes with symbols */
+        "a|\xc2\xa0|\xc2\xa0|z");                       /* no-break spaces are white space */
+  check("gpt-2", "a\xc2\x85z", "a|\xc2\x85|z");         /* so is U+0085 */
+  check("gpt-2", "a\xe1\xa0\x8ez", "a|\xe1\xa0\x8e|z"); /* U+180E is a symbol ... */
+  check("gpt-2", "!\xe1\xa0\x8e", "!\xe1\xa0\x8e");     /* ... and goes with symbols */
 }
 
 static void test_digits(void **state) {
@@ -92,8 +92,8 @@ static void test_qwen2(void **state) {
 static void test_broken_utf8(void **state) {
   (void)state;
   check("gpt-2", "ab\xff\xfe cd", "ab|\xff|\xfe| cd");
-  check("gpt-2", "ab  \xff", "ab|  |\xff");              /* a broken byte ends the text */
-  check("gpt-2", "a\xe4\xbd", "a|\xe4|\xbd");            /* a character that is cut off */
+  check("gpt-2", "ab  \xff", "ab|  |\xff");   /* a broken byte ends the text */
+  check("gpt-2", "a\xe4\xbd", "a|\xe4|\xbd"); /* a character that is cut off */
   check("gpt-2", "\xc0\xaf\xed\xa0\x80", "\xc0|\xaf|\xed|\xa0|\x80"); /* overlong, surrogate */
   check("gpt-2", "\xf4\x90\x80\x80", "\xf4|\x90|\x80|\x80");          /* beyond U+10FFFF */
 }
@@ -133,10 +133,10 @@ static void test_unknown(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_gpt2),   cmocka_unit_test(test_digits),
-    cmocka_unit_test(test_llama3), cmocka_unit_test(test_qwen2),
-    cmocka_unit_test(test_broken_utf8), cmocka_unit_test(test_cover),
-    cmocka_unit_test(test_unknown),
+      cmocka_unit_test(test_gpt2),        cmocka_unit_test(test_digits),
+      cmocka_unit_test(test_llama3),      cmocka_unit_test(test_qwen2),
+      cmocka_unit_test(test_broken_utf8), cmocka_unit_test(test_cover),
+      cmocka_unit_test(test_unknown),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

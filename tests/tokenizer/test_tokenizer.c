@@ -7,21 +7,23 @@
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
 /* ids 256.. */
-static const small_token tokens[] = {
-  {"<|endoftext|>", CONTROL}, /* 256 */
-  {"<|im_start|>", CONTROL},  /* 257 */
-  {"<|im_end|>", CONTROL},    /* 258 */
-  {"<u>", USER},              /* 259 */
-  {"<u><u>", USER},           /* 260 */
-  {"th", NORMAL},             /* 261 */
-  {"the", NORMAL},            /* 262 */
-  {"\xc4\xa0the", NORMAL},    /* 263: " the" */
-  {"<unk>", UNKNOWN},         /* 264 */
-  {"u><|im", USER},           /* 265: overlaps others */
-  {NULL, 0}};
+static const small_token tokens[] = {{"<|endoftext|>", CONTROL}, /* 256 */
+                                     {"<|im_start|>", CONTROL},  /* 257 */
+                                     {"<|im_end|>", CONTROL},    /* 258 */
+                                     {"<u>", USER},              /* 259 */
+                                     {"<u><u>", USER},           /* 260 */
+                                     {"th", NORMAL},             /* 261 */
+                                     {"the", NORMAL},            /* 262 */
+                                     {"\xc4\xa0the", NORMAL},    /* 263: " the" */
+                                     {"<unk>", UNKNOWN},         /* 264 */
+                                     {"u><|im", USER},           /* 265: overlaps others */
+                                     {NULL, 0}};
 static const char *const merges[] = {"t h", "th e", "\xc4\xa0 the", NULL};
-static const small_vocab vocab = {.pre = "gpt-2", .extra = tokens, .merges = merges,
-                                  .bos = "<|endoftext|>", .eos = "<|endoftext|>",
+static const small_vocab vocab = {.pre = "gpt-2",
+                                  .extra = tokens,
+                                  .merges = merges,
+                                  .bos = "<|endoftext|>",
+                                  .eos = "<|endoftext|>",
                                   .chat_template = "{{ messages }}"};
 
 static void check_ids(const ist_tokenizer *t, const char *text, bool special, const int *expected,
@@ -300,7 +302,10 @@ static void test_out_of_memory(void **state) {
   ist_tokenizer_free(t);
 }
 
-typedef struct shared { const ist_tokenizer *t; int wrong[64]; } shared;
+typedef struct shared {
+  const ist_tokenizer *t;
+  int wrong[64];
+} shared;
 
 static void encode_many(void *arg, int64_t begin, int64_t end, int thread) {
   shared *s = arg;
@@ -338,7 +343,10 @@ static void test_real_model(void **state) {
   ist_gguf_close(g);
   CHECK_IDS(t, "The capital of France is", false, 504, 3575, 282, 4649, 314);
   CHECK_IDS(t, "<|im_start|>user\nhi<|im_end|>", true, 1, 4093, 198, 6004, 2);
-  CHECK_IDS(t, "a\x04" "b", false, 81, 82); /* it has no token for byte 4 */
+  CHECK_IDS(t,
+            "a\x04"
+            "b",
+            false, 81, 82); /* it has no token for byte 4 */
   for (int32_t i = 0; i < 49152; i++)
     assert_int_equal(ist_tokenizer_is_eog(t, i), i == 0 || i == 2 || i == 4);
   ist_tokenizer_free(t);
@@ -346,13 +354,19 @@ static void test_real_model(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_special),       cmocka_unit_test(test_no_injection),
-    cmocka_unit_test(test_no_control_by_merging),
-    cmocka_unit_test(test_decode),        cmocka_unit_test(test_round_trip),
-    cmocka_unit_test(test_appends),       cmocka_unit_test(test_facts),
-    cmocka_unit_test(test_end_of_generation), cmocka_unit_test(test_without_types),
-    cmocka_unit_test(test_bad_files),     cmocka_unit_test(test_out_of_memory),
-    cmocka_unit_test(test_threads),       cmocka_unit_test(test_real_model),
+      cmocka_unit_test(test_special),
+      cmocka_unit_test(test_no_injection),
+      cmocka_unit_test(test_no_control_by_merging),
+      cmocka_unit_test(test_decode),
+      cmocka_unit_test(test_round_trip),
+      cmocka_unit_test(test_appends),
+      cmocka_unit_test(test_facts),
+      cmocka_unit_test(test_end_of_generation),
+      cmocka_unit_test(test_without_types),
+      cmocka_unit_test(test_bad_files),
+      cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_real_model),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,7 @@
 #include "model/schedule.h"
 #include "train/runner.h"
 
-#define TINY IST_GOLDEN_DIR "/llama_tiny/"
+#define TINY       IST_GOLDEN_DIR "/llama_tiny/"
 #define MUST(expr) must(expr, &err, #expr)
 
 static inline void must(ist_status status, const ist_error *err, const char *what) {
@@ -72,7 +72,8 @@ static inline void tiny_data(tiny *t) {
     int32_t a = golden_i32(starts, s), b = golden_i32(starts, s + 1);
     ist_sample *sample = &t->data.p[s];
     sample->n = b - a;
-    sample->ids = ist_calloc((size_t)sample->n, sizeof *sample->ids + 1); /* one block with the mask */
+    sample->ids =
+        ist_calloc((size_t)sample->n, sizeof *sample->ids + 1); /* one block with the mask */
     sample->mask = (uint8_t *)(sample->ids + sample->n);
     for (int32_t i = 0; i < sample->n; i++) {
       sample->ids[i] = golden_i32(tokens, a + i);
@@ -86,7 +87,7 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&t->config, &sizes);
   ist_adapter_config pc = {"lora", (1u << IST_MOD_COUNT) - 1, (int64_t)golden_number(t, "rank"),
-                        golden_number(t, "alpha"), 0.0};
+                           golden_number(t, "alpha"), 0.0};
   MUST(ist_adapters_layout(&t->adapters, &pc, &sizes, t->config.L, dt, &err));
   size_t block = (size_t)(t->adapters.layout.params * t->config.L);
   t->adapters.params = ist_calloc(block, 8);
@@ -112,8 +113,8 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   ist_safetensors_close(file);
 }
 
-static inline void tiny_open(tiny *t, const ist_backend *be, ist_dtype compute, bool adapter, ist_order order,
-                             ist_recompute recompute, int64_t micro_tokens) {
+static inline void tiny_open(tiny *t, const ist_backend *be, ist_dtype compute, bool adapter,
+                             ist_order order, ist_recompute recompute, int64_t micro_tokens) {
   ist_error err = {0};
   memset(t, 0, sizeof *t);
   MUST(ist_gguf_open(&t->gguf, TINY "llama_tiny.gguf", &err));
@@ -124,16 +125,28 @@ static inline void tiny_open(tiny *t, const ist_backend *be, ist_dtype compute, 
   if (be->open) MUST(be->open(&t->ctx, &err));
   tiny_data(t);
   if (adapter) tiny_adapters(t, ist_wide(compute));
-  ist_runner_limits lim = {.tokens = 3 * 64, .segments = 3 * 5, .longest = 17, .layer_order = order == IST_ORDER_LAYER};
+  ist_runner_limits lim = {
+      .tokens = 3 * 64, .segments = 3 * 5, .longest = 17, .layer_order = order == IST_ORDER_LAYER};
   ist_slots slots = ist_schedule_slots(t->config.L, t->config.L, order, recompute);
   int64_t rows = (micro_tokens + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET;
   int64_t all = order == IST_ORDER_LAYER ? ist_runner_rows(&lim, micro_tokens) : rows;
   ist_decoder_sizes s = {
-      .compute = compute, .rows = rows, .longest = 17, .boundary_rows = all, .n_boundary = slots.boundary,
-      .n_attn = slots.attn, .n_mlp = slots.mlp, .n_low = slots.low, .dres_rows = all, .dropout = true,
-      .head_chunk = 8, .head_rows = t->config.V, .policy = IST_WEIGHT_STREAM,
+      .compute = compute,
+      .rows = rows,
+      .longest = 17,
+      .boundary_rows = all,
+      .n_boundary = slots.boundary,
+      .n_attn = slots.attn,
+      .n_mlp = slots.mlp,
+      .n_low = slots.low,
+      .dres_rows = all,
+      .dropout = true,
+      .head_chunk = 8,
+      .head_rows = t->config.V,
+      .policy = IST_WEIGHT_STREAM,
   };
-  MUST(ist_decoder_open(&t->runner.decoder, &t->config, &t->weights, adapter ? &t->adapters : NULL, &t->ctx, &s, &err));
+  MUST(ist_decoder_open(&t->runner.decoder, &t->config, &t->weights, adapter ? &t->adapters : NULL,
+                        &t->ctx, &s, &err));
   MUST(ist_runner_open(&t->runner, &lim, micro_tokens, &err));
 }
 

@@ -44,8 +44,10 @@ static inline void write_data(const char *path, int records, int seed) {
   for (int i = 0; i < records; i++) {
     int a = (i * 7 + seed) % 13, b = (i * 5 + 3) % 11;
     fprintf(f, "{\"prompt\": \"%s%d and %d\", \"completion\": \"%d%s\"}\n",
-            i % 3 == 0 ? "the sum, please, of " : i % 3 == 1 ? "add " : "", a, b, a + b,
-            i % 4 == 0 ? " in all" : "");
+            i % 3 == 0   ? "the sum, please, of "
+            : i % 3 == 1 ? "add "
+                         : "",
+            a, b, a + b, i % 4 == 0 ? " in all" : "");
   }
   assert_int_equal(fclose(f), 0);
 }
@@ -60,7 +62,9 @@ static inline ist_model *open_model_file(const char *path) {
   return m;
 }
 
-static inline ist_model *open_tiny(void) { return open_model_file(TINY_MODEL); }
+static inline ist_model *open_tiny(void) {
+  return open_model_file(TINY_MODEL);
+}
 
 /* 20 steps of 6 samples in several micro-batches, dropout, a probe every fourth
  * step, validation every fifth; half of the four layers train. */

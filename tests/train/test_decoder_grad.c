@@ -6,12 +6,19 @@
 #define GRADCHECK_STEP 2e-5
 #include "gradcheck.h"
 
-typedef struct run_args { tiny *t; ist_order order; ist_recompute recompute; } run_args;
+typedef struct run_args {
+  tiny *t;
+  ist_order order;
+  ist_recompute recompute;
+} run_args;
 
 static const uint8_t all_layers[4] = {1, 1, 1, 1};
 
 static ist_pass train_pass(const tiny *t) {
-  return (ist_pass){.train = true, .active = all_layers, .seed = 7, .step = 3,
+  return (ist_pass){.train = true,
+                    .active = all_layers,
+                    .seed = 7,
+                    .step = 3,
                     .loss_weight = 1.0 / (double)t->runner.n_targets};
 }
 
@@ -25,7 +32,8 @@ static double loss(void *user) {
   ist_runner *r = &a->t->runner;
   pack(a);
   ist_schedule_forward(&r->schedule, a->t->config.L, r->n_micro, true);
-  for (int64_t i = 0; i < r->n_micro; i++) r->micro[i].boundary_row = 0; /* one slot, in token order */
+  for (int64_t i = 0; i < r->n_micro; i++)
+    r->micro[i].boundary_row = 0; /* one slot, in token order */
   ist_pass pass = train_pass(a->t);
   ist_runner_run(r, &pass);
   return ist_runner_loss_sum(r) / (double)r->n_targets;
@@ -36,7 +44,8 @@ static void gradients(const run_args *a) {
   for (int64_t l = 0; l < t->config.L; l++) t->adapters.grad_slot[l] = (int32_t)l;
   memset(t->adapters.grads, 0, (size_t)(t->config.L * t->adapters.layout.params) * sizeof(double));
   pack(a);
-  ist_schedule_train(&t->runner.schedule, t->config.L, t->runner.n_micro, all_layers, a->order, a->recompute);
+  ist_schedule_train(&t->runner.schedule, t->config.L, t->runner.n_micro, all_layers, a->order,
+                     a->recompute);
   ist_pass pass = train_pass(t);
   ist_runner_run(&t->runner, &pass);
 }
@@ -50,9 +59,13 @@ static void check(ist_order order, ist_recompute recompute, double dropout) {
   gradcheck_input in[4];
   int64_t block = t.adapters.layout.params;
   for (int64_t l = 0; l < 4; l++) {
-    in[l] = (gradcheck_input){.name = "adapters of a layer", .x = (double *)t.adapters.params + l * block,
-                              .rows = 1, .cols = block, .stride = block,
-                              .grad = (double *)t.adapters.grads + l * block, .grad_stride = block};
+    in[l] = (gradcheck_input){.name = "adapters of a layer",
+                              .x = (double *)t.adapters.params + l * block,
+                              .rows = 1,
+                              .cols = block,
+                              .stride = block,
+                              .grad = (double *)t.adapters.grads + l * block,
+                              .grad_stride = block};
   }
   gradcheck_assert(in, 4, loss, &args, 1e-6);
   tiny_close(&t);

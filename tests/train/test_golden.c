@@ -4,7 +4,9 @@
 #include "fixture.h"
 
 /* max |a - b| / max |b| over a tensor. */
-typedef struct spread { double diff, scale; } spread;
+typedef struct spread {
+  double diff, scale;
+} spread;
 static void compare(spread *s, double ours, double theirs) {
   double diff = fabs(ours - theirs);
   if (!(diff <= s->diff)) s->diff = diff;
@@ -12,7 +14,8 @@ static void compare(spread *s, double ours, double theirs) {
 }
 static void within(const spread *s, double tolerance, const char *what) {
   if (!(s->diff <= tolerance * s->scale)) {
-    fail_msg("%s: largest difference %g at scale %g, expected %g of it", what, s->diff, s->scale, tolerance);
+    fail_msg("%s: largest difference %g at scale %g, expected %g of it", what, s->diff, s->scale,
+             tolerance);
   }
 }
 
@@ -39,7 +42,8 @@ static void check_logits(const ist_backend *be, ist_dtype compute, double tolera
   spread s = {0};
   for (int64_t row = 0; row < t.runner.n_tokens; row++) {
     ist_view logits = ist_decoder_logits(&t.runner.decoder, 0, row, 1);
-    for (int64_t v = 0; v < t.config.V; v++) compare(&s, at(logits, 0, v), (double)golden_f32(g, row * t.config.V + v));
+    for (int64_t v = 0; v < t.config.V; v++)
+      compare(&s, at(logits, 0, v), (double)golden_f32(g, row * t.config.V + v));
   }
   within(&s, tolerance, "logits");
   tiny_close(&t);
@@ -57,7 +61,8 @@ static void test_losses(void **state) {
   (void)state;
   for (int adapter = 0; adapter < 2; adapter++) {
     tiny t;
-    tiny_open(&t, ist_backend_reference(), IST_F64, adapter, IST_ORDER_TOKEN, IST_RECOMPUTE_NONE, 32);
+    tiny_open(&t, ist_backend_reference(), IST_F64, adapter, IST_ORDER_TOKEN, IST_RECOMPUTE_NONE,
+              32);
     int64_t index[8];
     all_samples(&t, index);
     double loss = ist_runner_eval(&t.runner, &t.data, index, t.data.n, NULL, NULL);
@@ -75,17 +80,21 @@ static void test_losses(void **state) {
 static void gradients(tiny *t, const uint8_t *active, ist_order order, ist_recompute recompute) {
   int64_t index[8], slot = 0, block = t->adapters.layout.params;
   all_samples(t, index);
-  for (int64_t l = 0; l < t->config.L; l++) t->adapters.grad_slot[l] = active[l] ? (int32_t)slot++ : -1;
+  for (int64_t l = 0; l < t->config.L; l++)
+    t->adapters.grad_slot[l] = active[l] ? (int32_t)slot++ : -1;
   memset(t->adapters.grads, 0, (size_t)(slot * block * ist_dtype_bytes(t->adapters.dt, 1)));
   ist_runner_pack(&t->runner, &t->data, index, t->data.n, 1, order == IST_ORDER_LAYER);
   ist_schedule_train(&t->runner.schedule, t->config.L, t->runner.n_micro, active, order, recompute);
-  ist_pass pass = {.train = true, .active = active, .lowest = ist_lowest_active(active, t->config.L),
+  ist_pass pass = {.train = true,
+                   .active = active,
+                   .lowest = ist_lowest_active(active, t->config.L),
                    .loss_weight = 1.0 / (double)t->runner.n_targets};
   ist_runner_run(&t->runner, &pass);
 }
 
 /* Compares every gradient with the golden ones called PREFIX.<PEFT name>. */
-static void compare_gradients(const tiny *t, const uint8_t *active, const char *prefix, double tolerance) {
+static void compare_gradients(const tiny *t, const uint8_t *active, const char *prefix,
+                              double tolerance) {
   ist_adapters grads = t->adapters; /* read through the same row order */
   for (int64_t l = 0; l < t->config.L; l++) {
     if (!active[l]) continue;
@@ -98,7 +107,8 @@ static void compare_gradients(const tiny *t, const uint8_t *active, const char *
         int64_t n = g->shape[0] * g->shape[1];
         float *ours = malloc((size_t)n * sizeof *ours);
         grads.params = t->adapters.grads;
-        ist_adapter_read(&grads, &t->config, t->adapters.grad_slot[l], (ist_module)m, (ist_half)half, true, ours);
+        ist_adapter_read(&grads, &t->config, t->adapters.grad_slot[l], (ist_module)m,
+                         (ist_half)half, true, ours);
         spread s = {0};
         for (int64_t i = 0; i < n; i++) compare(&s, (double)ours[i], (double)golden_f32(g, i));
         within(&s, tolerance, full);

@@ -25,8 +25,8 @@ static int leave(void **state) {
 }
 
 static void write_step(ist_metrics *m, int step) {
-  json_t *line = json_pack("{s:i, s:f, s:n, s:s}", "step", step, "loss", 0.5 * step, "valid",
-                           "note", "a\nb");
+  json_t *line =
+      json_pack("{s:i, s:f, s:n, s:s}", "step", step, "loss", 0.5 * step, "valid", "note", "a\nb");
   assert_int_equal(ist_metrics_line(m, line, NULL), IST_OK);
   json_decref(line);
 }
@@ -38,8 +38,7 @@ static void must_be(const char *expected) {
   ist_buf_free(&b);
 }
 
-#define LINE(step, loss) \
-  "{\"step\":" step ",\"loss\":" loss ",\"valid\":null,\"note\":\"a\\nb\"}\n"
+#define LINE(step, loss) "{\"step\":" step ",\"loss\":" loss ",\"valid\":null,\"note\":\"a\\nb\"}\n"
 
 static void test_lines_and_resume(void **state) {
   (void)state;

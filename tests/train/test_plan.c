@@ -15,9 +15,11 @@ static int64_t term_bytes(const ist_run_plan *p, const char *name) {
 /* `slack`: bytes that rounding to the arena's alignment may add to what was planned. */
 static void check_arena(const ist_run_plan *p, const ist_arena *a, int64_t slack) {
   int64_t planned = term_bytes(p, a->name), reserved = (int64_t)a->cap;
-  if (reserved < planned || reserved > planned + slack) fail_msg("%s: planned %lld, reserved %lld", a->name, (long long)planned, (long long)reserved);
+  if (reserved < planned || reserved > planned + slack)
+    fail_msg("%s: planned %lld, reserved %lld", a->name, (long long)planned, (long long)reserved);
   assert_int_equal(a->peak, a->used);
-  if (a->cap - a->used >= IST_ARENA_ALIGN) fail_msg("%s: reserved %lld, used %lld", a->name, (long long)a->cap, (long long)a->used);
+  if (a->cap - a->used >= IST_ARENA_ALIGN)
+    fail_msg("%s: reserved %lld, used %lld", a->name, (long long)a->cap, (long long)a->used);
 }
 
 static void check_plan(const ist_trainer *t) {
@@ -75,7 +77,8 @@ typedef struct shape {
   ist_plan_input in;
 } shape;
 
-static void open_shape(shape *s, const ist_model_config *c, ist_dtype type, int64_t rank, int64_t batch, int64_t length) {
+static void open_shape(shape *s, const ist_model_config *c, ist_dtype type, int64_t rank,
+                       int64_t batch, int64_t length) {
   static const unsigned char somewhere[64];
   ist_error err = {0};
   memset(s, 0, sizeof *s);
@@ -107,20 +110,49 @@ static void open_shape(shape *s, const ist_model_config *c, ist_dtype type, int6
   const ist_adapter_config pc = {"lora", (1u << IST_MOD_COUNT) - 1, rank, 2.0 * (double)rank, 0.05};
   MUST(ist_adapters_layout(&s->adapters, &pc, &sizes, c->L, IST_F32, &err));
   s->in = (ist_plan_input){
-      .config = &s->config, .weights = &s->weights, .adapters = &s->adapters, .backend = ist_backend_reference(),
-      .compute = IST_F32, .active_layers = c->L / 4, .dropout = 0.05,
-      .step = {batch * length, batch, length, false}, .probe = {3 * batch * length, 3 * batch, length, false},
-      .file_bytes = file, .resident_bytes = 30 << 20, .scratch = "/tmp", .recompute = -1, .order = -1,
+      .config = &s->config,
+      .weights = &s->weights,
+      .adapters = &s->adapters,
+      .backend = ist_backend_reference(),
+      .compute = IST_F32,
+      .active_layers = c->L / 4,
+      .dropout = 0.05,
+      .step = {batch * length, batch, length, false},
+      .probe = {3 * batch * length, 3 * batch, length, false},
+      .file_bytes = file,
+      .resident_bytes = 30 << 20,
+      .scratch = "/tmp",
+      .recompute = -1,
+      .order = -1,
   };
 }
 
-static void close_shape(shape *s) { ist_free(s->weights.layer); }
+static void close_shape(shape *s) {
+  ist_free(s->weights.layer);
+}
 
 static const ist_model_config small_shape = {
-    .L = 30, .D = 576, .F = 1536, .H = 9, .K = 3, .E = 64, .V = 49152, .context = 8192, .gated = true, .tied = true,
+    .L = 30,
+    .D = 576,
+    .F = 1536,
+    .H = 9,
+    .K = 3,
+    .E = 64,
+    .V = 49152,
+    .context = 8192,
+    .gated = true,
+    .tied = true,
 };
 static const ist_model_config large_shape = {
-    .L = 32, .D = 4096, .F = 11008, .H = 32, .K = 32, .E = 128, .V = 32000, .context = 4096, .gated = true,
+    .L = 32,
+    .D = 4096,
+    .F = 11008,
+    .H = 32,
+    .K = 32,
+    .E = 128,
+    .V = 32000,
+    .context = 4096,
+    .gated = true,
 };
 
 /* The number of MB that an error names after "needs". */
@@ -142,7 +174,8 @@ static void check_limits(shape *s) {
   assert_true(p.total <= least);
   int64_t total = p.total;
   s->in.max_memory = total - 1;
-  if (ist_plan_make(&p, &s->in, &err) == IST_OK) fail_msg("%lld bytes were called too few, but are enough", (long long)total - 1);
+  if (ist_plan_make(&p, &s->in, &err) == IST_OK)
+    fail_msg("%lld bytes were called too few, but are enough", (long long)total - 1);
   assert_int_equal(needed_bytes(&err), least);
 }
 
@@ -157,9 +190,10 @@ static void check_growth(shape *s) {
     MUST(ist_plan_make(&p, &s->in, &err));
     assert_true(p.total <= s->in.max_memory);
     if (i > 0 && !(p.cost <= before.cost)) {
-      fail_msg("limit %.0f MB: cost %.4f (%s, %s, %s, %d tokens), with %.0f MB it was %.4f", bytes * 1e-6, p.cost,
-               ist_order_name(p.order), ist_recompute_name(p.recompute), ist_policy_name(p.sizes.policy),
-               (int)p.micro_tokens, (double)before.limit * 1e-6, before.cost);
+      fail_msg("limit %.0f MB: cost %.4f (%s, %s, %s, %d tokens), with %.0f MB it was %.4f",
+               bytes * 1e-6, p.cost, ist_order_name(p.order), ist_recompute_name(p.recompute),
+               ist_policy_name(p.sizes.policy), (int)p.micro_tokens, (double)before.limit * 1e-6,
+               before.cost);
     }
     before = p;
   }
@@ -184,7 +218,8 @@ static void test_larger_limit_is_no_slower(void **state) {
   (void)state;
   for (int i = 0; i < 3; i++) {
     shape s;
-    open_shape(&s, i == 0 ? &large_shape : &small_shape, IST_Q4_0, 32, i == 2 ? 16 : 8, i == 2 ? 85 : 512);
+    open_shape(&s, i == 0 ? &large_shape : &small_shape, IST_Q4_0, 32, i == 2 ? 16 : 8,
+               i == 2 ? 85 : 512);
     s.in.compute = IST_BF16;
     check_growth(&s);
     close_shape(&s);
@@ -233,7 +268,8 @@ static void test_choices_are_kept(void **state) {
   close_shape(&s);
 }
 
-/* ---- A saved plan ----------------------------------------------------------------------------- */
+/* ---- A saved plan -----------------------------------------------------------------------------
+ */
 
 /* A resumed run repeats the plan, also where another limit would choose otherwise:
  * sums must come out in the same order. */

@@ -47,7 +47,9 @@ static void test_by_hand(void **state) {
   }
 }
 
-static double larger(double a, double b) { return a > b ? a : b; }
+static double larger(double a, double b) {
+  return a > b ? a : b;
+}
 
 static void test_definitions(void **state) {
   (void)state;

@@ -27,7 +27,8 @@ static void must_resume_exactly(ist_train_options o, const char *whole, const ch
   o.save_every = 0;
   o.resume = true;
   run_through(&o, 9);
-  static const char *const files[] = {"metrics.jsonl", "best/step-00000020.safetensors", "checkpoints/step-00000020/state.safetensors"};
+  static const char *const files[] = {"metrics.jsonl", "best/step-00000020.safetensors",
+                                      "checkpoints/step-00000020/state.safetensors"};
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
     snprintf(a, sizeof a, "%s/%s", whole, files[i]);
     snprintf(b, sizeof b, "%s/%s", parts, files[i]);
@@ -213,14 +214,15 @@ static void make_thrifty(ist_trainer *t) {
   ist_error err = {0};
   size_t half = layer_size(t) * (size_t)t->adapters.L;
   ist_arena_free(&t->moments);
-  MUST(ist_arena_init_on_disk(&t->moments, "optimizer moments", 2 * ist_arena_round(half), ".", &err));
+  MUST(ist_arena_init_on_disk(&t->moments, "optimizer moments", 2 * ist_arena_round(half), ".",
+                              &err));
   t->m = ist_arena_alloc(&t->moments, half);
   t->v = ist_arena_alloc(&t->moments, half);
   t->plan.sizes.drop_pages = true;
   t->plan.sizes.spill = ".";
   ist_runner_close(&t->runner);
-  MUST(ist_decoder_open(&t->runner.decoder, &t->model->config, &t->model->weights, &t->adapters, &t->model->ctx,
-                        &t->plan.sizes, &err));
+  MUST(ist_decoder_open(&t->runner.decoder, &t->model->config, &t->model->weights, &t->adapters,
+                        &t->model->ctx, &t->plan.sizes, &err));
   MUST(ist_runner_open(&t->runner, &t->plan.limits, t->plan.micro_tokens, &err));
 }
 
@@ -257,7 +259,8 @@ static outcome run_schedule(const way *w, int64_t micro_tokens) {
 }
 
 static void must_be_near(double found, double expected, const char *what) {
-  if (!(fabs(found - expected) <= 1e-5 * fabs(expected))) fail_msg("%s: found %.9g, expected %.9g", what, found, expected);
+  if (!(fabs(found - expected) <= 1e-5 * fabs(expected)))
+    fail_msg("%s: found %.9g, expected %.9g", what, found, expected);
 }
 
 /* What is recomputed, in which order, and where things lie changes nothing at all;

@@ -2,14 +2,17 @@
  * nothing written. */
 #include "run.h"
 
-static void must_refuse(ist_model *m, const ist_train_options *o, ist_status code, const char *named) {
+static void must_refuse(ist_model *m, const ist_train_options *o, ist_status code,
+                        const char *named) {
   ist_error err = {0};
   ist_trainer *t = (ist_trainer *)(uintptr_t)1;
   ist_status status = ist_trainer_open(&t, m, o, &err);
-  if (status != code) fail_msg("%s: found \"%s\" (%s)", named, ist_status_name(status), err.message);
+  if (status != code)
+    fail_msg("%s: found \"%s\" (%s)", named, ist_status_name(status), err.message);
   assert_null(t);
   assert_int_equal(err.code, code);
-  if (!strstr(err.message, named)) fail_msg("found \"%s\", expected it to name %s", err.message, named);
+  if (!strstr(err.message, named))
+    fail_msg("found \"%s\", expected it to name %s", err.message, named);
   assert_false(m->busy); /* the model is free for a better try */
 }
 
@@ -108,11 +111,11 @@ static void test_resume_with_other_options(void **state) {
   run_steps(m, &first, 3);
   ist_buf before = read_whole("changed/metrics.jsonl");
   first.resume = true;
-#define REFUSE(field, value)                         \
-  do {                                               \
-    o = first;                                       \
-    o.field = value;                                 \
-    must_refuse(m, &o, IST_ERR_MISMATCH, #field);    \
+#define REFUSE(field, value)                      \
+  do {                                            \
+    o = first;                                    \
+    o.field = value;                              \
+    must_refuse(m, &o, IST_ERR_MISMATCH, #field); \
   } while (0)
   REFUSE(rank, 8);
   REFUSE(alpha, 9);
@@ -191,7 +194,8 @@ static void test_resume_passes_over_damage(void **state) {
   for (int k = 0; k < 3; k++) take_step(t);
   MUST(ist_trainer_save(t, &err));
   ist_trainer_close(t);
-  copy_file("damaged/checkpoints/step-00000006/state.safetensors", "damaged/checkpoints/step-00000006/state.safetensors", 10);
+  copy_file("damaged/checkpoints/step-00000006/state.safetensors",
+            "damaged/checkpoints/step-00000006/state.safetensors", 10);
   o.resume = true;
   t = open_run(m, &o);
   assert_int_equal(t->progress.step, 3);

@@ -2,7 +2,8 @@
 #include "backend/cpu/cpu.h"
 
 static ist_attention_args arguments(ist_ctx *ctx, const ist_attn *a) {
-  int64_t bytes = (int64_t)ist_arena_round((size_t)ist_cpu_simd(ctx)->attention_scratch(a->H / a->K, a->E));
+  int64_t bytes =
+      (int64_t)ist_arena_round((size_t)ist_cpu_simd(ctx)->attention_scratch(a->H / a->K, a->E));
   ist_attention_args g = {.a = a, .scratch_bytes = bytes};
   g.scratch = ist_arena_alloc(ctx->scratch, (size_t)(bytes * ist_get_threads()));
   return g;
@@ -33,14 +34,15 @@ void ist_cpu_attention_fwd(ist_ctx *ctx, ist_view o, ist_view lse, ist_view q, c
   g.lse = lse;
   g.q = q;
   int64_t blocks = 0;
-  for (int64_t s = 0; s < a->n_seg; s++) blocks += (a->seg[s].nq + IST_ATTENTION_QUERIES - 1) / IST_ATTENTION_QUERIES;
+  for (int64_t s = 0; s < a->n_seg; s++)
+    blocks += (a->seg[s].nq + IST_ATTENTION_QUERIES - 1) / IST_ATTENTION_QUERIES;
   ist_parallel_for_dynamic(blocks * a->K, 1, ist_cpu_simd(ctx)->attention_fwd, &g);
   ist_arena_reset(ctx->scratch, mark);
   if (ctx->prof) ist_prof_add(ctx->prof, "attention_fwd", start, flops(a, 4.0));
 }
 
-void ist_cpu_attention_bwd(ist_ctx *ctx, ist_view dq, ist_view dout, ist_view o, ist_view lse, ist_view q,
-                           const ist_attn *a) {
+void ist_cpu_attention_bwd(ist_ctx *ctx, ist_view dq, ist_view dout, ist_view o, ist_view lse,
+                           ist_view q, const ist_attn *a) {
   if (!CPU_SERVES(dq, dout, o, q, a->kv[0].k)) {
     ist_backend_reference()->attention_bwd(ctx, dq, dout, o, lse, q, a);
     return;

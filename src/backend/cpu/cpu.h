@@ -56,8 +56,8 @@ static inline double ist_cpu_start(const ist_ctx *ctx) {
 
 /* matmul.c */
 void ist_cpu_matmul(ist_ctx *ctx, ist_view c, ist_view a, bool ta, ist_view b, bool tb, int beta);
-void ist_cpu_linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias,
-                        ist_view u, ist_view b);
+void ist_cpu_linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias, ist_view u,
+                        ist_view b);
 void ist_cpu_linear_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view du, ist_view dy, ist_view w,
                         ist_view b);
 size_t ist_cpu_matmul_scratch(int64_t m, int64_t n, int64_t k, ist_dtype dt);
@@ -69,8 +69,7 @@ void ist_cpu_attention_bwd(ist_ctx *ctx, ist_view dq, ist_view dout, ist_view o,
 size_t ist_cpu_attention_scratch(const ist_attn *a, int64_t n_rows, ist_dtype dt);
 
 /* stored.c */
-void ist_cpu_dequant(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype src_type,
-                     int64_t row0);
+void ist_cpu_dequant(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype src_type, int64_t row0);
 void ist_cpu_gather_rows(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype src_type,
                          const int32_t *ids, double scale);
 void ist_cpu_scatter_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *ids);
@@ -84,10 +83,10 @@ void ist_cpu_dropout(ist_ctx *ctx, ist_view y, ist_view x, const ist_dropout *d)
 void ist_cpu_dropout_bwd_acc(ist_ctx *ctx, ist_view dx, ist_view dy, const ist_dropout *d);
 void ist_cpu_norm_fwd(ist_ctx *ctx, ist_view h, ist_view stat, ist_view x, ist_view w,
                       ist_view bias, ist_norm_kind kind, double eps);
-void ist_cpu_norm_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view dw, ist_view dbias,
-                      ist_view dh, ist_view x, ist_view w, ist_view stat, ist_norm_kind kind);
-void ist_cpu_rope(ist_ctx *ctx, ist_view x, const int32_t *position, const float *freq,
-                  int64_t rot, int64_t E, bool interleaved, double mscale, bool inverse);
+void ist_cpu_norm_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view dw, ist_view dbias, ist_view dh,
+                      ist_view x, ist_view w, ist_view stat, ist_norm_kind kind);
+void ist_cpu_rope(ist_ctx *ctx, ist_view x, const int32_t *position, const float *freq, int64_t rot,
+                  int64_t E, bool interleaved, double mscale, bool inverse);
 void ist_cpu_act_fwd(ist_ctx *ctx, ist_view y, ist_view g, ist_view u, ist_act_kind kind);
 void ist_cpu_act_bwd(ist_ctx *ctx, ist_view dg, ist_view du, ist_view y, ist_view dy, ist_view g,
                      ist_view u, ist_act_kind kind);

@@ -6,7 +6,9 @@
 
 #ifndef IST_HAVE_DNNL
 
-const ist_products *ist_products_dnnl(void) { return NULL; }
+const ist_products *ist_products_dnnl(void) {
+  return NULL;
+}
 
 #else
 
@@ -72,7 +74,9 @@ static ist_status open_engine(void **state, ist_error *err) {
   return IST_OK;
 }
 
-static dnnl_data_type_t type_of(ist_dtype t) { return t == IST_BF16 ? dnnl_bf16 : dnnl_f32; }
+static dnnl_data_type_t type_of(ist_dtype t) {
+  return t == IST_BF16 ? dnnl_bf16 : dnnl_f32;
+}
 
 #if DNNL_VERSION_MAJOR >= 3
 
@@ -125,13 +129,12 @@ static bool make(engine *d, entry *e, size_t *scratch, dnnl_primitive_attr_t att
   dnnl_memory_desc_t c = describe(s->m, s->n, false, s->c_type);
   dnnl_matmul_desc_t op;
   dnnl_primitive_desc_t pd = NULL;
-  bool made =
-      dnnl_matmul_desc_init(&op, &a, &b, NULL, &c) == dnnl_success &&
-      dnnl_primitive_desc_create(&pd, &op, attr, d->engine, NULL) == dnnl_success &&
-      dnnl_primitive_create(&e->primitive, pd) == dnnl_success &&
-      dnnl_memory_create(&e->a, &a, d->engine, DNNL_MEMORY_NONE) == dnnl_success &&
-      dnnl_memory_create(&e->b, &b, d->engine, DNNL_MEMORY_NONE) == dnnl_success &&
-      dnnl_memory_create(&e->c, &c, d->engine, DNNL_MEMORY_NONE) == dnnl_success;
+  bool made = dnnl_matmul_desc_init(&op, &a, &b, NULL, &c) == dnnl_success &&
+              dnnl_primitive_desc_create(&pd, &op, attr, d->engine, NULL) == dnnl_success &&
+              dnnl_primitive_create(&e->primitive, pd) == dnnl_success &&
+              dnnl_memory_create(&e->a, &a, d->engine, DNNL_MEMORY_NONE) == dnnl_success &&
+              dnnl_memory_create(&e->b, &b, d->engine, DNNL_MEMORY_NONE) == dnnl_success &&
+              dnnl_memory_create(&e->c, &c, d->engine, DNNL_MEMORY_NONE) == dnnl_success;
   if (made) {
     const dnnl_memory_desc_t *md = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
     *scratch = dnnl_memory_desc_get_size(md);
@@ -148,9 +151,9 @@ static bool fill_entry(engine *d, entry *e) {
   dnnl_primitive_attr_t attr = NULL;
   dnnl_post_ops_t post = NULL;
   size_t scratch = 0;
-  bool made = dnnl_primitive_attr_create(&attr) == dnnl_success &&
-              dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) ==
-                  dnnl_success;
+  bool made =
+      dnnl_primitive_attr_create(&attr) == dnnl_success &&
+      dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) == dnnl_success;
   if (made && e->key.accumulate) {
     made = dnnl_post_ops_create(&post) == dnnl_success;
 #if DNNL_VERSION_MAJOR >= 3
@@ -204,7 +207,9 @@ static entry *find(engine *d, const shape *key) {
   return oldest;
 }
 
-static bool dense(const ist_view *v) { return v->stride == v->cols; }
+static bool dense(const ist_view *v) {
+  return v->stride == v->cols;
+}
 
 static bool run(void *state, const ist_gemm *g) {
   engine *d = state;
@@ -213,8 +218,8 @@ static bool run(void *state, const ist_gemm *g) {
       t->a.dt != t->b.dt || (g->c.dt != t->a.dt && g->c.dt != IST_F32)) {
     return false;
   }
-  shape key = {g->c.rows, g->c.cols, t->k, t->a.dt, g->c.dt, ist_get_threads(), t->ta, t->tb,
-               g->accumulate};
+  shape key = {g->c.rows,         g->c.cols, t->k,  t->a.dt,      g->c.dt,
+               ist_get_threads(), t->ta,     t->tb, g->accumulate};
   entry *e = find(d, &key);
   if (e == NULL) return false;
   char *workspace = d->workspace;

@@ -22,6 +22,10 @@ static const ist_simd *best(void) {
   return levels[0];
 }
 
-const char *ist_backend_cpu_isa(void) { return best()->name; }
+const char *ist_backend_cpu_isa(void) {
+  return best()->name;
+}
 
-ist_dtype ist_backend_cpu_default_dtype(void) { return best()->bf16_dot ? IST_BF16 : IST_F32; }
+ist_dtype ist_backend_cpu_default_dtype(void) {
+  return best()->bf16_dot ? IST_BF16 : IST_F32;
+}

@@ -6,8 +6,7 @@ static ist_gemm product(ist_view c, ist_view a, bool ta, ist_view b, bool tb, bo
   int64_t k = ta ? a.rows : a.cols;
   IST_ASSERT((ta ? a.cols : a.rows) == c.rows && (tb ? b.rows : b.cols) == c.cols);
   IST_ASSERT((tb ? b.cols : b.rows) == k);
-  return (ist_gemm){
-      .c = c, .n_terms = 1, .term[0] = {a, b, ta, tb, k}, .accumulate = accumulate};
+  return (ist_gemm){.c = c, .n_terms = 1, .term[0] = {a, b, ta, tb, k}, .accumulate = accumulate};
 }
 
 static double flops(const ist_gemm *g) {
@@ -39,8 +38,8 @@ void ist_cpu_matmul(ist_ctx *ctx, ist_view c, ist_view a, bool ta, ist_view b, b
   if (ctx->prof) ist_prof_add(ctx->prof, "matmul", start, flops(&g));
 }
 
-void ist_cpu_linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias,
-                        ist_view u, ist_view b) {
+void ist_cpu_linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias, ist_view u,
+                        ist_view b) {
   if (!CPU_SERVES(y, x, w, bias, u, b)) {
     ist_backend_reference()->linear_fwd(ctx, y, x, w, bias, u, b);
     return;

@@ -47,9 +47,14 @@ static void run_dropout(ist_ctx *ctx, ist_view y, ist_view x, const ist_dropout 
                         bool accumulate) {
   double start = ist_cpu_start(ctx);
   IST_ASSERT(y.rows == x.rows && y.cols == x.cols);
-  ist_dropout_args args = {.y = y, .x = x, .accumulate = accumulate,
-                           .threshold = ist_dropout_threshold(d->p), .step = d->step,
-                           .layer_site = d->layer_site, .key = d->key, .sample = d->sample,
+  ist_dropout_args args = {.y = y,
+                           .x = x,
+                           .accumulate = accumulate,
+                           .threshold = ist_dropout_threshold(d->p),
+                           .step = d->step,
+                           .layer_site = d->layer_site,
+                           .key = d->key,
+                           .sample = d->sample,
                            .position = d->position};
   spread(ctx, "dropout", start, ist_cpu_simd(ctx)->dropout, &args, y.rows, y.cols);
 }
@@ -82,21 +87,28 @@ void ist_cpu_norm_fwd(ist_ctx *ctx, ist_view h, ist_view stat, ist_view x, ist_v
   }
   double start = ist_cpu_start(ctx);
   IST_ASSERT(h.rows == x.rows && h.cols == x.cols && stat.dt == IST_F32);
-  ist_norm_args args = {.h = h, .stat = stat, .x = x, .w = w, .bias = bias, .kind = kind,
-                        .eps = eps};
+  ist_norm_args args = {
+      .h = h, .stat = stat, .x = x, .w = w, .bias = bias, .kind = kind, .eps = eps};
   spread(ctx, "norm_fwd", start, ist_cpu_simd(ctx)->norm_fwd, &args, x.rows, x.cols);
 }
 
-void ist_cpu_norm_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view dw, ist_view dbias,
-                      ist_view dh, ist_view x, ist_view w, ist_view stat, ist_norm_kind kind) {
+void ist_cpu_norm_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view dw, ist_view dbias, ist_view dh,
+                      ist_view x, ist_view w, ist_view stat, ist_norm_kind kind) {
   if (!CPU_SERVES(dx, dw, dbias, dh, x, w, stat)) {
     ist_backend_reference()->norm_bwd(ctx, dx, acc, dw, dbias, dh, x, w, stat, kind);
     return;
   }
   double start = ist_cpu_start(ctx);
   IST_ASSERT(dh.rows == x.rows && dh.cols == x.cols && stat.dt == IST_F32);
-  ist_norm_args args = {.h = dh, .stat = stat, .x = x, .w = w, .dx = dx, .dw = dw,
-                        .dbias = dbias, .kind = kind, .accumulate = acc};
+  ist_norm_args args = {.h = dh,
+                        .stat = stat,
+                        .x = x,
+                        .w = w,
+                        .dx = dx,
+                        .dw = dw,
+                        .dbias = dbias,
+                        .kind = kind,
+                        .accumulate = acc};
   const ist_simd *simd = ist_cpu_simd(ctx);
   /* Parameters first: dx may lie on dh. */
   if (dw.p != NULL || dbias.p != NULL) {
@@ -108,8 +120,8 @@ void ist_cpu_norm_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view dw, ist_view
   if (ctx->prof) ist_prof_add(ctx->prof, "norm_bwd", start, 0.0);
 }
 
-void ist_cpu_rope(ist_ctx *ctx, ist_view x, const int32_t *position, const float *freq,
-                  int64_t rot, int64_t E, bool interleaved, double mscale, bool inverse) {
+void ist_cpu_rope(ist_ctx *ctx, ist_view x, const int32_t *position, const float *freq, int64_t rot,
+                  int64_t E, bool interleaved, double mscale, bool inverse) {
   if (!CPU_SERVES(x)) {
     ist_backend_reference()->rope(ctx, x, position, freq, rot, E, interleaved, mscale, inverse);
     return;
@@ -153,8 +165,13 @@ void ist_cpu_xent_tile(ist_ctx *ctx, ist_view run, ist_view tgt, ist_view logits
     return;
   }
   double start = ist_cpu_start(ctx);
-  ist_xent_args args = {.run = run, .tgt = tgt, .logits = logits, .target = target, .col0 = col0,
-                        .softcap = softcap, .first = first};
+  ist_xent_args args = {.run = run,
+                        .tgt = tgt,
+                        .logits = logits,
+                        .target = target,
+                        .col0 = col0,
+                        .softcap = softcap,
+                        .first = first};
   spread(ctx, "xent_tile", start, ist_cpu_simd(ctx)->xent_tile, &args, logits.rows, logits.cols);
 }
 
@@ -165,8 +182,13 @@ void ist_cpu_xent_grad(ist_ctx *ctx, ist_view dlogits, ist_view logits, ist_view
     return;
   }
   double start = ist_cpu_start(ctx);
-  ist_xent_args args = {.run = run, .logits = logits, .dlogits = dlogits, .target = target,
-                        .col0 = col0, .softcap = softcap, .weight = weight};
+  ist_xent_args args = {.run = run,
+                        .logits = logits,
+                        .dlogits = dlogits,
+                        .target = target,
+                        .col0 = col0,
+                        .softcap = softcap,
+                        .weight = weight};
   spread(ctx, "xent_grad", start, ist_cpu_simd(ctx)->xent_grad, &args, logits.rows, logits.cols);
 }
 
@@ -191,8 +213,7 @@ void ist_cpu_adamw(ist_ctx *ctx, ist_view w, ist_view g, ist_view m, ist_view v,
     return;
   }
   double start = ist_cpu_start(ctx);
-  bool dense = w.stride == w.cols && g.stride == w.cols && m.stride == w.cols &&
-               v.stride == w.cols;
+  bool dense = w.stride == w.cols && g.stride == w.cols && m.stride == w.cols && v.stride == w.cols;
   int64_t rows = dense ? 1 : w.rows, n = dense ? w.rows * w.cols : w.cols;
   for (int64_t r = 0; r < rows; r++) {
     ist_adamw_args args = {.w = (float *)w.p + r * w.stride,
@@ -202,7 +223,9 @@ void ist_cpu_adamw(ist_ctx *ctx, ist_view w, ist_view g, ist_view m, ist_view v,
                            .n = n,
                            .step = o->lr / (1.0 - pow(o->beta1, (double)o->t)),
                            .root = 1.0 / sqrt(1.0 - pow(o->beta2, (double)o->t)),
-                           .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
+                           .beta1 = o->beta1,
+                           .beta2 = o->beta2,
+                           .eps = o->eps,
                            .decay = 1.0 - o->lr * o->weight_decay,
                            .grad_scale = o->grad_scale};
     ist_parallel_for((n + IST_PIECE - 1) / IST_PIECE, 4, ist_cpu_simd(ctx)->adamw, &args);

@@ -2,10 +2,10 @@
 #include "backend/cpu/simd/table.h"
 #include "backend/cpu/simd/vmath.h"
 
-#define INV_SQRT_2 0.70710678f
-#define INV_SQRT_2PI 0.39894228f
+#define INV_SQRT_2     0.70710678f
+#define INV_SQRT_2PI   0.39894228f
 #define SQRT_2_OVER_PI 0.79788456f
-#define GELU_CUBIC 0.044715f
+#define GELU_CUBIC     0.044715f
 
 /* f(x) and, where asked for, f'(x). */
 INLINE vf activate(vf *slope, vf x, ist_act_kind kind) {
@@ -35,8 +35,8 @@ INLINE vf activate(vf *slope, vf x, ist_act_kind kind) {
   return t;
 }
 
-INLINE void fwd_rows(const ist_act_args *a, int64_t begin, int64_t end, ist_act_kind kind,
-                     bool y16, bool g16) {
+INLINE void fwd_rows(const ist_act_args *a, int64_t begin, int64_t end, ist_act_kind kind, bool y16,
+                     bool g16) {
   int64_t n = a->g.cols;
   for (int64_t r = begin; r < end; r++) {
     void *y = row_of(&a->y, r);
@@ -50,8 +50,8 @@ INLINE void fwd_rows(const ist_act_args *a, int64_t begin, int64_t end, ist_act_
 }
 
 /* Everything is read before anything is written: the outputs may lie on the inputs. */
-INLINE void bwd_rows(const ist_act_args *a, int64_t begin, int64_t end, ist_act_kind kind,
-                     bool d16, bool g16) {
+INLINE void bwd_rows(const ist_act_args *a, int64_t begin, int64_t end, ist_act_kind kind, bool d16,
+                     bool g16) {
   int64_t n = a->g.cols;
   for (int64_t r = begin; r < end; r++) {
     const void *dy = row_of(&a->dy, r), *g = row_of(&a->g, r);
@@ -66,13 +66,13 @@ INLINE void bwd_rows(const ist_act_args *a, int64_t begin, int64_t end, ist_act_
   }
 }
 
-#define BY_KIND(x, y, body)                                                                    \
-  switch (a->kind) {                                                                           \
-    case IST_ACT_SILU: BY_TYPE(x, y, body, a, begin, end, IST_ACT_SILU); break;                \
-    case IST_ACT_GELU_ERF: BY_TYPE(x, y, body, a, begin, end, IST_ACT_GELU_ERF); break;        \
-    case IST_ACT_GELU_TANH: BY_TYPE(x, y, body, a, begin, end, IST_ACT_GELU_TANH); break;      \
-    case IST_ACT_RELU: BY_TYPE(x, y, body, a, begin, end, IST_ACT_RELU); break;                \
-    case IST_ACT_TANH: BY_TYPE(x, y, body, a, begin, end, IST_ACT_TANH); break;                \
+#define BY_KIND(x, y, body)                                                               \
+  switch (a->kind) {                                                                      \
+    case IST_ACT_SILU: BY_TYPE(x, y, body, a, begin, end, IST_ACT_SILU); break;           \
+    case IST_ACT_GELU_ERF: BY_TYPE(x, y, body, a, begin, end, IST_ACT_GELU_ERF); break;   \
+    case IST_ACT_GELU_TANH: BY_TYPE(x, y, body, a, begin, end, IST_ACT_GELU_TANH); break; \
+    case IST_ACT_RELU: BY_TYPE(x, y, body, a, begin, end, IST_ACT_RELU); break;           \
+    case IST_ACT_TANH: BY_TYPE(x, y, body, a, begin, end, IST_ACT_TANH); break;           \
   }
 
 KERNEL(act_fwd) {

@@ -54,21 +54,26 @@ int64_t SIMD(attention_scratch)(int64_t heads, int64_t E) {
 
 static const void *element(ist_view v, int64_t row, int64_t col) {
   int64_t i = row * v.stride + col;
-  return v.dt == IST_BF16 ? (const void *)((const ist_bf16 *)v.p + i) : (const void *)((const float *)v.p + i);
+  return v.dt == IST_BF16 ? (const void *)((const ist_bf16 *)v.p + i)
+                          : (const void *)((const float *)v.p + i);
 }
 
 /* n rows of E columns from a view as float rows of EP; rows up to `rows` are zero. */
-static void load_block(const work *w, float *dst, ist_view v, int64_t row, int64_t col, int64_t n, int64_t rows) {
+static void load_block(const work *w, float *dst, ist_view v, int64_t row, int64_t col, int64_t n,
+                       int64_t rows) {
   for (int64_t r = 0; r < n; r++, dst += w->EP) {
     const void *src = element(v, row + r, col);
-    for (int64_t i = 0; i < w->EP; i += VL) vf_store(dst + i, i < w->E ? row_load(src, v.dt == IST_BF16, i, w->E) : (vf){0});
+    for (int64_t i = 0; i < w->EP; i += VL)
+      vf_store(dst + i, i < w->E ? row_load(src, v.dt == IST_BF16, i, w->E) : (vf){0});
   }
   memset(dst, 0, (size_t)((rows - n) * w->EP) * sizeof *dst);
 }
 
-static void store_row(const work *w, ist_view v, int64_t row, int64_t col, const float *src, float scale) {
+static void store_row(const work *w, ist_view v, int64_t row, int64_t col, const float *src,
+                      float scale) {
   void *dst = (void *)(uintptr_t)element(v, row, col);
-  for (int64_t i = 0; i < w->E; i += VL) row_store(dst, v.dt == IST_BF16, i, w->E, vf_load(src + i) * scale);
+  for (int64_t i = 0; i < w->E; i += VL)
+    row_store(dst, v.dt == IST_BF16, i, w->E, vf_load(src + i) * scale);
 }
 
 /* (n, EP) rows -> groups of NR columns: the operand that is read as vectors. */
@@ -86,19 +91,21 @@ static void pack_transposed(const work *w, float *dst, const float *src) {
         vu r[VL];
         for (int64_t i = 0; i < VL; i++) r[i] = (vu)vf_load(src + (g + half + i) * w->EP + e);
         transpose(r);
-        for (int64_t i = 0; i < VL; i++) vf_store(dst + (g * w->EP) + (e + i) * NR + half, (vf)r[i]);
+        for (int64_t i = 0; i < VL; i++)
+          vf_store(dst + (g * w->EP) + (e + i) * NR + half, (vf)r[i]);
       }
     }
   }
 }
 
 /* c (rows, groups * NR) [+]= a b, a by its strides in elements, b packed, n inner. */
-static void product(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_step, const float *b,
-                    int64_t n, int64_t rows, int64_t cols, bool add) {
+static void product(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_step,
+                    const float *b, int64_t n, int64_t rows, int64_t cols, bool add) {
   for (int64_t g = 0; g < cols; g += NR, b += n * NR) {
     for (int64_t i = 0; i < rows;) {
       int h = tile_rows(rows - i);
-      SIMD(tile)(c + i * ldc + g, ldc, a + i * a_row, a_row * 4, a_step * 4, b, n, add, h, 2, false);
+      SIMD(tile)
+      (c + i * ldc + g, ldc, a + i * a_row, a_row * 4, a_step * 4, b, n, add, h, 2, false);
       i += h;
     }
   }
@@ -107,7 +114,11 @@ static void product(float *c, int64_t ldc, const float *a, int64_t a_row, int64_
 /* ---- Scores -------------------------------------------------------------------------- */
 
 /* A block of keys: rows [row, row + n) of a store, the first at position pos. */
-typedef struct keys { const ist_kv_span *span; const ist_kv *kv; int64_t row, n, pos; } keys;
+typedef struct keys {
+  const ist_kv_span *span;
+  const ist_kv *kv;
+  int64_t row, n, pos;
+} keys;
 
 /* Keys [*lo, *hi) of the block that a query at position `pos` sees. */
 static void visible(const work *w, const keys *k, int64_t pos, int64_t *lo, int64_t *hi) {
@@ -115,12 +126,14 @@ static void visible(const work *w, const keys *k, int64_t pos, int64_t *lo, int6
   *hi = k->n;
   if (!k->span->causal) return;
   if (pos - k->pos + 1 < *hi) *hi = pos - k->pos + 1;
-  if (w->a->window > 0 && pos - w->a->window + 1 - k->pos > 0) *lo = pos - w->a->window + 1 - k->pos;
+  if (w->a->window > 0 && pos - w->a->window + 1 - k->pos > 0)
+    *lo = pos - w->a->window + 1 - k->pos;
   if (*hi < *lo) *hi = *lo;
 }
 
 /* Raw products of a row -> logits of its visible keys; the others stay as they are. */
-static void finish_logits(const work *w, const keys *k, float *s, int64_t head, int64_t lo, int64_t hi) {
+static void finish_logits(const work *w, const keys *k, float *s, int64_t head, int64_t lo,
+                          int64_t hi) {
   float scale = (float)w->a->scale, cap = (float)w->a->softcap, add = (float)k->span->logit_add;
   float slope = w->a->alibi ? w->a->alibi[head] : 0.0f;
   for (int64_t j = lo; j < hi; j++) s[j] *= scale;
@@ -163,7 +176,8 @@ static void scale_row(float *row, float factor, int64_t n) {
 /* ---- Forward: items are (segment, block of queries, key/value head) ------------------- */
 
 /* One block of keys against the queries of one head. */
-static void forward_block(const work *w, const keys *k, int64_t head, int64_t in_group, int64_t nq, int64_t pos0) {
+static void forward_block(const work *w, const keys *k, int64_t head, int64_t in_group, int64_t nq,
+                          int64_t pos0) {
   float *s = w->s, *o = w->o + in_group * BQ * w->EP;
   product(s, BK, w->q + in_group * BQ * w->EP, w->EP, 1, w->kt, w->EP, nq, BK, false);
   for (int64_t i = 0; i < nq; i++) {
@@ -187,12 +201,14 @@ static void forward_block(const work *w, const keys *k, int64_t head, int64_t in
 
 /* Calls for every block of keys that queries [pos0, pos0 + nq) may see. */
 typedef void (*block_fn)(const work *w, const keys *k, void *user);
-static void each_block(const work *w, const ist_attn_seg *seg, int64_t pos0, int64_t nq, block_fn fn, void *user) {
+static void each_block(const work *w, const ist_attn_seg *seg, int64_t pos0, int64_t nq,
+                       block_fn fn, void *user) {
   for (int32_t sp = 0; sp < seg->n_spans; sp++) {
     const ist_kv_span *span = &seg->span[sp];
     if (span->logit_add == -INFINITY) continue;
     for (int64_t j = 0; j < span->n; j += BK) {
-      keys k = {span, &w->a->kv[span->store], span->row0 + j, span->n - j < BK ? span->n - j : BK, span->pos0 + j};
+      keys k = {span, &w->a->kv[span->store], span->row0 + j, span->n - j < BK ? span->n - j : BK,
+                span->pos0 + j};
       if (span->causal && k.pos > pos0 + nq - 1) break;
       if (span->causal && w->a->window > 0 && k.pos + k.n - 1 <= pos0 - w->a->window) continue;
       fn(w, &k, user);
@@ -200,7 +216,9 @@ static void each_block(const work *w, const ist_attn_seg *seg, int64_t pos0, int
   }
 }
 
-typedef struct forward { int64_t kh, nq, pos0; } forward;
+typedef struct forward {
+  int64_t kh, nq, pos0;
+} forward;
 
 static void forward_keys(const work *w, const keys *k, void *user) {
   const forward *f = user;
@@ -208,7 +226,8 @@ static void forward_keys(const work *w, const keys *k, void *user) {
   load_block(w, w->v, k->kv->v, k->row, f->kh * w->E, k->n, BK);
   pack_transposed(w, w->kt, w->k);
   pack_rows(w, w->pack, w->v, BK);
-  for (int64_t h = 0; h < w->heads; h++) forward_block(w, k, f->kh * w->heads + h, h, f->nq, f->pos0);
+  for (int64_t h = 0; h < w->heads; h++)
+    forward_block(w, k, f->kh * w->heads + h, h, f->nq, f->pos0);
 }
 
 /* The segment and block of queries of an item. */
@@ -227,7 +246,8 @@ void SIMD(attention_fwd)(void *arg, int64_t begin, int64_t end, int thread) {
     const ist_attn_seg *seg = find_queries(g->a, item / g->a->K, &first);
     forward f = {item % g->a->K, seg->nq - first < BQ ? seg->nq - first : BQ, seg->pos0 + first};
     for (int64_t h = 0; h < w.heads; h++) {
-      load_block(&w, w.q + h * BQ * w.EP, g->q, seg->q0 + first, (f.kh * w.heads + h) * w.E, f.nq, BQ);
+      load_block(&w, w.q + h * BQ * w.EP, g->q, seg->q0 + first, (f.kh * w.heads + h) * w.E, f.nq,
+                 BQ);
     }
     memset(w.o, 0, (size_t)(w.heads * BQ * w.EP) * sizeof *w.o);
     for (int64_t i = 0; i < w.heads * BQ; i++) {
@@ -241,7 +261,8 @@ void SIMD(attention_fwd)(void *arg, int64_t begin, int64_t end, int thread) {
         float sum = w.sum[h * BQ + i];
         int64_t row = seg->q0 + first + i;
         store_row(&w, g->o, row, head * w.E, w.o + (h * BQ + i) * w.EP, sum > 0 ? 1.0f / sum : sum);
-        ((float *)g->lse.p)[row * g->lse.stride + head] = sum == 0.0f ? -INFINITY : w.max[h * BQ + i] + logf(sum);
+        ((float *)g->lse.p)[row * g->lse.stride + head] =
+            sum == 0.0f ? -INFINITY : w.max[h * BQ + i] + logf(sum);
       }
     }
   }
@@ -250,11 +271,15 @@ void SIMD(attention_fwd)(void *arg, int64_t begin, int64_t end, int thread) {
 /* ---- Backward: items are (segment, key/value head), or key/value heads alone where
  * segments share keys ------------------------------------------------------------------- */
 
-typedef struct backward { const ist_attention_args *g; const ist_attn_seg *seg; int64_t kh, nq, first, pos0; } backward;
+typedef struct backward {
+  const ist_attention_args *g;
+  const ist_attn_seg *seg;
+  int64_t kh, nq, first, pos0;
+} backward;
 
 /* From probabilities and dP to dS in place of dP, with the slope of the soft cap. */
-static void score_gradients(const work *w, const keys *k, int64_t head, int64_t in_group, int64_t nq, int64_t pos0,
-                            const float *lse, int64_t lse_stride) {
+static void score_gradients(const work *w, const keys *k, int64_t head, int64_t in_group,
+                            int64_t nq, int64_t pos0, const float *lse, int64_t lse_stride) {
   float cap = (float)w->a->softcap, scale = (float)w->a->scale;
   for (int64_t i = 0; i < nq; i++) {
     float *s = w->s + i * BK, *ds = w->ds + i * BK, cap_slope[BK];
@@ -274,7 +299,8 @@ static void score_gradients(const work *w, const keys *k, int64_t head, int64_t 
     }
     finish_logits(w, k, s, head, lo, hi);
     exponentials(s, shift, lo, hi);
-    for (int64_t j = 0; j < BK; j += VL) vf_store(ds + j, vf_load(s + j) * (vf_load(ds + j) - delta) * scale);
+    for (int64_t j = 0; j < BK; j += VL)
+      vf_store(ds + j, vf_load(s + j) * (vf_load(ds + j) - delta) * scale);
     if (cap != 0.0f) {
       for (int64_t j = lo; j < hi; j++) ds[j] *= cap_slope[j];
     }
@@ -301,10 +327,11 @@ static void backward_keys(const work *w, const keys *k, void *user) {
   for (int64_t h = 0; h < w->heads; h++) {
     int64_t head = b->kh * w->heads + h, nq = b->nq;
     float *q = w->q + h * BQ * EP, *dout = w->dout + h * BQ * EP;
-    product(w->s, BK, q, EP, 1, w->kt, EP, nq, BK, false);      /* S = Q K^T */
-    product(w->ds, BK, dout, EP, 1, w->vt, EP, nq, BK, false);  /* dP = dO V^T */
+    product(w->s, BK, q, EP, 1, w->kt, EP, nq, BK, false);     /* S = Q K^T */
+    product(w->ds, BK, dout, EP, 1, w->vt, EP, nq, BK, false); /* dP = dO V^T */
     score_gradients(w, k, head, h, nq, b->pos0,
-                    (const float *)g->lse.p + (b->seg->q0 + b->first) * g->lse.stride + head, g->lse.stride);
+                    (const float *)g->lse.p + (b->seg->q0 + b->first) * g->lse.stride + head,
+                    g->lse.stride);
     if (k->kv->dv.p) { /* dV += P^T dO */
       pack_rows(w, w->pack, dout, nq);
       product(w->c, EP, w->s, 1, BK, w->pack, nq, k->n, EP, false);
@@ -321,10 +348,12 @@ static void backward_keys(const work *w, const keys *k, void *user) {
 }
 
 static void zero_rows(ist_view v, int64_t row, int64_t n, int64_t col, int64_t E) {
-  for (int64_t r = 0; v.p && r < n; r++) memset((float *)v.p + (row + r) * v.stride + col, 0, (size_t)E * sizeof(float));
+  for (int64_t r = 0; v.p && r < n; r++)
+    memset((float *)v.p + (row + r) * v.stride + col, 0, (size_t)E * sizeof(float));
 }
 
-static void backward_segment(work *w, const ist_attention_args *g, const ist_attn_seg *seg, int64_t kh) {
+static void backward_segment(work *w, const ist_attention_args *g, const ist_attn_seg *seg,
+                             int64_t kh) {
   int64_t E = w->E, EP = w->EP;
   for (int32_t sp = 0; sp < seg->n_spans; sp++) {
     const ist_kv_span *span = &seg->span[sp];
@@ -333,7 +362,8 @@ static void backward_segment(work *w, const ist_attention_args *g, const ist_att
     zero_rows(g->a->kv[span->store].dv, span->row0, span->n, kh * E, E);
   }
   for (int64_t first = 0; first < seg->nq; first += BQ) {
-    backward b = {g, seg, kh, seg->nq - first < BQ ? seg->nq - first : BQ, first, seg->pos0 + first};
+    backward b = {
+        g, seg, kh, seg->nq - first < BQ ? seg->nq - first : BQ, first, seg->pos0 + first};
     for (int64_t h = 0; h < w->heads; h++) {
       int64_t col = (kh * w->heads + h) * E, row = seg->q0 + first;
       load_block(w, w->q + h * BQ * EP, g->q, row, col, b.nq, BQ);
@@ -350,7 +380,8 @@ static void backward_segment(work *w, const ist_attention_args *g, const ist_att
     each_block(w, seg, b.pos0, b.nq, backward_keys, &b);
     for (int64_t h = 0; g->dq.p && h < w->heads; h++) {
       for (int64_t i = 0; i < b.nq; i++) {
-        store_row(w, g->dq, seg->q0 + first + i, (kh * w->heads + h) * E, w->dq + (h * BQ + i) * EP, 1.0f);
+        store_row(w, g->dq, seg->q0 + first + i, (kh * w->heads + h) * E, w->dq + (h * BQ + i) * EP,
+                  1.0f);
       }
     }
   }

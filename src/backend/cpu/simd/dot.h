@@ -26,7 +26,9 @@
 #endif
 
 /* Units that k elements take. */
-INLINE int64_t units(int64_t k, bool dot_bf16) { return dot_bf16 ? (k + 1) / 2 : k; }
+INLINE int64_t units(int64_t k, bool dot_bf16) {
+  return dot_bf16 ? (k + 1) / 2 : k;
+}
 
 INLINE vf vf_dot(vf sum, vu a, vu b, bool dot_bf16) {
 #if BF16_DOT

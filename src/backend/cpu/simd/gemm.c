@@ -98,7 +98,10 @@ INLINE void store_tile(const ist_gemm *g, const float *t, int64_t row, int rows,
 /* One row of tiles: `rows` rows against every packed panel of the block. */
 INLINE void row_of_tiles(const ist_gemm *g, int64_t row, int rows, int64_t col0, int64_t col1,
                          const uint32_t *panels, uint32_t *packed_a, bool dot) {
-  struct { const void *p; int64_t row, step, n; } a[2];
+  struct {
+    const void *p;
+    int64_t row, step, n;
+  } a[2];
   for (int t = 0; t < g->n_terms; t++) {
     operand o = operand_of(g, t, false);
     a[t].n = units(o.k, dot);
@@ -174,10 +177,18 @@ INLINE void few_rows(const ist_gemm *g, int64_t col0, int64_t col1, bool dot) {
 }
 
 /* Rows and columns of the product as it is computed. */
-static int64_t computed_rows(const ist_gemm *g) { return g->swapped ? g->c.cols : g->c.rows; }
-static int64_t computed_cols(const ist_gemm *g) { return g->swapped ? g->c.rows : g->c.cols; }
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t computed_rows(const ist_gemm *g) {
+  return g->swapped ? g->c.cols : g->c.rows;
+}
+static int64_t computed_cols(const ist_gemm *g) {
+  return g->swapped ? g->c.rows : g->c.cols;
+}
+static int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+static int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 static bool dots_only(const ist_gemm *g) {
   bool along = true;

@@ -20,7 +20,6 @@ KERNEL(copy) {
   BY_TYPE(is_bf16(&m->y), is_bf16(&m->a), copy_rows, m, begin, end);
 }
 
-
 INLINE void add_rows(const ist_move_args *m, int64_t begin, int64_t end, bool y16, bool a16,
                      bool b16) {
   int64_t n = m->y.cols;

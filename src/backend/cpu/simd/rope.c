@@ -15,10 +15,12 @@ static void turns(float *cosine, float *sine, double position, const float *freq
     double rest = t - quarter * 1.57079632679489655800;
     float x = (float)(rest - quarter * 6.12323399573676603587e-17), z = x * x;
     int q = (int)(quarter - 4.0 * (double)(int64_t)(quarter * 0.25)) & 3;
-    float s = x + x * z * ((z * -0.00019516977772582322f + 0.008332176133990288f) * z -
-                           0.16666655242443085f);
-    float c = 1.0f - 0.5f * z + z * z * ((z * 2.4438089894829318e-05f - 0.0013887364184483886f) * z +
-                                         0.04166664555668831f);
+    float s =
+        x +
+        x * z * ((z * -0.00019516977772582322f + 0.008332176133990288f) * z - 0.16666655242443085f);
+    float c =
+        1.0f - 0.5f * z +
+        z * z * ((z * 2.4438089894829318e-05f - 0.0013887364184483886f) * z + 0.04166664555668831f);
     float sin_t = q & 1 ? c : s, cos_t = q & 1 ? s : c;
     sine[j] = (float)mscale * (q & 2 ? -sin_t : sin_t);
     cosine[j] = (float)mscale * ((q + 1) & 2 ? -cos_t : cos_t);

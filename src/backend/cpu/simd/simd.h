@@ -36,10 +36,16 @@ typedef struct ist_gemm {
 /* ---- Rows: items are rows of the views -------------------------------------- */
 
 /* copy: y = a;  add: y = a + b. y may be a. */
-typedef struct ist_move_args { ist_view y, a, b; } ist_move_args;
+typedef struct ist_move_args {
+  ist_view y, a, b;
+} ist_move_args;
 
 /* y *= s * row_scale[r]; row_scale NULL: 1. */
-typedef struct ist_scale_args { ist_view y; double s; const float *row_scale; } ist_scale_args;
+typedef struct ist_scale_args {
+  ist_view y;
+  double s;
+  const float *row_scale;
+} ist_scale_args;
 
 /* y = mask(x), or y += mask(x). */
 typedef struct ist_dropout_args {
@@ -70,7 +76,10 @@ typedef struct ist_rope_args {
 } ist_rope_args;
 
 /* Forward: y, g, u. Backward: dg, du, y, dy, g, u. */
-typedef struct ist_act_args { ist_view y, g, u, dg, du, dy; ist_act_kind kind; } ist_act_args;
+typedef struct ist_act_args {
+  ist_view y, g, u, dg, du, dy;
+  ist_act_kind kind;
+} ist_act_args;
 
 /* `run` and `tgt` F32 or F64. */
 typedef struct ist_xent_args {
@@ -102,12 +111,12 @@ typedef struct ist_sumsq_args {
 /* ---- Attention: items are blocks of queries forward, segments backward ---------- */
 
 #define IST_ATTENTION_QUERIES 64
-#define IST_ATTENTION_KEYS 64
+#define IST_ATTENTION_KEYS    64
 typedef struct ist_attention_args {
   ist_view o, lse, q, dq, dout;
   const ist_attn *a;
-  bool serial;           /* backward: items are key/value heads */
-  char *scratch;         /* scratch_bytes for each thread */
+  bool serial;   /* backward: items are key/value heads */
+  char *scratch; /* scratch_bytes for each thread */
   int64_t scratch_bytes;
 } ist_attention_args;
 
@@ -127,7 +136,8 @@ typedef struct ist_simd {
   ist_parallel_fn xent_tile, xent_grad;
   ist_parallel_fn adamw, sumsq;
   ist_parallel_fn attention_fwd, attention_bwd;
-  int64_t (*attention_scratch)(int64_t heads, int64_t E); /* bytes a thread; heads per key/value head */
+  int64_t (*attention_scratch)(int64_t heads,
+                               int64_t E); /* bytes a thread; heads per key/value head */
 } ist_simd;
 
 extern const ist_simd ist_simd_portable_table;

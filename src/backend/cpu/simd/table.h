@@ -29,23 +29,27 @@ KERNEL(attention_bwd);
 int64_t SIMD(attention_scratch)(int64_t heads, int64_t E);
 
 /* Bytes of an element, and the address of a row, of a view that kernels take. */
-INLINE int64_t width_of(const ist_view *v) { return v->dt == IST_BF16 ? 2 : 4; }
+INLINE int64_t width_of(const ist_view *v) {
+  return v->dt == IST_BF16 ? 2 : 4;
+}
 INLINE void *row_of(const ist_view *v, int64_t row) {
   return (char *)v->p + row * v->stride * width_of(v);
 }
-INLINE bool is_bf16(const ist_view *v) { return v->dt == IST_BF16; }
+INLINE bool is_bf16(const ist_view *v) {
+  return v->dt == IST_BF16;
+}
 
 /* Runs `body`, an INLINE function, with its last arguments x and y (does a view hold
  * BF16?) known to the compiler in the two common cases. */
-#define BY_TYPE(x, y, body, ...)          \
-  do {                                    \
-    if ((x) && (y)) {                     \
-      body(__VA_ARGS__, true, true);      \
-    } else if (!(x) && !(y)) {            \
-      body(__VA_ARGS__, false, false);    \
-    } else {                              \
-      body(__VA_ARGS__, (x), (y));        \
-    }                                     \
+#define BY_TYPE(x, y, body, ...)       \
+  do {                                 \
+    if ((x) && (y)) {                  \
+      body(__VA_ARGS__, true, true);   \
+    } else if (!(x) && !(y)) {         \
+      body(__VA_ARGS__, false, false); \
+    } else {                           \
+      body(__VA_ARGS__, (x), (y));     \
+    }                                  \
   } while (0)
 
 #endif

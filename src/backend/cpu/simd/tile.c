@@ -35,13 +35,13 @@ INLINE void run(float *c, int64_t ldc, const char *a, int64_t a_row, int64_t a_s
   }
 }
 
-#define HEIGHT(rows, vectors)                                                                  \
-  case rows * 2 + vectors - 1:                                                                 \
-    if (BF16_DOT && dot_bf16) {                                                                \
-      run(c, ldc, a, a_row, a_step, b, n, add, rows, vectors, true);                           \
-    } else {                                                                                   \
-      run(c, ldc, a, a_row, a_step, b, n, add, rows, vectors, false);                          \
-    }                                                                                          \
+#define HEIGHT(rows, vectors)                                         \
+  case rows * 2 + vectors - 1:                                        \
+    if (BF16_DOT && dot_bf16) {                                       \
+      run(c, ldc, a, a_row, a_step, b, n, add, rows, vectors, true);  \
+    } else {                                                          \
+      run(c, ldc, a, a_row, a_step, b, n, add, rows, vectors, false); \
+    }                                                                 \
     break
 #define HEIGHTS(rows) \
   HEIGHT(rows, 1);    \

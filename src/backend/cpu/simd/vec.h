@@ -49,10 +49,18 @@ typedef float vf_mem __attribute__((vector_size(4 * VL), aligned(4), may_alias))
 typedef uint32_t vu_mem __attribute__((vector_size(4 * VL), aligned(2), may_alias));
 typedef uint16_t vh_mem __attribute__((vector_size(2 * VL), aligned(2), may_alias));
 
-INLINE vf vf_set(float x) { return x - (vf){0}; }
-INLINE vi vi_set(int32_t x) { return x - (vi){0}; }
-INLINE vf vf_load(const float *p) { return *(const vf_mem *)p; }
-INLINE void vf_store(float *p, vf x) { *(vf_mem *)p = x; }
+INLINE vf vf_set(float x) {
+  return x - (vf){0};
+}
+INLINE vi vi_set(int32_t x) {
+  return x - (vi){0};
+}
+INLINE vf vf_load(const float *p) {
+  return *(const vf_mem *)p;
+}
+INLINE void vf_store(float *p, vf x) {
+  *(vf_mem *)p = x;
+}
 INLINE vf vf_select(vi mask, vf yes, vf no) {
   return (vf)((mask & (vi)yes) | (~mask & (vi)no));
 }
@@ -83,8 +91,12 @@ INLINE void vf_store_part(float *p, vf x, int64_t n) {
 #endif
 }
 
-INLINE vh vh_load(const ist_bf16 *p) { return *(const vh_mem *)p; }
-INLINE void vh_store(ist_bf16 *p, vh x) { *(vh_mem *)p = x; }
+INLINE vh vh_load(const ist_bf16 *p) {
+  return *(const vh_mem *)p;
+}
+INLINE void vh_store(ist_bf16 *p, vh x) {
+  *(vh_mem *)p = x;
+}
 INLINE vh vh_load_part(const ist_bf16 *p, int64_t n) {
 #if VL == 16
   return (vh)_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p);
@@ -102,7 +114,9 @@ INLINE void vh_store_part(ist_bf16 *p, vh x, int64_t n) {
 #endif
 }
 
-INLINE vf vf_from_bf16(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
+INLINE vf vf_from_bf16(vh h) {
+  return (vf)(__builtin_convertvector(h, vu) << 16);
+}
 /* Round to nearest even, NaN stays NaN (level 3: subnormal numbers become 0). */
 INLINE vh vf_to_bf16(vf x) {
 #if BF16_DOT
@@ -162,7 +176,9 @@ INLINE vf vf_min(vf a, vf b) {
   return vf_select(a < b, a, b);
 #endif
 }
-INLINE vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
+INLINE vf vf_abs(vf x) {
+  return (vf)((vi)x & 0x7fffffff);
+}
 INLINE vf vf_sqrt(vf x) {
 #if VL == 16
   return _mm512_sqrt_ps(x);

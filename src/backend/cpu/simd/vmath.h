@@ -21,7 +21,9 @@ INLINE vf vf_exp(vf x) {
 }
 
 /* 1 / (1 + exp(-x)) */
-INLINE vf vf_sigmoid(vf x) { return 1.0f / (1.0f + vf_exp(-x)); }
+INLINE vf vf_sigmoid(vf x) {
+  return 1.0f / (1.0f + vf_exp(-x));
+}
 
 /* tanh within 2e-7 of its value: a polynomial below 0.6, where 1 - 2 / (1 + e^2x)
  * would cancel. */

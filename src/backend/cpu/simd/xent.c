@@ -19,7 +19,9 @@ INLINE void set(const ist_view *v, int64_t row, int64_t col, double value) {
 }
 
 /* c tanh(x / c); c == 0: x. */
-INLINE vf cap(vf x, float c) { return c != 0.0f ? c * vf_tanh(x / c) : x; }
+INLINE vf cap(vf x, float c) {
+  return c != 0.0f ? c * vf_tanh(x / c) : x;
+}
 
 /* One logit, capped as the vectors are. */
 INLINE float capped_at(const void *row, bool bf16, int64_t i, float c) {
