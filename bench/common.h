@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -22,6 +24,32 @@ static inline void bench_machine(char *out, size_t size) {
   const char *colon = found ? strchr(line, ':') : NULL;
   snprintf(out, size, "%s", colon ? colon + 2 : "unknown processor");
   out[strcspn(out, "\n")] = '\0';
+}
+
+/* Processor time used since the machine started (seconds of one CPU): by everybody, and
+ * by this process. A figure taken while others used the machine is worth little. */
+typedef struct bench_cpu {
+  double all, mine;
+} bench_cpu;
+static inline bench_cpu bench_cpu_now(void) {
+  bench_cpu c = {0, 0};
+  long long user = 0, nice = 0, system = 0, idle, wait, irq = 0, soft = 0, steal = 0;
+  FILE *f = fopen("/proc/stat", "re");
+  if (f && fscanf(f, "cpu %lld %lld %lld %lld %lld %lld %lld %lld", &user, &nice, &system, &idle,
+                  &wait, &irq, &soft, &steal) == 8)
+    c.all = (double)(user + nice + system + irq + soft + steal) / (double)sysconf(_SC_CLK_TCK);
+  if (f) fclose(f);
+  struct rusage r;
+  if (getrusage(RUSAGE_SELF, &r) == 0)
+    c.mine = (double)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) +
+             1e-6 * (double)(r.ru_utime.tv_usec + r.ru_stime.tv_usec);
+  return c;
+}
+/* CPUs that others kept busy, on average, since `since`, `seconds` ago. */
+static inline double bench_cpu_others(bench_cpu since, double seconds) {
+  bench_cpu now = bench_cpu_now();
+  double others = (now.all - since.all) - (now.mine - since.mine);
+  return others > 0 ? others / seconds : 0;
 }
 
 /* The commit of the source tree, with "-dirty" where it was changed. */
