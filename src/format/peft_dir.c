@@ -117,29 +117,49 @@ static bool is_off(const json_t *v) {
          (json_is_array(v) && !json_array_size(v));
 }
 
-/* Keys that change what the tensors mean. eva_config is not among them: it
+/* Keys that are read here, or say nothing about what the tensors mean: eva_config
  * describes the initial values only, and its ranks are in rank_pattern. */
-static ist_status refuse_features(const json_t *root, ist_error *err) {
-  static const char *const key[] = {
-      "alora_invocation_tokens",
-      "arrow_config",
-      "corda_config",
-      "kasa_config",
-      "layer_replication",
-      "loftq_config",
-      "lora_bias",
-      "lora_ga_config",
-      "megatron_config",
-      "monteclora_config",
-      "target_parameters",
-      "trainable_token_indices",
-      "use_bdlora",
-      "use_qalora",
-      "velora_config",
-  };
-  for (size_t i = 0; i < sizeof key / sizeof key[0]; i++)
-    if (!is_off(json_object_get(root, key[i])))
-      return ist_fail(err, IST_ERR_UNSUPPORTED, "adapters with %s are not supported", key[i]);
+static const char *const known_keys[] = {
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "modules_to_save",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_dora",
+    "use_rslora",
+};
+
+/* Any other key may change what the tensors mean (layer_replication, lora_bias, what
+ * a version of PEFT to come adds), unless it is off. */
+static ist_status refuse_features(json_t *root, ist_error *err) {
+  const char *name;
+  json_t *value;
+  json_object_foreach(root, name, value) {
+    bool known = is_off(value);
+    for (size_t i = 0; !known && i < sizeof known_keys / sizeof known_keys[0]; i++)
+      known = strcmp(name, known_keys[i]) == 0;
+    if (!known)
+      return ist_fail(err, IST_ERR_UNSUPPORTED, "adapters with %s are not supported", name);
+  }
   const char *bias = "none";
   IST_TRY(get_string(root, "bias", &bias, err));
   if (strcmp(bias, "none") != 0)
@@ -207,7 +227,7 @@ static ist_status get_rank(const json_t *root, int64_t *r, ist_error *err) {
   return IST_OK;
 }
 
-static ist_status read_config(const json_t *root, ist_peft_config *c, ist_error *err) {
+static ist_status read_config(json_t *root, ist_peft_config *c, ist_error *err) {
   IST_TRY(check_type(root, err));
   IST_TRY(refuse_features(root, err));
   IST_TRY(check_init(root, err));

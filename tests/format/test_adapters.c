@@ -150,7 +150,7 @@ static void test_peft_reader_is_liberal(void **state) {
           " \"peft_type\": \"LORA\", \"qalora_group_size\": 16, \"rank_pattern\": null,"
           " \"target_modules\": \"all-linear\", \"trainable_token_indices\": null, \"use_qalora\": "
           "false,"
-          " \"use_dora\": null, \"something_new\": [1, {\"x\": 2}]}\n",
+          " \"use_dora\": null, \"something_new\": {}}\n",
           &d, &err),
       IST_OK);
   assert_int_equal(d->config.r, 8);
@@ -181,6 +181,7 @@ static void test_peft_refusals(void **state) {
       {"\"megatron_config\":{\"a\":1}", IST_ERR_UNSUPPORTED, "megatron_config"},
       {"\"target_parameters\":[\"w\"]", IST_ERR_UNSUPPORTED, "target_parameters"},
       {"\"use_qalora\":true", IST_ERR_UNSUPPORTED, "use_qalora"},
+      {"\"something_new\":[1]", IST_ERR_UNSUPPORTED, "adapters with something_new"},
       {"\"init_lora_weights\":\"pissa\"", IST_ERR_UNSUPPORTED, "init_lora_weights is 'pissa'"},
       {"\"init_lora_weights\":\"pissa_niter_4\"", IST_ERR_UNSUPPORTED, "pissa_niter_4"},
       {"\"init_lora_weights\":\"olora\"", IST_ERR_UNSUPPORTED, "olora"},

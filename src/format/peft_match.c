@@ -1,0 +1,189 @@
+/* PEFT's matching: tuners_utils.check_target_module_exists and get_pattern_key,
+ * as their behaviour is documented. Python's expressions and PCRE's agree in what
+ * module paths need. */
+#include "format/peft_match.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <math.h>
+#include <pcre2.h>
+#include <strings.h>
+
+struct ist_peft_rules {
+  const ist_peft_config *config;
+  pcre2_match_data *match;
+  pcre2_code *target, *exclude; /* NULL: a list, or nothing */
+  bool all_linear;
+  pcre2_code **rank, **alpha, **layer; /* one an entry */
+  int64_t n_layer;
+};
+
+/* ---- Expressions ---- */
+
+/* Compiles prefix + text + suffix, which must match from the start of a path. */
+static ist_status compile(pcre2_code **out, const char *key, const char *prefix, const char *text,
+                          const char *suffix, ist_error *err) {
+  ist_buf b = {0};
+  ist_buf_printf(&b, "%s%s%s", prefix, text, suffix);
+  if (b.failed) return ist_fail_nomem(err, key, strlen(text));
+  int code = 0;
+  PCRE2_SIZE at = 0;
+  *out = pcre2_compile((PCRE2_SPTR)b.p, b.len, PCRE2_UTF | PCRE2_ANCHORED, &code, &at, NULL);
+  ist_buf_free(&b);
+  if (*out) return IST_OK;
+  char why[120] = "";
+  pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
+  return ist_fail(err, IST_ERR_FORMAT, "%s: found \"%s\", which is no regular expression: %s", key,
+                  text, why);
+}
+
+static bool matches(const ist_peft_rules *r, const pcre2_code *code, const char *path) {
+  return pcre2_match(code, (PCRE2_SPTR)path, strlen(path), 0, 0, r->match, NULL) > 0;
+}
+
+/* A whole path, as re.fullmatch. */
+static ist_status compile_whole(pcre2_code **out, const char *key, const char *text,
+                                ist_error *err) {
+  return compile(out, key, "(?:", text, ")\\z", err);
+}
+
+static ist_status compile_pattern(pcre2_code ***out, const char *key, const ist_peft_pattern *p,
+                                  int64_t n, ist_error *err) {
+  *out = ist_calloc((size_t)n, sizeof **out);
+  if (!*out) return ist_fail_nomem(err, key, (size_t)n * sizeof **out);
+  for (int64_t i = 0; i < n; i++)
+    IST_TRY(compile(&(*out)[i], key, "(?:.*\\.)?(?:", p[i].key, ")$", err));
+  return IST_OK;
+}
+
+/* What finds the number of a path's layer: the first numbered segment that has
+ * two segments before it, or one of layers_pattern. */
+static ist_status compile_layers(ist_peft_rules *r, ist_error *err) {
+  static const char key[] = "layers_pattern";
+  const ist_peft_names *names = &r->config->layers_pattern;
+  r->n_layer = names->n ? names->n : 1;
+  r->layer = ist_calloc((size_t)r->n_layer, sizeof *r->layer);
+  if (!r->layer) return ist_fail_nomem(err, key, (size_t)r->n_layer * sizeof *r->layer);
+  if (!names->n) return compile(r->layer, key, ".*?\\.[^.]*", "", "\\.(\\d+)\\.", err);
+  for (int64_t i = 0; i < names->n; i++)
+    IST_TRY(compile(&r->layer[i], key, "(?:|.*?\\.)(?:", names->p[i], ")\\.(\\d+)\\.", err));
+  return IST_OK;
+}
+
+static ist_status compile_all(ist_peft_rules *r, ist_error *err) {
+  const ist_peft_config *c = r->config;
+  r->match = pcre2_match_data_create(8, NULL);
+  if (!r->match) return ist_fail_nomem(err, "expressions", 0);
+  r->all_linear = c->target_regex && strcasecmp(c->target_regex, "all-linear") == 0;
+  if (c->target_regex && !r->all_linear)
+    IST_TRY(compile_whole(&r->target, "target_modules", c->target_regex, err));
+  if (c->exclude_regex)
+    IST_TRY(compile_whole(&r->exclude, "exclude_modules", c->exclude_regex, err));
+  IST_TRY(compile_pattern(&r->rank, "rank_pattern", c->rank_pattern, c->n_rank_pattern, err));
+  IST_TRY(compile_pattern(&r->alpha, "alpha_pattern", c->alpha_pattern, c->n_alpha_pattern, err));
+  if (c->n_layers && c->target_regex)
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "layers_to_transform needs target_modules as a list, found a string");
+  return compile_layers(r, err);
+}
+
+ist_status ist_peft_rules_new(ist_peft_rules **out, const ist_peft_config *c, ist_error *err) {
+  *out = NULL;
+  ist_peft_rules *r = ist_calloc(1, sizeof *r);
+  if (!r) return ist_fail_nomem(err, "rules of an adapter", sizeof *r);
+  r->config = c;
+  ist_status s = compile_all(r, err);
+  if (s == IST_OK)
+    *out = r;
+  else
+    ist_peft_rules_free(r);
+  return s;
+}
+
+static void free_codes(pcre2_code **p, int64_t n) {
+  for (int64_t i = 0; p && i < n; i++) pcre2_code_free(p[i]);
+  ist_free(p);
+}
+
+void ist_peft_rules_free(ist_peft_rules *r) {
+  if (!r) return;
+  pcre2_code_free(r->target);
+  pcre2_code_free(r->exclude);
+  free_codes(r->rank, r->config->n_rank_pattern);
+  free_codes(r->alpha, r->config->n_alpha_pattern);
+  free_codes(r->layer, r->n_layer);
+  pcre2_match_data_free(r->match);
+  ist_free(r);
+}
+
+/* ---- Matching ---- */
+
+static bool is_name(ist_peft_names names, const char *path) {
+  for (int64_t i = 0; i < names.n; i++)
+    if (strcmp(names.p[i], path) == 0) return true;
+  return false;
+}
+
+/* The path ends in "." and one of the names. */
+static bool ends_in_name(ist_peft_names names, const char *path) {
+  size_t len = strlen(path);
+  for (int64_t i = 0; i < names.n; i++) {
+    size_t n = strlen(names.p[i]);
+    if (n < len && path[len - n - 1] == '.' && strcmp(path + len - n, names.p[i]) == 0) return true;
+  }
+  return false;
+}
+
+/* The number of the path's layer, -1 where it has none. */
+static int64_t layer_of(const ist_peft_rules *r, const char *path) {
+  for (int64_t i = 0; i < r->n_layer; i++) {
+    if (!matches(r, r->layer[i], path)) continue;
+    /* The number is the last group: an expression may bring groups of its own. */
+    const PCRE2_SIZE *at = pcre2_get_ovector_pointer(r->match);
+    uint32_t groups = 0;
+    pcre2_pattern_info(r->layer[i], PCRE2_INFO_CAPTURECOUNT, &groups);
+    if (groups >= pcre2_get_ovector_count(r->match)) return -1;
+    int64_t n = 0;
+    for (PCRE2_SIZE p = at[2 * groups]; p < at[2 * groups + 1] && n < INT32_MAX; p++)
+      n = 10 * n + (path[p] - '0');
+    return n;
+  }
+  return -1;
+}
+
+static bool is_chosen_layer(const ist_peft_rules *r, const char *path) {
+  if (!r->config->n_layers) return true;
+  int64_t layer = layer_of(r, path);
+  for (int64_t i = 0; i < r->config->n_layers; i++)
+    if (layer >= 0 && r->config->layers[i] == layer) return true;
+  return false;
+}
+
+static bool is_target(const ist_peft_rules *r, const char *path, ist_peft_kind kind) {
+  const ist_peft_config *c = r->config;
+  if (r->exclude ? matches(r, r->exclude, path)
+                 : is_name(c->exclude, path) || ends_in_name(c->exclude, path))
+    return false;
+  if (r->all_linear) return kind == IST_PEFT_LINEAR;
+  if (r->target) return matches(r, r->target, path);
+  if (is_name(c->targets, path)) return true; /* by its whole name: in any layer */
+  return ends_in_name(c->targets, path) && is_chosen_layer(r, path);
+}
+
+/* The value of the first pattern that matches, else `otherwise`. */
+static double value_of(const ist_peft_rules *r, pcre2_code *const *codes, const ist_peft_pattern *p,
+                       int64_t n, const char *path, double otherwise) {
+  for (int64_t i = 0; i < n; i++)
+    if (matches(r, codes[i], path)) return p[i].value;
+  return otherwise;
+}
+
+ist_peft_module ist_peft_rules_find(const ist_peft_rules *r, const char *path, ist_peft_kind kind) {
+  const ist_peft_config *c = r->config;
+  ist_peft_module m = {0};
+  m.saved = is_name(c->modules_to_save, path) || ends_in_name(c->modules_to_save, path);
+  m.target = !m.saved && is_target(r, path, kind);
+  m.r = (int64_t)value_of(r, r->rank, c->rank_pattern, c->n_rank_pattern, path, (double)c->r);
+  m.alpha = value_of(r, r->alpha, c->alpha_pattern, c->n_alpha_pattern, path, c->alpha);
+  m.scale = m.alpha / (c->rslora ? sqrt((double)m.r) : (double)m.r);
+  return m;
+}
