@@ -21,14 +21,14 @@ say "model and data"
 model=${DEMO_MODEL:-$(sh scripts/get-model.sh)}
 data=$out/data
 rm -rf "$out"
-$bin/demo-data --out "$data" --train "${DEMO_TRAIN:-800}" --valid 60 --test "${DEMO_TEST:-60}" \
+$bin/demo-data --out "$data" --train "${DEMO_TRAIN:-1600}" --valid 60 --test "${DEMO_TEST:-60}" \
   --seed "${DEMO_SEED:-1}"
 echo "model     $model"
 for split in train valid test; do
   printf '%-9s %s (%s messages)\n' $split "$data/$split.jsonl" "$(wc -l <"$data/$split.jsonl")"
 done
-echo "          phrasings, names, goods, streets, cities and order numbers of the test"
-echo "          occur nowhere in training"
+echo "          phrasings, names, goods, streets, postal codes and order numbers of the"
+echo "          test occur nowhere in training"
 
 # answers LABEL [ADAPTER-OPTION...]: greedy answers to the held-out test.
 answers() {
@@ -46,7 +46,7 @@ for selector; do
   say "training, selector $selector"
   began=$(date +%s)
   $bin/ist train -m "$model" -d "$data/train.jsonl" --valid "$data/valid.jsonl" -o "$out/$selector" \
-    --selector "$selector" --epochs "${DEMO_EPOCHS:-2}" --batch "${DEMO_BATCH:-16}" \
+    --selector "$selector" --epochs "${DEMO_EPOCHS:-1}" --batch "${DEMO_BATCH:-16}" \
     --rank "${DEMO_RANK:-16}" --lr "${DEMO_LR:-4e-4}" --seed "${DEMO_SEED:-1}"
   echo "training took $(($(date +%s) - began)) s"
   say "the same test after training, selector $selector"

@@ -1,7 +1,7 @@
 /* The demo's task: a short message -> a JSON record with fixed keys.
  *
  * Each kind of message has phrases and one JSON form. Phrases and the lists of
- * open values (names, goods, streets, cities, numbers of orders) come twice:
+ * open values (names, goods, streets, numbers of orders, postal codes) come twice:
  * [0] for training and validation, [1] for the held-out test; nothing stands in
  * both, which ist_demo_overlap checks. Months, hours and small numbers are
  * closed classes that both share. All of it is in tables.c: to make the task
@@ -31,9 +31,9 @@ extern const char ist_demo_ask[];
 /* Put before and after a phrase; an empty string among them means none. */
 extern const ist_demo_lists ist_demo_openers, ist_demo_closers;
 extern const ist_demo_lists ist_demo_first_names, ist_demo_last_names, ist_demo_goods,
-    ist_demo_streets, ist_demo_cities;
-/* Numbers of orders: [low, high) of each half. */
-extern const int ist_demo_order_range[2][2];
+    ist_demo_streets;
+/* Numbers of orders, postal codes: [low, high) of each half. */
+extern const int ist_demo_order_range[2][2], ist_demo_zip_range[2][2];
 
 /* Appends one message and its record. test: from the held-out half. */
 void ist_demo_make(ist_buf *message, ist_buf *json, bool test, ist_rng *r);

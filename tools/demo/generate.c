@@ -33,8 +33,16 @@ static void value_item(value *v, int half, ist_rng *r) {
   same(v, pick(ist_demo_goods.of[half], r), "");
 }
 
-static void value_city(value *v, int half, ist_rng *r) {
-  same(v, pick(ist_demo_cities.of[half], r), "");
+static int number_in(const int range[2], ist_rng *r) {
+  return range[0] + (int)ist_rng_below(r, (uint64_t)(range[1] - range[0]));
+}
+
+/* Cities were tried in its place: a city is one token in a message and several behind a
+ * quote, and a model of this size misspelt one in four of those that training never saw. */
+static void value_zip(value *v, int half, ist_rng *r) {
+  char digits[16];
+  snprintf(digits, sizeof digits, "%d", number_in(ist_demo_zip_range[half], r));
+  same(v, digits, "");
 }
 
 static void value_street(value *v, int half, ist_rng *r) {
@@ -94,8 +102,7 @@ static void value_time(value *v, int half, ist_rng *r) {
 }
 
 static void value_order(value *v, int half, ist_rng *r) {
-  const int *range = ist_demo_order_range[half];
-  int n = range[0] + (int)ist_rng_below(r, (uint64_t)(range[1] - range[0]));
+  int n = number_in(ist_demo_order_range[half], r);
   snprintf(v->said, sizeof v->said, "%s%d", ist_rng_below(r, 2) ? "#" : "", n);
   snprintf(v->canonical, sizeof v->canonical, "%d", n);
 }
@@ -117,7 +124,7 @@ static const struct {
 } slots[] = {
     {"name", value_name}, {"item", value_item},   {"count", value_count},
     {"date", value_date}, {"time", value_time},   {"street", value_street},
-    {"city", value_city}, {"order", value_order}, {"amount", value_amount},
+    {"zip", value_zip},   {"order", value_order}, {"amount", value_amount},
 };
 enum { N_SLOTS = sizeof slots / sizeof slots[0] };
 
@@ -238,11 +245,11 @@ static const char *overlap(ist_demo_lists lists) {
 
 const char *ist_demo_overlap(void) {
   const ist_demo_lists lists[] = {ist_demo_openers,    ist_demo_closers, ist_demo_first_names,
-                                  ist_demo_last_names, ist_demo_goods,   ist_demo_streets,
-                                  ist_demo_cities};
+                                  ist_demo_last_names, ist_demo_goods,   ist_demo_streets};
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
     if (overlap(lists[i])) return overlap(lists[i]);
   for (int i = 0; i < ist_demo_n_kinds; i++)
     if (overlap(ist_demo_kinds[i].phrases)) return overlap(ist_demo_kinds[i].phrases);
-  return ist_demo_order_range[0][1] > ist_demo_order_range[1][0] ? "numbers of orders" : NULL;
+  if (ist_demo_order_range[0][1] > ist_demo_order_range[1][0]) return "numbers of orders";
+  return ist_demo_zip_range[0][1] > ist_demo_zip_range[1][0] ? "postal codes" : NULL;
 }
