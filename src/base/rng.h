@@ -2,9 +2,12 @@
  *
  * Layout, version 1 (state of a run is only its seed and its step):
  *   key     = (seed low 32, seed high 32 ^ purpose * 0x9E3779B9)
- *   counter = (step, layer << 8 | site, sample id, position << 12 | block)
+ *   counter = (step, block high << 24 | layer << 8 | site, sample id,
+ *              position << 12 | block low)
  * so dropout is the same on recompute, at any thread count, micro-batch size
- * or rank. Position is within the sample (< 2^20), block is channel / 8. */
+ * or rank. Position is within the sample (< 2^20), layer < 2^16, and block is
+ * channel / 8 in two parts of 12 and 8 bits (channels < 2^23; the high part is 0
+ * below channel 32,768). */
 #ifndef IST_BASE_RNG_H
 #define IST_BASE_RNG_H
 

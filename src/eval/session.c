@@ -34,7 +34,7 @@ ist_decoder_sizes ist_forward_sizes(const ist_model *m, int64_t rows, int64_t lo
 }
 
 ist_status ist_session_open(ist_session *s, ist_model *m, int64_t micro_tokens, int64_t longest,
-                            ist_error *err) {
+                            bool trials, ist_error *err) {
   memset(s, 0, sizeof *s);
   IST_TRY(ist_model_check_free(m, err));
   s->model = m;
@@ -42,6 +42,7 @@ ist_status ist_session_open(ist_session *s, ist_model *m, int64_t micro_tokens, 
   const ist_runner_limits lim = {
       .tokens = micro_tokens, .segments = micro_tokens / 2 + 1, .longest = longest};
   ist_decoder_sizes sizes = ist_forward_sizes(m, micro_tokens, longest, 64);
+  if (trials) sizes.n_boundary = 2;
   ist_status status = ist_decoder_open(&s->runner.decoder, &m->config, &m->weights, m->adapters,
                                        &m->ctx, &sizes, err);
   if (status == IST_OK) status = ist_runner_open(&s->runner, &lim, micro_tokens, err);
@@ -88,4 +89,27 @@ ist_status ist_eval_dataset(ist_dataset *data, const ist_model *m, const ist_eva
         ist_fail(err, IST_ERR_DATA, "%s: found no sample with a supervised token", o->data_path);
   }
   return status;
+}
+
+void ist_evaluation_close(ist_evaluation *e) {
+  ist_session_close(&e->session);
+  ist_dataset_free(&e->data);
+  ist_free(e->all);
+}
+
+ist_status ist_evaluation_open(ist_evaluation *e, ist_model *m, const ist_eval_options *o,
+                               bool trials, ist_error *err) {
+  *e = (ist_evaluation){0};
+  IST_TRY(ist_model_check_free(m, err));
+  IST_TRY(ist_eval_dataset(&e->data, m, o, err));
+  e->all = ist_calloc((size_t)e->data.n, sizeof *e->all);
+  ist_status status =
+      e->all ? ist_session_open(&e->session, m, o->micro_tokens, e->data.max_len, trials, err)
+             : ist_fail_nomem(err, "sample list", (size_t)e->data.n * sizeof *e->all);
+  if (status != IST_OK) {
+    ist_evaluation_close(e);
+    return status;
+  }
+  for (int64_t i = 0; i < e->data.n; i++) e->all[i] = i;
+  return IST_OK;
 }

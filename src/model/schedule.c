@@ -72,6 +72,24 @@ void ist_schedule_forward(ist_schedule *s, int64_t L, int64_t n_micro, bool head
   }
 }
 
+void ist_schedule_embed(ist_schedule *s) {
+  s->n = 0;
+  push(s, (ist_work){.op = IST_WORK_EMBED});
+}
+
+void ist_schedule_layer(ist_schedule *s, int64_t layer) {
+  s->n = 0;
+  push(s, (ist_work){.op = IST_WORK_FWD, .layer = (int16_t)layer});
+}
+
+void ist_schedule_trial(ist_schedule *s, int64_t L, int64_t layer) {
+  s->n = 0;
+  for (int64_t l = layer; l < L; l++) {
+    push(s, (ist_work){.op = IST_WORK_FWD, .layer = (int16_t)l, .in = l > layer ? 1 : 0, .out = 1});
+  }
+  push(s, (ist_work){.op = IST_WORK_HEAD, .in = layer < L ? 1 : 0});
+}
+
 /* Layer order: done with `layer` and its slot `slot`, `next` comes (-1: none). */
 static void push_pages(ist_schedule *s, int64_t layer, int64_t next, int64_t slot) {
   push(s, (ist_work){.op = IST_WORK_PAGES,

@@ -29,6 +29,12 @@ void ist_schedule_free(ist_schedule *s);
 
 /* Forward and loss only, one boundary slot, in token order. */
 void ist_schedule_forward(ist_schedule *s, int64_t L, int64_t n_micro, bool head);
+/* Parts of a forward pass of one micro-batch whose state below a layer is kept in
+ * slot 0: its embedding; one layer in place; and a trial that leaves slot 0 alone:
+ * the layers from `layer` (L: none) on in slot 1, and the head. */
+void ist_schedule_embed(ist_schedule *s);
+void ist_schedule_layer(ist_schedule *s, int64_t layer);
+void ist_schedule_trial(ist_schedule *s, int64_t L, int64_t layer);
 /* A training step. Below `lowest` nothing is kept and backward does not go. */
 void ist_schedule_train(ist_schedule *s, int64_t L, int64_t n_micro, const uint8_t *active,
                         ist_order order, ist_recompute recompute);

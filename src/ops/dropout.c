@@ -12,8 +12,9 @@
 /* Factors of channels [8 * block, 8 * block + 8) of one row. */
 static void mask_block(double factor[BLOCK], const ist_op_dropout *d, int64_t row, int64_t block) {
   uint32_t position = (uint32_t)d->position[row];
-  const uint32_t counter[4] = {d->step, d->layer_site, (uint32_t)d->sample[row],
-                               position << 12 | (uint32_t)block};
+  uint32_t low = (uint32_t)block & 0xfffu, high = (uint32_t)block >> 12;
+  const uint32_t counter[4] = {d->step, high << 24 | d->layer_site, (uint32_t)d->sample[row],
+                               position << 12 | low};
   uint32_t word[4];
   ist_philox(word, counter, d->key);
   double keep = d->threshold < 65536 ? 65536.0 / (double)(65536 - d->threshold) : 0.0;

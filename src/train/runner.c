@@ -132,6 +132,17 @@ void ist_runner_pack(ist_runner *r, const ist_dataset *data, const int64_t *inde
   if (m) end_micro(r, m, at);
 }
 
+int64_t ist_runner_pack_next(ist_runner *r, const ist_dataset *data, const int64_t *index,
+                             int64_t from, int64_t n) {
+  int64_t tokens = 0, to = from;
+  for (; to < n && to - from < r->cap_segs; to++) {
+    tokens += data->p[index[to]].n;
+    if (tokens > r->micro_tokens) break;
+  }
+  ist_runner_pack(r, data, index + from, to - from, 1, false);
+  return to;
+}
+
 void ist_runner_run(ist_runner *r, ist_pass *pass) {
   for (int64_t i = 0; i < r->schedule.n; i++) {
     const ist_work *w = &r->schedule.work[i];
@@ -154,6 +165,12 @@ void ist_runner_segment_losses(const ist_runner *r, double *loss_sum) {
   }
 }
 
+void ist_runner_segment_means(const ist_runner *r, double *mean) {
+  ist_runner_segment_losses(r, mean);
+  for (int64_t s = 0; s < r->n_seg; s++)
+    mean[s] /= (double)(r->seg_targets[s] + !r->seg_targets[s]);
+}
+
 double ist_runner_loss_sum(const ist_runner *r) {
   double sum = 0;
   for (int64_t i = 0; i < r->n_targets; i++) sum += r->row_loss[i];
@@ -165,24 +182,13 @@ double ist_runner_eval(ist_runner *r, const ist_dataset *data, const int64_t *in
   double sum = 0;
   int64_t targets = 0;
   for (int64_t from = 0, to; from < n; from = to) {
-    /* One micro-batch at a time: as many samples as fit. */
-    int64_t tokens = 0;
-    for (to = from; to < n && to - from < r->cap_segs; to++) {
-      tokens += data->p[index[to]].n;
-      if (tokens > r->micro_tokens) break;
-    }
-    ist_runner_pack(r, data, index + from, to - from, 1, false);
+    to = ist_runner_pack_next(r, data, index, from, n);
     ist_schedule_forward(&r->schedule, r->decoder.config->L, r->n_micro, true);
     ist_pass pass = {.factor = factor};
     ist_runner_run(r, &pass);
     sum += ist_runner_loss_sum(r);
     targets += r->n_targets;
-    if (!sample_loss) continue;
-    ist_runner_segment_losses(r, sample_loss + from);
-    for (int64_t i = from; i < to; i++) {
-      int64_t count = r->seg_targets[i - from];
-      sample_loss[i] = count ? sample_loss[i] / (double)count : 0;
-    }
+    if (sample_loss) ist_runner_segment_means(r, sample_loss + from);
   }
   return targets ? sum / (double)targets : 0;
 }

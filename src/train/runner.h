@@ -46,12 +46,19 @@ void ist_runner_close(ist_runner *r); /* closes the decoder too */
 void ist_runner_pack(ist_runner *r, const ist_dataset *data, const int64_t *index, int64_t n,
                      int64_t copies, bool layer_order);
 
+/* Packs the samples index[from .. ) that fit one micro-batch; returns the index behind
+ * them, n at the end. */
+int64_t ist_runner_pack_next(ist_runner *r, const ist_dataset *data, const int64_t *index,
+                             int64_t from, int64_t n);
+
 /* Executes r->schedule over the packed samples; fills r->row_loss. */
 void ist_runner_run(ist_runner *r, ist_pass *pass);
 
 /* Sum of the losses of segment s (0 .. n_seg - 1, copies one after the other),
  * after a run. Walks from the start: ask for all with ist_runner_segment_losses. */
 void ist_runner_segment_losses(const ist_runner *r, double *loss_sum);
+/* Mean loss of each segment over its supervised tokens, 0 where it has none. */
+void ist_runner_segment_means(const ist_runner *r, double *mean);
 double ist_runner_loss_sum(const ist_runner *r);
 
 /* Mean loss over the supervised tokens of samples index[0 .. n), without

@@ -104,9 +104,10 @@ INLINE void mask_words(uint16_t word[8 * VL], const ist_dropout_args *d, int64_t
   vu c[4], lane;
   for (uint32_t i = 0; i < VL; i++) lane[i] = i;
   c[0] = d->step - (vu){0};
-  c[1] = d->layer_site - (vu){0};
+  /* VL divides 4096: the blocks share their high part. */
+  c[1] = (d->layer_site | block >> 12 << 24) - (vu){0};
   c[2] = (uint32_t)d->sample[row] - (vu){0};
-  c[3] = ((uint32_t)d->position[row] << 12) | (block + lane);
+  c[3] = ((uint32_t)d->position[row] << 12) | ((block & 0xfff) + lane);
   philox(c, d->key);
   uint32_t out[4][VL];
   memcpy(out, c, sizeof out);
