@@ -13,36 +13,70 @@ static const char suffix_a[] = ".lora_a", suffix_b[] = ".lora_b";
 
 /* ---- Writing ---- */
 
-static void put_matrix(ist_gguf_writer *w, const char *name, const char *suffix, int64_t ne0,
-                       int64_t ne1, const float *data) {
+/* One half of an item, as the GGUF writer pulls it. */
+typedef struct half_source {
+  const ist_lora_item *item;
+  int half;
+} half_source;
+
+static ist_status pull_half(void *user, int64_t offset, int64_t n, unsigned char *dst,
+                            ist_error *err) {
+  (void)err;
+  const half_source *h = user;
+  memcpy(dst, (const char *)h->item->make(h->item->user, h->half) + offset, (size_t)n);
+  return IST_OK;
+}
+
+static void put_half(ist_gguf_writer *w, half_source *h) {
+  const ist_lora_pair *p = &h->item->pair;
   char full[MAX_NAME + 1];
-  size_t len = strlen(name);
-  memcpy(full, name, len);
-  memcpy(full + len, suffix, SUFFIX + 1);
-  ist_gguf_put_tensor_data(w, full, IST_F32, 2, (int64_t[]){ne0, ne1}, data);
+  size_t len = strlen(p->name);
+  memcpy(full, p->name, len);
+  memcpy(full + len, h->half ? suffix_b : suffix_a, SUFFIX + 1);
+  const int64_t ne[2] = {h->half ? p->r : p->in, h->half ? p->out : p->r};
+  ist_gguf_put_tensor(w, full, IST_F32, 2, ne, pull_half, h);
+}
+
+ist_status ist_lora_gguf_write_items(const char *path, const char *architecture, float alpha,
+                                     const ist_lora_item *item, int64_t n, ist_error *err) {
+  if (alpha == 0 || !isfinite(alpha))
+    return ist_fail(err, IST_ERR_ARG, "%s: an alpha of %g cannot be written", path, (double)alpha);
+  for (int64_t i = 0; i < n; i++)
+    if (strlen(item[i].pair.name) + SUFFIX > MAX_NAME)
+      return ist_fail(err, IST_ERR_ARG, "%s: the tensor name '%s%s' is longer than %d bytes", path,
+                      item[i].pair.name, suffix_a, MAX_NAME);
+  ist_gguf_writer *w = ist_gguf_writer_new();
+  half_source *halves = ist_calloc((size_t)n, 2 * sizeof *halves);
+  ist_status s = w && halves ? IST_OK : ist_fail_nomem(err, path, (size_t)n * 2 * sizeof *halves);
+  if (s == IST_OK) {
+    ist_gguf_put_str(w, "general.type", "adapter", 7);
+    ist_gguf_put_str(w, "general.architecture", architecture, strlen(architecture));
+    ist_gguf_put_str(w, "adapter.type", "lora", 4);
+    ist_gguf_put_f32(w, "adapter.lora.alpha", alpha);
+    for (int64_t i = 0; i < 2 * n; i++) {
+      halves[i] = (half_source){&item[i / 2], (int)(i % 2)};
+      put_half(w, &halves[i]);
+    }
+    s = ist_gguf_write(w, path, err);
+  }
+  ist_free(halves);
+  ist_gguf_writer_free(w);
+  return s;
+}
+
+static const float *half_of_pair(void *user, int half) {
+  const ist_lora_pair *p = user;
+  return half ? p->b : p->a;
 }
 
 ist_status ist_lora_gguf_write(const char *path, const char *architecture, float alpha,
                                const ist_lora_pair *pair, int64_t n, ist_error *err) {
-  if (alpha == 0 || !isfinite(alpha))
-    return ist_fail(err, IST_ERR_ARG, "%s: an alpha of %g cannot be written", path, (double)alpha);
+  ist_lora_item *item = ist_calloc((size_t)n, sizeof *item);
+  if (!item) return ist_fail_nomem(err, path, (size_t)n * sizeof *item);
   for (int64_t i = 0; i < n; i++)
-    if (strlen(pair[i].name) + SUFFIX > MAX_NAME)
-      return ist_fail(err, IST_ERR_ARG, "%s: the tensor name '%s%s' is longer than %d bytes", path,
-                      pair[i].name, suffix_a, MAX_NAME);
-  ist_gguf_writer *w = ist_gguf_writer_new();
-  if (!w) return ist_fail_nomem(err, path, 0);
-  ist_gguf_put_str(w, "general.type", "adapter", 7);
-  ist_gguf_put_str(w, "general.architecture", architecture, strlen(architecture));
-  ist_gguf_put_str(w, "adapter.type", "lora", 4);
-  ist_gguf_put_f32(w, "adapter.lora.alpha", alpha);
-  for (int64_t i = 0; i < n; i++) {
-    const ist_lora_pair *p = &pair[i];
-    put_matrix(w, p->name, suffix_a, p->in, p->r, p->a);
-    put_matrix(w, p->name, suffix_b, p->r, p->out, p->b);
-  }
-  ist_status s = ist_gguf_write(w, path, err);
-  ist_gguf_writer_free(w);
+    item[i] = (ist_lora_item){pair[i], half_of_pair, (void *)(uintptr_t)&pair[i]};
+  ist_status s = ist_lora_gguf_write_items(path, architecture, alpha, item, n, err);
+  ist_free(item);
   return s;
 }
 

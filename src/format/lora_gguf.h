@@ -13,11 +13,21 @@ typedef struct ist_lora_pair {
   const float *b; /* (out, r) */
 } ist_lora_pair;
 
+/* A pair to write whose halves are made when their turn comes: half 0 is a, 1 is b; the
+ * array is borrowed until the next call. */
+typedef struct ist_lora_item {
+  ist_lora_pair pair; /* a and b unused */
+  const float *(*make)(void *user, int half);
+  void *user;
+} ist_lora_item;
+
 /* Writes F32 tensors. `alpha` must not be 0, which the file takes for "no
  * scaling". A scale other than alpha / r (rsLoRA, rank or alpha patterns) has no
  * place in the format: fold it into b. Everything is borrowed. Atomic. */
 ist_status ist_lora_gguf_write(const char *path, const char *architecture, float alpha,
                                const ist_lora_pair *pair, int64_t n, ist_error *err);
+ist_status ist_lora_gguf_write_items(const char *path, const char *architecture, float alpha,
+                                     const ist_lora_item *item, int64_t n, ist_error *err);
 
 typedef struct ist_lora_gguf {
   char *architecture;

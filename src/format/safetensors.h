@@ -35,13 +35,17 @@ const char *ist_safetensors_meta(const ist_safetensors *s, const char *key); /* 
 /* Copies a tensor of F32, F16, BF16 or F64 as f32. n: the elements expected. */
 ist_status ist_st_to_f32(const ist_st_tensor *t, float *dst, int64_t n, ist_error *err);
 
-/* One tensor to write; data borrowed until written. */
+/* One tensor to write: its data, borrowed until written, or a function that makes them
+ * when their turn comes, borrowed until it is called again (tensors that would fill the
+ * memory twice otherwise). */
 typedef struct ist_st_item {
   const char *name;
   ist_dtype type;
   int n_dims;
   int64_t shape[IST_ST_MAX_DIMS];
   const void *data;
+  const void *(*make)(void *user); /* instead of data */
+  void *user;
 } ist_st_item;
 /* Atomic. Names must differ. Order in the file: by falling element size, then name (as HF's
  * writer). meta: n_meta pairs of strings {key, value}; "format":"pt" is always added. */

@@ -86,7 +86,10 @@ static ist_status write_file(const char *path, const ist_buf *head, const ist_st
   IST_TRY(ist_wfile_open(&f, path, err));
   ist_wfile_write(&f, &(uint64_t){head->len}, 8);
   ist_wfile_write(&f, head->p, head->len);
-  for (int64_t i = 0; i < n; i++) ist_wfile_write(&f, items[i]->data, (size_t)item_bytes(items[i]));
+  for (int64_t i = 0; i < n; i++) {
+    const void *data = items[i]->make ? items[i]->make(items[i]->user) : items[i]->data;
+    ist_wfile_write(&f, data, (size_t)item_bytes(items[i]));
+  }
   return ist_wfile_commit(&f, err);
 }
 

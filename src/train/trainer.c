@@ -114,7 +114,7 @@ ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err) {
                             t->adapters.dt,
                             2,
                             {t->adapters.L, t->adapters.layout.params},
-                            t->adapters.params};
+                            .data = t->adapters.params};
   ist_status status = folder && path ? ist_mkdirs(folder, err) : no_path(t, err);
   if (status == IST_OK) status = ist_safetensors_write(path, &item, 1, NULL, 0, err);
   ist_free(folder);

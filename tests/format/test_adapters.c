@@ -12,8 +12,9 @@
 
 static char *folder, *config_path, *weights_path, *gguf_path;
 static float a[2 * 3] = {1, 2, 3, 4, 5, 6}, b[4 * 2] = {-1, -2, -3, -4, -5, -6, -7, -8};
-static const ist_st_item tensors[] = {{PREFIX "q_proj.lora_A.weight", IST_F32, 2, {2, 3}, a},
-                                      {PREFIX "q_proj.lora_B.weight", IST_F32, 2, {4, 2}, b}};
+static const ist_st_item tensors[] = {
+    {PREFIX "q_proj.lora_A.weight", IST_F32, 2, {2, 3}, .data = a},
+    {PREFIX "q_proj.lora_B.weight", IST_F32, 2, {4, 2}, .data = b}};
 
 static int setup(void **state) {
   (void)state;

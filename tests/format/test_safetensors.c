@@ -100,11 +100,11 @@ static void test_to_f32(void **state) {
   uint16_t f16[2] = {0x3c00, 0xc100}, bf16[2] = {0x3f80, 0xc020};
   float f32[2] = {1.5f, -2}, out[2];
   int32_t i32[2] = {1, 2};
-  ist_st_item items[] = {{"f64", IST_F64, 1, {2}, f64},
-                         {"f16", IST_F16, 1, {2}, f16},
-                         {"bf16", IST_BF16, 1, {2}, bf16},
-                         {"f32", IST_F32, 1, {2}, f32},
-                         {"i32", IST_I32, 1, {2}, i32}};
+  ist_st_item items[] = {{"f64", IST_F64, 1, {2}, .data = f64},
+                         {"f16", IST_F16, 1, {2}, .data = f16},
+                         {"bf16", IST_BF16, 1, {2}, .data = bf16},
+                         {"f32", IST_F32, 1, {2}, .data = f32},
+                         {"i32", IST_I32, 1, {2}, .data = i32}};
   assert_int_equal(ist_safetensors_write(path, items, 5, NULL, 0, &err), IST_OK);
   ist_safetensors *s = open_ok();
   static const struct {
@@ -212,12 +212,12 @@ static void write_sample(ist_error *err) {
   static const float weights[6] = {0, 1, 2, 3, 4, 5};
   static const uint16_t half[4] = {1, 2, 3, 4};
   static const uint8_t bytes[3] = {7, 8, 9};
-  static const ist_st_item items[] = {{"z.bytes", IST_U8, 1, {3}, bytes},
-                                      {"half", IST_BF16, 2, {2, 2}, half},
-                                      {"b\"\\\n\xc3\xa9", IST_F32, 2, {3, 2}, weights},
-                                      {"a", IST_F32, 2, {2, 0}, weights},
-                                      {"steps", IST_I64, 1, {3}, steps},
-                                      {"scalar", IST_F32, 0, {0}, weights + 5}};
+  static const ist_st_item items[] = {{"z.bytes", IST_U8, 1, {3}, .data = bytes},
+                                      {"half", IST_BF16, 2, {2, 2}, .data = half},
+                                      {"b\"\\\n\xc3\xa9", IST_F32, 2, {3, 2}, .data = weights},
+                                      {"a", IST_F32, 2, {2, 0}, .data = weights},
+                                      {"steps", IST_I64, 1, {3}, .data = steps},
+                                      {"scalar", IST_F32, 0, {0}, .data = weights + 5}};
   static const char *const meta[][2] = {{"seed", "7"}, {"format", "np"}};
   assert_int_equal(ist_safetensors_write(path, items, 6, meta, 2, err), IST_OK);
 }
@@ -258,7 +258,7 @@ static void test_writer_bytes(void **state) {
   ist_error err = {0};
   float x[2] = {1, -1};
   uint16_t y[1] = {0x3f80};
-  ist_st_item items[] = {{"y", IST_BF16, 1, {1}, y}, {"x", IST_F32, 2, {1, 2}, x}};
+  ist_st_item items[] = {{"y", IST_BF16, 1, {1}, .data = y}, {"x", IST_F32, 2, {1, 2}, .data = x}};
   assert_int_equal(ist_safetensors_write(path, items, 2, NULL, 0, &err), IST_OK);
   static const char expected[] =
       "\x90\0\0\0\0\0\0\0"
@@ -277,10 +277,10 @@ static void test_writer_refuses(void **state) {
   ist_error err = {0};
   float x = 1;
   char *other = ist_path_join(folder, "other.safetensors");
-  ist_st_item twice[] = {{"x", IST_F32, 0, {0}, &x}, {"x", IST_F32, 0, {0}, &x}};
+  ist_st_item twice[] = {{"x", IST_F32, 0, {0}, .data = &x}, {"x", IST_F32, 0, {0}, .data = &x}};
   assert_error(ist_safetensors_write(other, twice, 2, NULL, 0, &err), IST_ERR_ARG, &err,
                "tensor 'x' is to be written twice");
-  ist_st_item bad[] = {{"\xff", IST_F32, 0, {0}, &x}};
+  ist_st_item bad[] = {{"\xff", IST_F32, 0, {0}, .data = &x}};
   assert_error(ist_safetensors_write(other, bad, 1, NULL, 0, &err), IST_ERR_ARG, &err, "UTF-8");
   static const char *const meta[][2] = {{"k", "\xff"}};
   assert_error(ist_safetensors_write(other, twice, 1, meta, 1, &err), IST_ERR_ARG, &err, "'k'");
