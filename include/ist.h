@@ -119,6 +119,21 @@ IST_API ist_status ist_detokenize(const ist_model *m, const int32_t *ids, int64_
                                   char **text, size_t *len, ist_error *err);
 IST_API void ist_free_memory(void *p);
 
+/* A tokenizer without its model: from a GGUF file, of which the tokenizer's keys are
+ * enough, or from a Hugging Face folder with tokenizer.json. */
+typedef struct ist_tokenizer ist_tokenizer;
+IST_API ist_status ist_tokenizer_open(ist_tokenizer **out, const char *path, ist_error *err);
+IST_API void ist_tokenizer_free(ist_tokenizer *t);
+/* As ist_tokenize and ist_detokenize. */
+IST_API ist_status ist_tokenizer_tokenize(const ist_tokenizer *t, const char *text, size_t len,
+                                          bool special, int32_t **ids, int64_t *n, ist_error *err);
+IST_API ist_status ist_tokenizer_detokenize(const ist_tokenizer *t, const int32_t *ids, int64_t n,
+                                            bool special, char **text, size_t *len, ist_error *err);
+/* One token as it stands inside a text, and whether it is one of the special ones,
+ * which plain text never becomes. */
+IST_API ist_status ist_tokenizer_token(const ist_tokenizer *t, int32_t id, char **text, size_t *len,
+                                       bool *special, ist_error *err);
+
 /* Logits (n, V) of every position of one sequence; `logits` is the caller's. */
 IST_API ist_status ist_model_logits(ist_model *m, const int32_t *ids, int64_t n, float *logits,
                                     ist_error *err);

@@ -36,31 +36,3 @@ ist_status ist_model_set_adapter(ist_model *m, const char *dir, ist_error *err) 
   m->adapters = dir ? &m->loaded : NULL;
   return IST_OK;
 }
-
-ist_status ist_tokenize(const ist_model *m, const char *text, size_t len, bool special,
-                        int32_t **ids, int64_t *n, ist_error *err) {
-  ist_ids out = {0};
-  ist_status status = ist_tokenizer_encode(m->tokenizer, text, len, special, &out, err);
-  if (status != IST_OK) {
-    ist_ids_free(&out);
-    return status;
-  }
-  *ids = out.p;
-  *n = out.n;
-  return IST_OK;
-}
-
-ist_status ist_detokenize(const ist_model *m, const int32_t *ids, int64_t n, bool special,
-                          char **text, size_t *len, ist_error *err) {
-  ist_buf out = {0};
-  ist_status status = ist_tokenizer_decode(m->tokenizer, ids, n, special, &out, err);
-  ist_buf_add(&out, "", 0);
-  if (status == IST_OK && out.failed) status = ist_fail_nomem(err, "text", out.len);
-  if (status != IST_OK) {
-    ist_buf_free(&out);
-    return status;
-  }
-  *text = out.p;
-  *len = out.len;
-  return IST_OK;
-}

@@ -1,5 +1,7 @@
 /* Byte-pair encoding: of all adjacent pairs, merge the one of lowest rank, the
- * leftmost first among equals, until none is left. */
+ * leftmost first among equals, until none is left. The symbols are bytes or
+ * characters at first. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "tokenizer/internal.h"
@@ -18,67 +20,123 @@ static struct ist_merge *probe(const ist_bpe *b, int32_t left, int32_t right) {
   }
 }
 
-/* ---- Reading ---- */
+/* ---- Building ---- */
 
-static ist_status fail_merge(const ist_gguf *g, uint64_t i, ist_str merge, const char *what,
-                             ist_error *err) {
-  return ist_fail(err, IST_ERR_FORMAT, "%s: tokenizer.ggml.merges[%llu] '%.*s' %s", g->path,
-                  (unsigned long long)i, (int)merge.len, merge.p, what);
-}
-
-/* Merge i, "left right". Merges that would read or make a control token can
- * never apply, because text never becomes one: they are left out. */
-static ist_status add_merge(ist_bpe *b, const ist_vocab *v, const ist_strtab *texts,
-                            const ist_gguf *g, uint64_t i, ist_str merge, ist_buf *joined,
-                            ist_error *err) {
-  const char *space = merge.len > 1 ? memchr(merge.p + 1, ' ', merge.len - 1) : NULL;
-  size_t left_len = space ? (size_t)(space - merge.p) : 0;
-  if (!space || left_len + 1 == merge.len)
-    return fail_merge(g, i, merge, "is not two tokens with a space between", err);
-  ist_buf_clear(joined);
-  ist_buf_add(joined, merge.p, left_len);
-  ist_buf_add(joined, space + 1, merge.len - left_len - 1);
-  if (joined->failed) return ist_fail_nomem(err, "a merge", merge.len);
-  int32_t left = ist_strtab_find(texts, merge.p, left_len);
-  int32_t right = ist_strtab_find(texts, space + 1, merge.len - left_len - 1);
-  int32_t result = ist_strtab_find(texts, joined->p, joined->len);
-  if (left < 0 || right < 0 || result < 0)
-    return fail_merge(g, i, merge, "joins or makes something that is not a token", err);
-  b->result[i] = result;
-  if ((v->flags[left] | v->flags[right] | v->flags[result]) & IST_TOKEN_CONTROL) return IST_OK;
-  struct ist_merge *m = probe(b, left, right);
-  if (m->rank != NONE) return fail_merge(g, i, merge, "appears twice", err);
-  *m = (struct ist_merge){left, right, (uint32_t)i};
+ist_status ist_bpe_begin(ist_bpe *b, int64_t n, ist_error *err) {
+  uint32_t size = 16;
+  while (size < 2 * (uint64_t)n) size *= 2;
+  *b = (ist_bpe){.mask = size - 1};
+  b->merge = ist_calloc(size, sizeof *b->merge);
+  if (!b->merge) return ist_fail_nomem(err, "the merges", size * sizeof *b->merge);
+  for (uint32_t i = 0; i < size; i++) b->merge[i].rank = NONE;
   return IST_OK;
 }
 
-ist_status ist_bpe_read(ist_bpe *b, const ist_vocab *v, const ist_strtab *texts, const ist_gguf *g,
-                        ist_error *err) {
-  *b = (ist_bpe){0};
-  const ist_gguf_kv *kv = ist_gguf_find(g, "tokenizer.ggml.merges");
-  if (!kv) return ist_fail(err, IST_ERR_FORMAT, "%s: no key tokenizer.ggml.merges", g->path);
-  if (kv->type != IST_GGUF_ARRAY || kv->elem != IST_GGUF_STRING || kv->count > INT32_MAX / 4)
-    return ist_fail(err, IST_ERR_FORMAT, "%s: tokenizer.ggml.merges is not a list of strings",
-                    g->path);
-  uint32_t size = 16;
-  while (size < 2 * kv->count) size *= 2;
-  b->mask = size - 1;
-  b->n = (int64_t)kv->count;
-  b->merge = ist_calloc(size, sizeof *b->merge);
-  b->result = ist_calloc((size_t)b->n, sizeof *b->result);
-  if (!b->merge || !b->result) return ist_fail_nomem(err, "the merges", size * sizeof *b->merge);
-  for (uint32_t i = 0; i < size; i++) b->merge[i].rank = NONE;
-  ist_buf joined = {0};
-  ist_status status = IST_OK;
-  for (uint64_t i = 0; i < kv->count && status == IST_OK; i++)
-    status = add_merge(b, v, texts, g, i, kv->strings[i], &joined, err);
-  ist_buf_free(&joined);
+bool ist_bpe_add(ist_bpe *b, const ist_vocab *v, const ist_tokens *tokens, ist_str left_text,
+                 ist_str right_text, ist_buf *joined, uint32_t rank, bool *twice) {
+  *twice = false;
+  ist_buf_clear(joined);
+  ist_buf_add(joined, left_text.p, left_text.len);
+  ist_buf_add(joined, right_text.p, right_text.len);
+  if (joined->failed) return false;
+  int32_t left = ist_strtab_find(&tokens->by_text, left_text.p, left_text.len);
+  int32_t right = ist_strtab_find(&tokens->by_text, right_text.p, right_text.len);
+  int32_t result = ist_strtab_find(&tokens->by_text, joined->p, joined->len);
+  if (left < 0 || right < 0 || result < 0) return false;
+  if ((v->flags[left] | v->flags[right] | v->flags[result]) & IST_TOKEN_CONTROL) return true;
+  struct ist_merge *m = probe(b, left, right);
+  *twice = m->rank != NONE;
+  *m = (struct ist_merge){left, right, result, rank};
+  return true;
+}
+
+/* ---- SentencePiece: merges out of scores ---- */
+
+struct scored {
+  double score;
+  int32_t id;
+};
+
+static int by_score(const void *a, const void *b) {
+  const struct scored *x = a, *y = b;
+  if (x->score != y->score) return x->score > y->score ? -1 : 1;
+  return (x->id > y->id) - (x->id < y->id);
+}
+
+/* The tokens that merging makes, the highest score first. */
+static struct scored *sort_by_score(const ist_vocab *v, const double *score, int64_t *n) {
+  struct scored *list = ist_calloc((size_t)v->n, sizeof *list);
+  *n = 0;
+  for (int32_t i = 0; list && i < v->n; i++) {
+    ist_str text = v->bytes[i];
+    /* A score that is no number comes last. */
+    if (text.len > 1 && ist_strtab_find(&v->by_bytes, text.p, text.len) == i)
+      list[(*n)++] = (struct scored){score[i] == score[i] ? score[i] : -1e300, i};
+  }
+  if (list && *n) qsort(list, (size_t)*n, sizeof *list, by_score);
+  return list;
+}
+
+/* Every way to split a token in two tokens; with b NULL they are only counted. */
+static int64_t split_token(ist_bpe *b, const ist_vocab *v, int32_t id, uint32_t rank) {
+  ist_str text = v->bytes[id];
+  int64_t n = 0;
+  for (size_t at = 1; at < text.len; at++) {
+    if (((unsigned char)text.p[at] & 0xc0) == 0x80) continue;
+    int32_t left = ist_strtab_find(&v->by_bytes, text.p, at);
+    int32_t right = left < 0 ? -1 : ist_strtab_find(&v->by_bytes, text.p + at, text.len - at);
+    if (right < 0) continue;
+    n++;
+    if (b) *probe(b, left, right) = (struct ist_merge){left, right, id, rank};
+  }
+  return n;
+}
+
+ist_status ist_bpe_from_scores(ist_bpe *b, const ist_vocab *v, const double *score,
+                               ist_error *err) {
+  int64_t n, merges = 0;
+  struct scored *list = sort_by_score(v, score, &n);
+  if (!list) return ist_fail_nomem(err, "the merges", (size_t)v->n * sizeof *list);
+  for (int64_t i = 0; i < n; i++) merges += split_token(NULL, v, list[i].id, 0);
+  ist_status status = merges < INT32_MAX / 4
+                          ? ist_bpe_begin(b, merges, err)
+                          : ist_fail(err, IST_ERR_FORMAT, "the vocabulary has too many merges");
+  /* Equal scores share a rank: then the leftmost pair goes first. */
+  uint32_t rank = 0;
+  for (int64_t i = 0; i < n && status == IST_OK; i++) {
+    if (i > 0 && list[i].score != list[i - 1].score) rank++;
+    split_token(b, v, list[i].id, rank);
+  }
+  ist_free(list);
   return status;
+}
+
+void ist_bpe_finish(ist_bpe *b, const ist_vocab *v) {
+  for (int c = 0; c < 128; c++) {
+    char byte = (char)c;
+    b->ascii[c] = ist_strtab_find(&v->by_bytes, &byte, 1);
+  }
+}
+
+static bool begins_marked(ist_str s) {
+  return s.len >= 3 && memcmp(s.p, IST_MARK, 3) == 0;
+}
+static bool ends_marked(ist_str s) {
+  return s.len >= 3 && memcmp(s.p + s.len - 3, IST_MARK, 3) == 0;
+}
+
+bool ist_bpe_words_begin_marked(const ist_bpe *b, const ist_vocab *v) {
+  if (ist_strtab_find(&v->by_bytes, IST_MARK, 3) < 0) return false;
+  for (uint32_t i = 0; i <= b->mask; i++) {
+    const struct ist_merge *m = &b->merge[i];
+    if (m->rank != NONE && begins_marked(v->bytes[m->right]) && !ends_marked(v->bytes[m->left]))
+      return false;
+  }
+  return true;
 }
 
 void ist_bpe_free(ist_bpe *b) {
   ist_free(b->merge);
-  ist_free(b->result);
   *b = (ist_bpe){0};
 }
 
@@ -88,12 +146,63 @@ void ist_bpe_scratch_free(ist_bpe_scratch *s) {
   *s = (ist_bpe_scratch){0};
 }
 
-/* ---- Encoding ----
+/* ---- The first symbols ---- */
+
+enum { NO_TOKEN = -1 };
+
+static int32_t bytes_to_symbols(const ist_vocab *v, struct ist_symbol *symbol, const char *piece,
+                                int32_t n) {
+  for (int32_t i = 0; i < n; i++) symbol[i].id = v->byte_token[(unsigned char)piece[i]];
+  return n;
+}
+
+/* The length of the character at p, 1 where there is none. */
+static size_t char_size(const char *p, const char *end) {
+  unsigned char c = (unsigned char)*p;
+  size_t n = c < 0xc2 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 1;
+  if (n > (size_t)(end - p)) return 1;
+  for (size_t i = 1; i < n; i++)
+    if (((unsigned char)p[i] & 0xc0) != 0x80) return 1;
+  return n;
+}
+
+/* A character without a token: those of its bytes, if all have one. */
+static int32_t add_bytes(const ist_vocab *v, struct ist_symbol *symbol, int32_t n, const char *p,
+                         size_t size) {
+  for (size_t i = 0; i < size; i++)
+    if (v->byte_token[(unsigned char)p[i]] < 0) return 0;
+  for (size_t i = 0; i < size; i++) symbol[n + (int32_t)i].id = v->byte_token[(unsigned char)p[i]];
+  return (int32_t)size;
+}
+
+static int32_t chars_to_symbols(const ist_bpe *b, const ist_vocab *v, struct ist_symbol *symbol,
+                                const char *piece, size_t len) {
+  int32_t n = 0;
+  bool after_unk = false;
+  const char *end = piece + len;
+  for (const char *p = piece; p < end;) {
+    size_t size = char_size(p, end);
+    int32_t id =
+        size == 1 && *p >= 0 ? b->ascii[(unsigned char)*p] : ist_strtab_find(&v->by_bytes, p, size);
+    int32_t bytes = 0;
+    if (id < 0 && b->byte_fallback) bytes = add_bytes(v, symbol, n, p, size);
+    n += bytes;
+    bool unk = id < 0 && bytes == 0;
+    if (!unk) after_unk = false;
+    if (bytes == 0 && !(unk && after_unk && b->fuse_unk) && (id >= 0 || v->unk >= 0)) {
+      symbol[n++].id = id >= 0 ? id : v->unk;
+      after_unk = unk;
+    }
+    p += size;
+  }
+  return n;
+}
+
+/* ---- Merging ----
  * The piece is a linked list of symbols; each knows the rank of the merge with
  * its right neighbour. A binary heap of rank << 32 | position yields the next
- * merge. An entry whose symbol has another rank by now is out of date (a rank
- * names one pair of tokens) and is dropped. So a piece of n bytes takes
- * n log n steps, however long it is. */
+ * merge. An entry whose symbol has another rank by now is out of date and is
+ * dropped. So a piece of n bytes takes n log n steps, however long it is. */
 
 static void sift_down(uint64_t *heap, int64_t n, int64_t at) {
   uint64_t value = heap[at];
@@ -114,21 +223,23 @@ static void heap_push(uint64_t *heap, int64_t n, uint64_t value) {
   heap[at] = value;
 }
 
-/* The rank of merging symbol `at` with its right neighbour, NONE if there is none. */
-static uint32_t rank_at(const ist_bpe *b, const struct ist_symbol *symbol, int32_t at) {
+/* Looks up the merge of symbol `at` with its right neighbour; its rank, or NONE. */
+static uint32_t rank_at(const ist_bpe *b, struct ist_symbol *symbol, int32_t at) {
   int32_t next = symbol[at].next;
-  return next < 0 ? NONE : probe(b, symbol[at].id, symbol[next].id)->rank;
+  const struct ist_merge *m = next < 0 ? NULL : probe(b, symbol[at].id, symbol[next].id);
+  symbol[at].merged = m ? m->result : NO_TOKEN;
+  return symbol[at].rank = m ? m->rank : NONE;
 }
 
-/* Fills the list and the heap; returns the size of the heap. */
-static int64_t begin_piece(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s,
-                           const char *piece, int32_t n) {
-  for (int32_t i = 0; i < n; i++)
-    s->symbol[i] = (struct ist_symbol){v->byte_token[(unsigned char)piece[i]], i - 1,
-                                       i + 1 < n ? i + 1 : -1, NONE};
+/* Links the list and fills the heap; returns the size of the heap. */
+static int64_t link_symbols(const ist_bpe *b, ist_bpe_scratch *s, int32_t n) {
+  for (int32_t i = 0; i < n; i++) {
+    s->symbol[i].prev = i - 1;
+    s->symbol[i].next = i + 1 < n ? i + 1 : -1;
+  }
   int64_t pending = 0;
-  for (int32_t i = 0; i + 1 < n; i++) {
-    uint32_t rank = s->symbol[i].rank = rank_at(b, s->symbol, i);
+  for (int32_t i = 0; i < n; i++) {
+    uint32_t rank = rank_at(b, s->symbol, i);
     if (rank != NONE) s->heap[pending++] = (uint64_t)rank << 32 | (uint32_t)i;
   }
   for (int64_t i = pending / 2 - 1; i >= 0; i--) sift_down(s->heap, pending, i);
@@ -144,7 +255,7 @@ static void merge_all(const ist_bpe *b, ist_bpe_scratch *s, int64_t pending) {
     sift_down(s->heap, pending, 0);
     if (symbol[at].rank != rank) continue;
     int32_t gone = symbol[at].next, after = symbol[gone].next;
-    symbol[at].id = b->result[rank];
+    symbol[at].id = symbol[at].merged;
     symbol[at].next = after;
     symbol[gone].rank = NONE;
     if (after >= 0) symbol[after].prev = at;
@@ -152,20 +263,49 @@ static void merge_all(const ist_bpe *b, ist_bpe_scratch *s, int64_t pending) {
     for (int k = 0; k < 2; k++) {
       int32_t i = changed[k];
       if (i < 0) continue;
-      uint32_t r = symbol[i].rank = rank_at(b, symbol, i);
+      uint32_t r = rank_at(b, symbol, i);
       if (r != NONE) heap_push(s->heap, pending++, (uint64_t)r << 32 | (uint32_t)i);
     }
   }
 }
 
+/* As merge_all, by looking at every pair again: quicker for the few symbols of a word. */
+static void merge_few(const ist_bpe *b, struct ist_symbol *symbol, int32_t n) {
+  for (int32_t i = 0; i < n; i++) {
+    symbol[i].next = i + 1 < n ? i + 1 : -1;
+    rank_at(b, symbol, i);
+  }
+  for (;;) {
+    int32_t best = 0, before = -1, before_best = -1;
+    for (int32_t i = 0; i >= 0; before = i, i = symbol[i].next)
+      if (symbol[i].rank < symbol[best].rank) {
+        best = i;
+        before_best = before;
+      }
+    if (symbol[best].rank == NONE) return;
+    symbol[best].id = symbol[best].merged;
+    symbol[best].next = symbol[symbol[best].next].next;
+    rank_at(b, symbol, best);
+    if (before_best >= 0) rank_at(b, symbol, before_best);
+  }
+}
+
+enum { FEW = 24 };
+
 ist_status ist_bpe_encode(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s,
                           const char *piece, size_t len, ist_ids *out, ist_error *err) {
   IST_ASSERT(len > 0 && len <= INT32_MAX);
-  int32_t n = (int32_t)len;
-  /* Every merge takes one entry out and puts two in at most. */
-  IST_TRY(ist_grow(&s->symbol, &s->symbol_cap, n, sizeof *s->symbol, err));
-  IST_TRY(ist_grow(&s->heap, &s->heap_cap, 2 * (int64_t)n, sizeof *s->heap, err));
-  merge_all(b, s, begin_piece(b, v, s, piece, n));
+  IST_TRY(ist_grow(&s->symbol, &s->symbol_cap, (int64_t)len, sizeof *s->symbol, err));
+  int32_t n = v->byte_level ? bytes_to_symbols(v, s->symbol, piece, (int32_t)len)
+                            : chars_to_symbols(b, v, s->symbol, piece, len);
+  if (n == 0) return IST_OK;
+  if (n <= FEW) {
+    merge_few(b, s->symbol, n);
+  } else {
+    /* Every merge takes one entry out and puts two in at most. */
+    IST_TRY(ist_grow(&s->heap, &s->heap_cap, 2 * (int64_t)n, sizeof *s->heap, err));
+    merge_all(b, s, link_symbols(b, s, n));
+  }
   for (int32_t i = 0; i >= 0; i = s->symbol[i].next)
     if (s->symbol[i].id >= 0) IST_TRY(ist_ids_add(out, s->symbol[i].id, err));
   return IST_OK;

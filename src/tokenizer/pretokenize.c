@@ -1,190 +1,236 @@
-/* Splits text into the pieces that BPE works on, by the rule the model's
- * vocabulary was trained with: one regular expression a rule, one table row a name. */
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+/* Splits text into the pieces that BPE works on. Each step splits the pieces of
+ * the one before it; the iterator goes through them depth first, so that nothing
+ * but one piece a step is kept. */
 #include <string.h>
-
-#include <utf8proc.h>
 
 #include "tokenizer/internal.h"
 
-/* White space as Unicode's White_Space property has it; PCRE2's own \s adds U+180E. */
-#define S                 "\\t-\\r\\x{85}\\p{Z}"
-#define SPACES(lookahead) "[" S "]+(?![^" S lookahead "])|[" S "]+"
-#define CONTRACTION       "'s|'t|'re|'ve|'m|'ll|'d"
-#define SYMBOLS           " ?[^" S "\\p{L}\\p{N}]+"
+typedef struct ist_piece_level level;
 
-static const char gpt2[] = CONTRACTION "| ?\\p{L}+| ?\\p{N}+|" SYMBOLS "|" SPACES("");
-
-/* GPT-2's rule after every digit was cut out on its own: so a run of spaces also
- * ends at a digit as it would at the end of the text. */
-static const char digits_gpt2[] = "\\p{N}|" CONTRACTION "| ?\\p{L}+|" SYMBOLS "|" SPACES("\\p{N}");
-
-#define LLAMA3(numbers)                                                                     \
-  "(?i:" CONTRACTION ")|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers "|" SYMBOLS "[\\r\\n]*|[" S \
-  "]*[\\r\\n]+|" SPACES("")
-static const char llama3[] = LLAMA3("\\p{N}{1,3}");
-static const char qwen2[] = LLAMA3("\\p{N}");
-
-struct ist_pre_rule {
-  const char *name, *pattern;
-  bool ignore_merges, add_bos;
-};
-
-static const struct ist_pre_rule rules[] = {
-    {"gpt-2", gpt2, false, false},
-    {"phi-2", gpt2, false, false},
-    {"mpt", gpt2, false, false},
-    {"olmo", gpt2, false, false},
-    {"exaone4", gpt2, false, false},
-    {"modern-bert", gpt2, false, false},
-    {"smollm", digits_gpt2, false, false},
-    {"starcoder", digits_gpt2, false, false},
-    {"refact", digits_gpt2, false, false},
-    {"command-r", digits_gpt2, false, false},
-    {"codeshell", digits_gpt2, false, false},
-    {"exaone", digits_gpt2, false, false},
-    {"llama-bpe", llama3, true, true},
-    {"llama3", llama3, true, true},
-    {"llama-v3", llama3, true, true},
-    {"falcon3", llama3, true, true},
-    {"pixtral", llama3, true, true},
-    {"lfm2", llama3, true, true},
-    {"dbrx", llama3, false, false},
-    {"smaug-bpe", llama3, false, false},
-    {"qwen2", qwen2, false, false},
-    {"deepseek-r1-qwen", qwen2, false, false},
-    {"megrez", qwen2, false, false},
-    {"stablelm2", qwen2, false, false},
-};
-
-const ist_pre_rule *ist_pre_rule_find(ist_str name) {
-  for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
-    if (strlen(rules[i].name) == name.len && memcmp(rules[i].name, name.p, name.len) == 0)
-      return &rules[i];
-  return NULL;
-}
-
-bool ist_pre_rule_add_bos(const ist_pre_rule *r) {
-  return r->add_bos;
-}
-bool ist_pre_rule_ignore_merges(const ist_pre_rule *r) {
-  return r->ignore_merges;
-}
-
-/* ---- The compiled rule ---- */
-
-struct ist_pre {
-  pcre2_general_context *memory;
-  pcre2_code *code;
-};
-
-static void *pcre_alloc(PCRE2_SIZE size, void *user) {
-  (void)user;
-  return ist_calloc(size, 1);
-}
-static void pcre_free(void *p, void *user) {
-  (void)user;
-  ist_free(p);
-}
-
-ist_status ist_pre_new(ist_pre **out, const ist_pre_rule *r, ist_error *err) {
-  *out = NULL;
-  ist_pre *pre = ist_calloc(1, sizeof *pre);
-  pcre2_compile_context *context = NULL;
-  int code = 0;
-  PCRE2_SIZE offset = 0;
-  if (pre) pre->memory = pcre2_general_context_create(pcre_alloc, pcre_free, NULL);
-  if (pre && pre->memory) context = pcre2_compile_context_create(pre->memory);
-  if (context)
-    pre->code = pcre2_compile((PCRE2_SPTR)r->pattern, PCRE2_ZERO_TERMINATED,
-                              PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK, &code,
-                              &offset, context);
-  pcre2_compile_context_free(context);
-  if (pre && pre->code) {
-    /* Without a JIT for this machine the matcher interprets: slower, the same pieces. */
-    pcre2_jit_compile(pre->code, PCRE2_JIT_COMPLETE);
-    *out = pre;
-    return IST_OK;
-  }
-  ist_pre_free(pre);
-  if (code != 0 && code != PCRE2_ERROR_HEAP_FAILED)
-    return ist_fail(err, IST_ERR_INTERNAL, "the rule '%s' does not compile: PCRE2 error %d at %zu",
-                    r->name, code, offset);
-  return ist_fail_nomem(err, "a pre-tokeniser", sizeof *pre);
+ist_status ist_pre_add_regex(ist_pre *pre, ist_pre_kind kind, const char *pattern,
+                             ist_split_behavior behavior, ist_error *err) {
+  if (pre->n == IST_PRE_MAX)
+    return ist_fail(err, IST_ERR_UNSUPPORTED, "more than %d pre-tokenising steps", IST_PRE_MAX);
+  ist_pre_step *step = &pre->step[pre->n];
+  *step = (ist_pre_step){.kind = kind, .behavior = behavior};
+  IST_TRY(ist_regex_compile(&step->regex, pattern, strlen(pattern), kind == IST_PRE_TILE, err));
+  pre->n++;
+  return IST_OK;
 }
 
 void ist_pre_free(ist_pre *pre) {
-  if (!pre) return;
-  pcre2_code_free(pre->code);
-  pcre2_general_context_free(pre->memory);
-  ist_free(pre);
+  for (int i = 0; i < pre->n; i++) ist_regex_free(&pre->step[i].regex);
+  *pre = (ist_pre){0};
 }
 
 size_t ist_pre_bytes(const ist_pre *pre) {
-  size_t size = 0, jit = 0;
-  pcre2_pattern_info(pre->code, PCRE2_INFO_SIZE, &size);
-  pcre2_pattern_info(pre->code, PCRE2_INFO_JITSIZE, &jit);
-  return sizeof *pre + size + jit;
+  size_t bytes = sizeof *pre;
+  for (int i = 0; i < pre->n; i++) bytes += ist_regex_bytes(&pre->step[i].regex);
+  return bytes;
 }
-
-/* ---- Pieces ---- */
 
 ist_status ist_pieces_init(ist_pieces *it, const ist_pre *pre, ist_error *err) {
   *it = (ist_pieces){.pre = pre};
-  it->match = pcre2_match_data_create(1, pre->memory);
-  return it->match ? IST_OK : ist_fail_nomem(err, "splitting a text", sizeof *it);
+  for (int i = 0; i < pre->n; i++) {
+    if (!pre->step[i].regex.code) continue;
+    it->level[i].match = ist_regex_match_new(&pre->step[i].regex);
+    if (!it->level[i].match) return ist_fail_nomem(err, "splitting a text", sizeof *it);
+  }
+  return IST_OK;
 }
 
 void ist_pieces_free(ist_pieces *it) {
-  pcre2_match_data_free(it->match);
+  for (int i = 0; it->pre && i < it->pre->n; i++) {
+    ist_regex_match_free(it->level[i].match);
+    ist_buf_free(&it->level[i].text);
+  }
   *it = (ist_pieces){0};
 }
 
-/* The end of the valid UTF-8 that begins at p. */
-static const char *skip_valid(const char *p, const char *end) {
-  while (p < end) {
-    uint64_t w;
-    if (end - p >= 8 && (memcpy(&w, p, 8), (w & UINT64_C(0x8080808080808080)) == 0)) {
-      p += 8;
-      continue;
-    }
-    utf8proc_int32_t c;
-    utf8proc_ssize_t size =
-        utf8proc_iterate((const utf8proc_uint8_t *)p, (utf8proc_ssize_t)(end - p), &c);
-    if (size <= 0) break;
-    p += size;
-  }
-  return p;
+void ist_pieces_start(ist_pieces *it, const char *text, size_t len, bool first) {
+  it->at = text;
+  it->end = text + len;
+  it->valid_end = ist_skip_valid(text, it->end);
+  it->first = first;
+  for (int i = 0; i < it->pre->n; i++) it->level[i].p = it->level[i].end = NULL;
 }
 
-void ist_pieces_start(ist_pieces *it, const char *text, size_t len) {
-  it->text = text;
-  it->end = text + len;
-  it->valid_end = skip_valid(text, it->end);
+/* ---- One step ---- */
+
+static bool begins_with(const char *p, const char *end, const char *prefix) {
+  size_t n = strlen(prefix);
+  return (size_t)(end - p) >= n && memcmp(p, prefix, n) == 0;
+}
+
+/* Spaces become marks, and one goes in front. */
+static void rewrite_marks(level *l, const ist_pre_step *step, const char *p, const char *end,
+                          bool first) {
+  ist_buf_clear(&l->text);
+  bool marked = p < end && (*p == ' ' || begins_with(p, end, step->mark));
+  if (!marked && (step->when == IST_MARK_ALWAYS || (step->when == IST_MARK_FIRST && first)))
+    ist_buf_str(&l->text, step->mark);
+  while (p < end) {
+    const char *space = memchr(p, ' ', (size_t)(end - p));
+    if (!space) space = end;
+    ist_buf_add(&l->text, p, (size_t)(space - p));
+    if (space < end) ist_buf_str(&l->text, step->mark);
+    p = space < end ? space + 1 : end;
+  }
+}
+
+/* Gives a step a piece to split. */
+static ist_status begin(level *l, const ist_pre_step *step, const char *p, size_t len, bool first,
+                        ist_error *err) {
+  const char *end = p + len;
+  bool rewritten = true;
+  l->found = false;
+  l->origin = p;
+  l->counted = NULL;
+  if (step->kind == IST_PRE_MARK) {
+    rewrite_marks(l, step, p, end, first);
+  } else if (step->kind == IST_PRE_SPACE && *p != ' ') {
+    ist_buf_clear(&l->text);
+    ist_buf_str(&l->text, " ");
+    ist_buf_add(&l->text, p, len);
+  } else if (step->mapped) {
+    ist_buf_clear(&l->text);
+    ist_spell_bytes(&l->text, p, len);
+  } else {
+    rewritten = false;
+  }
+  if (rewritten && l->text.failed) return ist_fail_nomem(err, "splitting a text", len);
+  l->begin = l->p = rewritten ? l->text.p : p;
+  l->end = l->p + (rewritten ? l->text.len : len);
+  return IST_OK;
+}
+
+static ist_status find(level *l, const ist_pre_step *step, ist_error *err) {
+  size_t from, to;
+  IST_TRY(ist_regex_find(&step->regex, l->match, l->begin, (size_t)(l->end - l->begin),
+                         (size_t)(l->p - l->begin), &from, &to, err));
+  l->match_at = l->begin + from;
+  l->match_end = l->begin + to;
+  l->found = true;
+  return IST_OK;
+}
+
+/* The next match is a piece; what becomes of its neighbours is the behaviour's. */
+static ist_status take_match(level *l, const ist_pre_step *step, const char **piece,
+                             const char **end, ist_error *err) {
+  *piece = l->match_at;
+  l->p = *end = l->match_end;
+  IST_TRY(find(l, step, err));
+  if (step->behavior == IST_SPLIT_NEXT && l->match_at > l->p) l->p = *end = l->match_at;
+  while (step->behavior == IST_SPLIT_CONTIGUOUS && l->match_at == l->p && l->p < l->end) {
+    l->p = *end = l->match_end;
+    IST_TRY(find(l, step, err));
+  }
+  return IST_OK;
+}
+
+static ist_status next_split(level *l, const ist_pre_step *step, const char **piece,
+                             const char **end, ist_error *err) {
+  *piece = *end = l->end;
+  while (l->p < l->end) {
+    if (!l->found) IST_TRY(find(l, step, err));
+    bool gap = l->match_at > l->p;
+    *piece = l->p;
+    if (gap) {
+      *end = l->p = l->match_at;
+      if (step->behavior == IST_SPLIT_PREVIOUS && l->match_at < l->end) {
+        *end = l->p = l->match_end;
+        l->found = false;
+      }
+    } else {
+      IST_TRY(take_match(l, step, piece, end, err));
+    }
+    if (step->behavior != IST_SPLIT_REMOVED || gap != step->invert) return IST_OK;
+  }
+  *piece = *end;
+  return IST_OK;
+}
+
+/* To the next mark that follows something else. */
+static void next_marked_word(level *l, const char **piece, const char **end) {
+  *piece = l->p;
+  while (begins_with(l->p, l->end, IST_MARK)) l->p += sizeof IST_MARK - 1;
+  while (l->p < l->end) {
+    l->p = memchr(l->p, IST_MARK[0], (size_t)(l->end - l->p));
+    if (!l->p) l->p = l->end;
+    if (begins_with(l->p, l->end, IST_MARK)) break;
+    if (l->p < l->end) l->p++;
+  }
+  *end = l->p;
+}
+
+/* Moves `origin` as many bytes as there are characters up to `to`. */
+static const char *count_to(level *l, const char *to) {
+  if (!l->counted) l->counted = l->begin;
+  for (; l->counted < to; l->counted++) l->origin += ((unsigned char)*l->counted & 0xc0) != 0x80;
+  return l->origin;
+}
+
+/* The next piece that a step makes of its own; *end == *piece: there is no more. */
+static ist_status step_next(level *l, const ist_pre_step *step, const char **piece,
+                            const char **end, ist_error *err) {
+  *piece = l->p;
+  *end = l->end;
+  if (l->p == l->end) return IST_OK;
+  switch (step->kind) {
+    case IST_PRE_TILE: {
+      IST_TRY(find(l, step, err));
+      /* An expression that does not match anywhere leaves a gap, a piece. */
+      *end = l->p = l->match_end;
+      l->found = false;
+      break;
+    }
+    case IST_PRE_SPLIT: IST_TRY(next_split(l, step, piece, end, err)); break;
+    case IST_PRE_MARKED_WORDS: next_marked_word(l, piece, end); break;
+    case IST_PRE_SPACE:
+    case IST_PRE_MARK: l->p = l->end; break;
+  }
+  if (!step->mapped) return IST_OK;
+  /* Back to the text before mapping, where every mapped character was one byte. */
+  const char *mapped = *piece, *mapped_end = *end;
+  *piece = count_to(l, mapped);
+  *end = count_to(l, mapped_end);
+  return IST_OK;
+}
+
+/* ---- All steps ---- */
+
+/* The next piece of steps 0..k of the present stretch of valid UTF-8. */
+static ist_status pull(ist_pieces *it, int k, const char **piece, size_t *len, ist_error *err) {
+  if (k < 0) {
+    *piece = it->at;
+    *len = (size_t)(it->valid_end - it->at);
+    it->at = it->valid_end;
+    return IST_OK;
+  }
+  level *l = &it->level[k];
+  const ist_pre_step *step = &it->pre->step[k];
+  for (;;) {
+    const char *end;
+    IST_TRY(step_next(l, step, piece, &end, err));
+    *len = (size_t)(end - *piece);
+    if (*len > 0) return IST_OK;
+    bool first = it->first && it->at != it->valid_end;
+    IST_TRY(pull(it, k - 1, piece, len, err));
+    if (*len == 0) return IST_OK;
+    IST_TRY(begin(l, step, *piece, *len, first, err));
+  }
 }
 
 ist_status ist_pieces_next(ist_pieces *it, const char **piece, size_t *len, ist_error *err) {
-  *piece = it->text;
-  *len = 0;
-  if (it->text == it->end) return IST_OK;
-  if (it->text == it->valid_end) {
-    *len = 1;
-    it->valid_end = skip_valid(++it->text, it->end);
-    return IST_OK;
+  for (;;) {
+    IST_TRY(pull(it, it->pre->n - 1, piece, len, err));
+    it->first = false;
+    if (*len > 0 || it->at == it->end) return IST_OK;
+    if (it->at == it->valid_end) {
+      *piece = it->at++;
+      *len = 1;
+      it->valid_end = ist_skip_valid(it->at, it->end);
+      return IST_OK;
+    }
   }
-  PCRE2_SPTR subject = (PCRE2_SPTR)it->text;
-  PCRE2_SIZE size = (PCRE2_SIZE)(it->valid_end - it->text);
-  int n = pcre2_match(it->pre->code, subject, size, 0, PCRE2_NO_UTF_CHECK, it->match, NULL);
-  if (n == PCRE2_ERROR_JIT_STACKLIMIT)
-    n = pcre2_match(it->pre->code, subject, size, 0, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, it->match,
-                    NULL);
-  if (n == PCRE2_ERROR_HEAPLIMIT || n == PCRE2_ERROR_NOMEMORY)
-    return ist_fail_nomem(err, "splitting a text", size);
-  *len = n > 0 ? pcre2_get_ovector_pointer(it->match)[1] : 0;
-  /* Every rule matches any character one way or another. */
-  if (*len == 0)
-    return ist_fail(err, IST_ERR_INTERNAL, "a text could not be split: PCRE2 error %d", n);
-  it->text += *len;
-  return IST_OK;
 }

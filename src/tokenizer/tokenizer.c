@@ -6,14 +6,6 @@
 
 #include "tokenizer/internal.h"
 
-struct ist_tokenizer {
-  ist_vocab vocab;
-  ist_specials specials;
-  ist_bpe bpe;
-  ist_pre *pre;
-  char *pre_name, *chat_template; /* chat_template: NULL when the file has none */
-};
-
 ist_status ist_ids_add(ist_ids *ids, int32_t id, ist_error *err) {
   if (ids->n == ids->cap) IST_TRY(ist_grow(&ids->p, &ids->cap, ids->n + 1, sizeof *ids->p, err));
   ids->p[ids->n++] = id;
@@ -25,12 +17,7 @@ void ist_ids_free(ist_ids *ids) {
   *ids = (ist_ids){0};
 }
 
-/* ---- Reading ---- */
-
-static ist_status copy_str(char **out, ist_str s, ist_error *err) {
-  *out = ist_strndup(s.p, s.len);
-  return *out ? IST_OK : ist_fail_nomem(err, "the tokenizer", s.len + 1);
-}
+/* ---- Building ---- */
 
 /* Marks the tokens that their own bytes lead to, so that most words are found by
  * one look-up. With ignore_merges a token is taken even where merging would not make it. */
@@ -40,11 +27,12 @@ static ist_status mark_whole(ist_tokenizer *t, bool ignore_merges, ist_error *er
   ist_ids ids = {0};
   ist_status status = IST_OK;
   for (int32_t i = 0; i < v->n && status == IST_OK; i++) {
-    if (ist_token_is_special(v, i) || v->bytes[i].len == 0) continue;
+    ist_str text = v->bytes[i];
+    if (text.len == 0 || ist_strtab_find(&v->by_bytes, text.p, text.len) != i) continue;
     bool whole = ignore_merges;
     if (!whole) {
       ids.n = 0;
-      status = ist_bpe_encode(&t->bpe, v, &scratch, v->bytes[i].p, v->bytes[i].len, &ids, err);
+      status = ist_bpe_encode(&t->bpe, v, &scratch, text.p, text.len, &ids, err);
       whole = ids.n == 1 && ids.p[0] == i;
     }
     if (whole) v->flags[i] |= IST_TOKEN_WHOLE;
@@ -54,60 +42,50 @@ static ist_status mark_whole(ist_tokenizer *t, bool ignore_merges, ist_error *er
   return status;
 }
 
-/* The splitting rule that the file asks for. */
-static ist_status read_rule(const ist_pre_rule **rule, ist_str *pre, const ist_gguf *g,
-                            ist_error *err) {
-  ist_str model = {0};
-  IST_TRY(ist_gguf_get_str(g, "tokenizer.ggml.model", true, &model, err));
-  if (model.len != 4 || memcmp(model.p, "gpt2", 4) != 0)
-    return ist_fail(err, IST_ERR_UNSUPPORTED,
-                    "%s: tokenizer.ggml.model is '%.*s', only byte-level BPE ('gpt2') is supported",
-                    g->path, (int)model.len, model.p);
-  IST_TRY(ist_gguf_get_str(g, "tokenizer.ggml.pre", true, pre, err));
-  *rule = ist_pre_rule_find(*pre);
-  if (*rule) return IST_OK;
-  ist_fail(err, IST_ERR_UNSUPPORTED,
-           "%s: tokenizer.ggml.pre is '%.*s', a pre-tokeniser that is not supported", g->path,
-           (int)pre->len, pre->p);
-  ist_hint(err, "supported are gpt-2, llama-bpe, qwen2, smollm and other names for the same rules");
-  return IST_ERR_UNSUPPORTED;
+/* The text that a token is matched as after normalising. */
+static ist_status add_normalized(ist_tokenizer *t, int32_t id, ist_buf *text, ist_buf *spare,
+                                 ist_error *err) {
+  ist_buf_clear(text);
+  ist_buf_add(text, t->vocab.bytes[id].p, t->vocab.bytes[id].len);
+  if (text->failed) return ist_fail_nomem(err, "a special token", t->vocab.bytes[id].len);
+  IST_TRY(ist_norm_apply(&t->norm, text, spare, false, err));
+  return ist_specials_add(&t->normalized, text->p, text->len, id, err);
 }
 
-static ist_status read_all(ist_tokenizer *t, ist_strtab *texts, const ist_gguf *g, ist_error *err) {
-  const ist_pre_rule *rule = NULL;
-  ist_str pre = {0}, chat = {0};
-  IST_TRY(read_rule(&rule, &pre, g, err));
-  IST_TRY(ist_gguf_get_str(g, "tokenizer.chat_template", false, &chat, err));
-  IST_TRY(copy_str(&t->pre_name, pre, err));
-  if (chat.p) IST_TRY(copy_str(&t->chat_template, chat, err));
-  IST_TRY(ist_vocab_read(&t->vocab, texts, g, ist_pre_rule_add_bos(rule), err));
-  IST_TRY(ist_specials_init(&t->specials, &t->vocab, err));
-  IST_TRY(ist_bpe_read(&t->bpe, &t->vocab, texts, g, err));
-  IST_TRY(ist_pre_new(&t->pre, rule, err));
-  return mark_whole(t, ist_pre_rule_ignore_merges(rule), err);
-}
-
-ist_status ist_tokenizer_from_gguf(ist_tokenizer **out, const ist_gguf *g, ist_error *err) {
-  *out = NULL;
-  ist_tokenizer *t = ist_calloc(1, sizeof *t);
-  if (!t) return ist_fail_nomem(err, "the tokenizer", sizeof *t);
-  ist_strtab texts = {0};
-  ist_status status = read_all(t, &texts, g, err);
-  ist_strtab_free(&texts);
-  if (status != IST_OK) {
-    ist_tokenizer_free(t);
-    return status;
+static ist_status index_specials(ist_tokenizer *t, ist_error *err) {
+  const ist_vocab *v = &t->vocab;
+  ist_buf text = {0}, spare = {0};
+  ist_status status = IST_OK;
+  for (int32_t i = 0; i < v->n && status == IST_OK; i++) {
+    if (!ist_token_is_special(v, i)) continue;
+    if (v->flags[i] & IST_TOKEN_NORMALIZED)
+      status = add_normalized(t, i, &text, &spare, err);
+    else
+      status = ist_specials_add(&t->raw, v->bytes[i].p, v->bytes[i].len, i, err);
   }
-  *out = t;
-  return IST_OK;
+  ist_buf_free(&text);
+  ist_buf_free(&spare);
+  return status;
+}
+
+ist_status ist_tokenizer_finish(ist_tokenizer *t, bool ignore_merges, ist_error *err) {
+  ist_bpe_finish(&t->bpe, &t->vocab);
+  IST_TRY(index_specials(t, err));
+  if (t->vocab.bos < 0) t->vocab.add_bos = false;
+  if (t->vocab.eos < 0) t->vocab.add_eos = false;
+  return mark_whole(t, ignore_merges, err);
 }
 
 void ist_tokenizer_free(ist_tokenizer *t) {
   if (!t) return;
   ist_vocab_free(&t->vocab);
-  ist_specials_free(&t->specials);
+  ist_specials_free(&t->raw);
+  ist_specials_free(&t->normalized);
+  ist_norm_free(&t->norm);
   ist_bpe_free(&t->bpe);
-  ist_pre_free(t->pre);
+  ist_pre_free(&t->pre);
+  ist_free(t->decoding.from);
+  ist_free(t->decoding.to);
   ist_free(t->pre_name);
   ist_free(t->chat_template);
   ist_free(t);
@@ -119,14 +97,17 @@ typedef struct encoder {
   const ist_tokenizer *t;
   ist_pieces pieces;
   ist_bpe_scratch scratch;
-  ist_special_hits hits;
+  ist_special_hits raw_hits, hits;
+  ist_buf text, spare; /* a stretch being normalised */
+  bool control;        /* control tokens in text that has no marks of its own */
   ist_ids *out;
 } encoder;
 
-/* Text without special tokens. */
-static ist_status encode_plain(encoder *e, const char *text, size_t len, ist_error *err) {
+/* Text without special tokens. `first`: with it the whole text begins. */
+static ist_status encode_plain(encoder *e, const char *text, size_t len, bool first,
+                               ist_error *err) {
   const ist_vocab *v = &e->t->vocab;
-  ist_pieces_start(&e->pieces, text, len);
+  ist_pieces_start(&e->pieces, text, len, first);
   for (;;) {
     const char *piece;
     size_t size;
@@ -140,49 +121,139 @@ static ist_status encode_plain(encoder *e, const char *text, size_t len, ist_err
   }
 }
 
-static ist_status encode_all(encoder *e, const char *text, size_t len, bool parse_special,
-                             ist_error *err) {
-  const ist_specials *specials = &e->t->specials;
-  IST_TRY(ist_pieces_init(&e->pieces, e->t->pre, err));
-  IST_TRY(ist_specials_find(specials, &e->t->vocab, text, len, parse_special, &e->hits, err));
+/* A stretch between tokens of the raw text: normalised, and searched for tokens
+ * of the normalised text. */
+static ist_status encode_stretch(encoder *e, const char *text, size_t len, bool first,
+                                 bool continued, ist_error *err) {
+  if (len == 0) return IST_OK;
+  if (e->t->norm.n) {
+    ist_buf_clear(&e->text);
+    ist_buf_add(&e->text, text, len);
+    if (e->text.failed) return ist_fail_nomem(err, "normalising a text", len);
+    IST_TRY(ist_norm_apply(&e->t->norm, &e->text, &e->spare, continued, err));
+    text = e->text.p;
+    len = e->text.len;
+  }
+  /* No control token is matched here: where text may not become one, normalising
+   * must not make it one either. */
+  const ist_special_query q = {.text = text, .len = len, .leftmost = true, .control = e->control};
+  IST_TRY(ist_specials_find(&e->t->normalized, &e->t->vocab, &q, &e->hits, err));
   size_t at = 0;
   for (int64_t i = 0; i < e->hits.n; i++) {
-    int32_t id = specials->id[e->hits.p[i].rank];
-    size_t begin = (size_t)e->hits.p[i].at;
-    IST_TRY(encode_plain(e, text + at, begin - at, err));
-    IST_TRY(ist_ids_add(e->out, id, err));
-    at = begin + e->t->vocab.bytes[id].len;
+    ist_special_hit hit = e->hits.p[i];
+    IST_TRY(encode_plain(e, text + at, (size_t)hit.at - at, first && at == 0, err));
+    IST_TRY(ist_ids_add(e->out, hit.id, err));
+    at = (size_t)(hit.at + hit.len);
   }
-  return encode_plain(e, text + at, len - at, err);
+  return encode_plain(e, text + at, len - at, first && at == 0, err);
 }
 
-ist_status ist_tokenizer_encode(const ist_tokenizer *t, const char *text, size_t len,
-                                bool parse_special, ist_ids *out, ist_error *err) {
-  if (len == 0) return IST_OK;
-  if (len > INT32_MAX)
-    return ist_fail(err, IST_ERR_DATA, "a text of %zu bytes, at most %d can be tokenised", len,
+static ist_status encode_all(encoder *e, const ist_encode_query *q, ist_error *err) {
+  IST_TRY(ist_pieces_init(&e->pieces, &e->t->pre, err));
+  const ist_special_query special = {.text = q->text,
+                                     .len = q->len,
+                                     .leftmost = e->t->leftmost,
+                                     .control = q->special,
+                                     .literal = q->literal};
+  e->control = q->special && !q->literal;
+  IST_TRY(ist_specials_find(&e->t->raw, &e->t->vocab, &special, &e->raw_hits, err));
+  size_t at = 0;
+  for (int64_t i = 0; i <= e->raw_hits.n; i++) {
+    bool last = i == e->raw_hits.n, begins = at == 0;
+    ist_special_hit hit = last ? (ist_special_hit){(int32_t)q->len, 0, -1} : e->raw_hits.p[i];
+    IST_TRY(encode_stretch(e, q->text + at, (size_t)hit.at - at, begins && !q->continued,
+                           begins && q->continued, err));
+    if (!last) IST_TRY(ist_ids_add(e->out, hit.id, err));
+    at = (size_t)(hit.at + hit.len);
+  }
+  return IST_OK;
+}
+
+ist_status ist_tokenizer_encode_query(const ist_tokenizer *t, const ist_encode_query *q,
+                                      ist_ids *out, ist_error *err) {
+  if (q->len == 0) return IST_OK;
+  if (q->len > INT32_MAX)
+    return ist_fail(err, IST_ERR_DATA, "a text of %zu bytes, at most %d can be tokenised", q->len,
                     INT32_MAX);
   encoder e = {.t = t, .out = out};
   int64_t before = out->n;
-  ist_status status = encode_all(&e, text, len, parse_special, err);
+  ist_status status = encode_all(&e, q, err);
   if (status != IST_OK) out->n = before;
   ist_pieces_free(&e.pieces);
   ist_bpe_scratch_free(&e.scratch);
   ist_free(e.hits.p);
+  ist_free(e.raw_hits.p);
+  ist_buf_free(&e.text);
+  ist_buf_free(&e.spare);
   return status;
+}
+
+ist_status ist_tokenizer_encode(const ist_tokenizer *t, const char *text, size_t len,
+                                bool parse_special, ist_ids *out, ist_error *err) {
+  const ist_encode_query q = {.text = text, .len = len, .special = parse_special};
+  return ist_tokenizer_encode_query(t, &q, out, err);
+}
+
+/* ---- Decoding ---- */
+
+/* The text of one token, as it stands inside a text. */
+static void put_piece(const ist_tokenizer *t, int32_t id, bool first, ist_buf *out) {
+  const ist_decoding *d = &t->decoding;
+  ist_str s = t->vocab.bytes[id];
+  unsigned flags = t->vocab.flags[id];
+  if (d->byte_tokens && (flags & IST_TOKEN_BYTE)) {
+    for (int b = 0; b < 256; b++)
+      if (t->vocab.byte_token[b] == id) ist_buf_add(out, (char[]){(char)b}, 1);
+    return;
+  }
+  size_t size = d->from ? strlen(d->from) : 0;
+  while (s.len > 0) {
+    const char *hit = size && s.len >= size ? memmem(s.p, s.len, d->from, size) : NULL;
+    size_t before = hit ? (size_t)(hit - s.p) : s.len;
+    ist_buf_add(out, s.p, before);
+    if (hit && !(first && d->first_loses)) ist_buf_str(out, d->to);
+    s = (ist_str){s.p + before + (hit ? size : 0), s.len - before - (hit ? size : 0)};
+  }
+}
+
+static ist_status check_id(const ist_tokenizer *t, int32_t id, int64_t at, ist_error *err) {
+  if (id >= 0 && id < t->vocab.n) return IST_OK;
+  return ist_fail(err, IST_ERR_DATA,
+                  "token id %" PRId32 " at %" PRId64 ", the vocabulary has %" PRId64 " tokens", id,
+                  at, t->vocab.n);
+}
+
+/* Takes the characters off that belong to no word but to the ends of a text. */
+static void strip_ends(const ist_decoding *d, ist_buf *out, size_t from) {
+  size_t begin = from, end = out->len;
+  for (int i = 0; i < d->strip_begin && begin < end && out->p[begin] == d->strip; i++) begin++;
+  for (int i = 0; i < d->strip_end && end > begin && out->p[end - 1] == d->strip; i++) end--;
+  if (begin > from) memmove(out->p + from, out->p + begin, end - begin);
+  out->len = from + (end - begin);
+  if (out->p) out->p[out->len] = 0;
 }
 
 ist_status ist_tokenizer_decode(const ist_tokenizer *t, const int32_t *ids, int64_t n, bool special,
                                 ist_buf *out, ist_error *err) {
-  const ist_vocab *v = &t->vocab;
+  size_t from = out->len;
+  bool first = true;
   for (int64_t i = 0; i < n; i++) {
-    if (ids[i] < 0 || ids[i] >= v->n)
-      return ist_fail(err, IST_ERR_DATA,
-                      "token id %" PRId32 " at %" PRId64 ", the vocabulary has %" PRId64 " tokens",
-                      ids[i], i, v->n);
-    if (!special && (v->flags[ids[i]] & IST_TOKEN_CONTROL)) continue;
-    ist_buf_add(out, v->bytes[ids[i]].p, v->bytes[ids[i]].len);
+    IST_TRY(check_id(t, ids[i], i, err));
+    if (!special && (t->vocab.flags[ids[i]] & IST_TOKEN_CONTROL)) continue;
+    if (t->decoding.spaced && !first) ist_buf_str(out, " ");
+    put_piece(t, ids[i], first, out);
+    first = false;
   }
+  if (out->failed) return ist_fail_nomem(err, "decoded text", out->len);
+  strip_ends(&t->decoding, out, from);
+  return IST_OK;
+}
+
+ist_status ist_tokenizer_decode_piece(const ist_tokenizer *t, int32_t id, bool special,
+                                      ist_buf *out, ist_error *err) {
+  IST_TRY(check_id(t, id, 0, err));
+  if (!special && (t->vocab.flags[id] & IST_TOKEN_CONTROL)) return IST_OK;
+  put_piece(t, id, false, out);
   return out->failed ? ist_fail_nomem(err, "decoded text", out->len) : IST_OK;
 }
 
@@ -194,15 +265,22 @@ int64_t ist_tokenizer_size(const ist_tokenizer *t) {
 
 int32_t ist_tokenizer_find(const ist_tokenizer *t, const char *text) {
   size_t len = strlen(text);
-  for (int64_t i = 0; i < t->specials.n; i++) {
-    int32_t id = t->specials.id[i];
-    if (t->vocab.bytes[id].len == len && memcmp(t->vocab.bytes[id].p, text, len) == 0) return id;
+  for (int32_t id = 0; id < t->vocab.n; id++) {
+    ist_str s = t->vocab.bytes[id];
+    if (s.len == len && ist_token_is_special(&t->vocab, id) && memcmp(s.p, text, len) == 0)
+      return id;
   }
   return -1;
 }
 
 int32_t ist_tokenizer_bos(const ist_tokenizer *t) {
   return t->vocab.bos;
+}
+int32_t ist_tokenizer_unk(const ist_tokenizer *t) {
+  return t->vocab.unk;
+}
+int32_t ist_tokenizer_pad(const ist_tokenizer *t) {
+  return t->vocab.pad;
 }
 int32_t ist_tokenizer_eos(const ist_tokenizer *t) {
   return t->vocab.eos;
@@ -237,7 +315,6 @@ size_t ist_tokenizer_bytes(const ist_tokenizer *t) {
   return sizeof *t + v->blob_size + n * (sizeof *v->bytes + sizeof *v->flags) +
          ((size_t)v->by_bytes.mask + 1) * sizeof *v->by_bytes.slot +
          ((size_t)t->bpe.mask + 1) * sizeof *t->bpe.merge +
-         (size_t)t->bpe.n * sizeof *t->bpe.result + (size_t)t->specials.n * sizeof *t->specials.id +
-         ist_pre_bytes(t->pre) + strlen(t->pre_name) +
-         (t->chat_template ? strlen(t->chat_template) : 0);
+         (size_t)(t->raw.cap + t->normalized.cap) * sizeof *t->raw.node + ist_pre_bytes(&t->pre) +
+         strlen(t->pre_name) + (t->chat_template ? strlen(t->chat_template) : 0);
 }

@@ -6,14 +6,15 @@
 #include "base/mem.h"
 #include "format/gguf.h"
 
-typedef struct ist_tokenizer ist_tokenizer;
-
-/* Reads tokenizer.ggml.* ; byte-level BPE with the pre-tokenisers gpt-2,
- * llama-bpe, qwen2, smollm and other names for the same rules (the table in
- * pretokenize.c). Others are refused by name. Copies what it needs: the file may
- * be closed afterwards. */
+/* Reads tokenizer.ggml.*: byte-level BPE by one of the splitting rules of rules.c
+ * (model gpt2), or SentencePiece's BPE by scores (model llama). Others are refused
+ * by name. Copies what it needs: the file may be closed afterwards. */
 ist_status ist_tokenizer_from_gguf(ist_tokenizer **out, const ist_gguf *g, ist_error *err);
-void ist_tokenizer_free(ist_tokenizer *t);
+/* Reads tokenizer.json of a Hugging Face folder: BPE, byte-level or by characters,
+ * with its normalizers, pre-tokenizers, added tokens and decoders; and, where they
+ * are there, tokenizer_config.json, special_tokens_map.json, generation_config.json
+ * and chat_template.jinja. What is not supported is refused by name. */
+ist_status ist_tokenizer_open_json(ist_tokenizer **out, const char *folder, ist_error *err);
 
 /* A growable list of token ids; zero-initialise. */
 typedef struct ist_ids {
@@ -30,14 +31,31 @@ void ist_ids_free(ist_ids *ids);
  * On error *out is as it was. */
 ist_status ist_tokenizer_encode(const ist_tokenizer *t, const char *text, size_t len,
                                 bool parse_special, ist_ids *out, ist_error *err);
+/* The same with more to say about the text. */
+typedef struct ist_encode_query {
+  const char *text;
+  size_t len;
+  bool special; /* parse_special, unless `literal` is there: */
+  /* A byte for each of the text's, nonzero where it may be part of a control token. */
+  const uint8_t *literal;
+  bool continued; /* the text goes on where another ended: no space is put before it */
+} ist_encode_query;
+ist_status ist_tokenizer_encode_query(const ist_tokenizer *t, const ist_encode_query *q,
+                                      ist_ids *out, ist_error *err);
 /* Appends the bytes of the tokens; `special`: control tokens give their text,
  * else nothing. Ids out of range are an error. */
 ist_status ist_tokenizer_decode(const ist_tokenizer *t, const int32_t *ids, int64_t n, bool special,
                                 ist_buf *out, ist_error *err);
+/* As decode, of one token as it stands inside a text: a space that the tokenizer
+ * puts before every text is kept. */
+ist_status ist_tokenizer_decode_piece(const ist_tokenizer *t, int32_t id, bool special,
+                                      ist_buf *out, ist_error *err);
 
 int64_t ist_tokenizer_size(const ist_tokenizer *t);                   /* number of tokens */
 int32_t ist_tokenizer_find(const ist_tokenizer *t, const char *text); /* special by text; -1 */
 int32_t ist_tokenizer_bos(const ist_tokenizer *t);                    /* -1: none */
+int32_t ist_tokenizer_unk(const ist_tokenizer *t);
+int32_t ist_tokenizer_pad(const ist_tokenizer *t);
 int32_t ist_tokenizer_eos(const ist_tokenizer *t);
 bool ist_tokenizer_add_bos(const ist_tokenizer *t); /* false without a BOS, and so EOS */
 bool ist_tokenizer_add_eos(const ist_tokenizer *t);

@@ -7,13 +7,13 @@
 /* The pieces of a text with '|' between them. */
 static void split(ist_buf *out, const char *rule, const char *text, size_t len) {
   ist_error err = {0};
-  ist_pre *pre = NULL;
+  ist_pre pre;
   const ist_pre_rule *r = ist_pre_rule_find((ist_str){rule, strlen(rule)});
   assert_non_null(r);
-  assert_int_equal(ist_pre_new(&pre, r, &err), IST_OK);
+  assert_int_equal(ist_pre_from_rule(&pre, r, &err), IST_OK);
   ist_pieces it;
-  assert_int_equal(ist_pieces_init(&it, pre, &err), IST_OK);
-  ist_pieces_start(&it, text, len);
+  assert_int_equal(ist_pieces_init(&it, &pre, &err), IST_OK);
+  ist_pieces_start(&it, text, len, true);
   ist_buf_clear(out);
   for (;;) {
     const char *piece;
@@ -24,7 +24,7 @@ static void split(ist_buf *out, const char *rule, const char *text, size_t len) 
     ist_buf_add(out, piece, size);
   }
   ist_pieces_free(&it);
-  ist_pre_free(pre);
+  ist_pre_free(&pre);
 }
 
 static void check(const char *rule, const char *text, const char *expected) {

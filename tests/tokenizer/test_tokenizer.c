@@ -240,13 +240,13 @@ static void check_bad(const small_vocab *v, ist_status code, const char *says,
 static void test_bad_files(void **state) {
   (void)state;
   small_vocab v = vocab;
-  v.pre = "tekken";
-  check_bad(&v, IST_ERR_UNSUPPORTED, "tokenizer.ggml.pre", "'tekken'");
-  v.pre = NULL;
-  check_bad(&v, IST_ERR_FORMAT, "tokenizer.ggml.pre", "");
+  v.pre = "unheard-of";
+  check_bad(&v, IST_ERR_UNSUPPORTED, "tokenizer.ggml.pre", "'unheard-of'");
   v = vocab;
+  v.model = "bert";
+  check_bad(&v, IST_ERR_UNSUPPORTED, "tokenizer.ggml.model", "'bert'");
   v.model = "llama";
-  check_bad(&v, IST_ERR_UNSUPPORTED, "tokenizer.ggml.model", "'llama'");
+  check_bad(&v, IST_ERR_FORMAT, "tokenizer.ggml.scores", "no key");
   v = vocab;
   v.without = "tokens";
   check_bad(&v, IST_ERR_FORMAT, "tokenizer.ggml.tokens", "");

@@ -1,0 +1,211 @@
+/* Regular expressions: Oniguruma's notation, which tokenizer.json uses, turned
+ * into PCRE2's; compiling and matching. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <string.h>
+
+#include <utf8proc.h>
+
+#include "tokenizer/internal.h"
+
+/* White space as Unicode's White_Space property has it; PCRE2's own \s adds U+180E. */
+#define SPACE_CLASS "\\t-\\r\\x{85}\\p{Z}"
+
+enum { MAX_PATTERN = 65536 };
+
+typedef struct translator {
+  const char *p, *end;
+  ist_buf *out;
+} translator;
+
+/* \s, \S and \h, which mean something else to PCRE2; false: none of them. */
+static bool translate_escape(translator *t, bool in_class) {
+  if (t->end - t->p < 2) return false;
+  switch (t->p[1]) {
+    case 's': ist_buf_str(t->out, in_class ? SPACE_CLASS : "[" SPACE_CLASS "]"); break;
+    case 'S':
+      if (in_class) return false;
+      ist_buf_str(t->out, "[^" SPACE_CLASS "]");
+      break;
+    case 'h': ist_buf_str(t->out, in_class ? "0-9A-Fa-f" : "[0-9A-Fa-f]"); break;
+    default: return false;
+  }
+  t->p += 2;
+  return true;
+}
+
+static void copy_escape(translator *t) {
+  size_t n = t->end - t->p < 2 ? 1 : 2;
+  ist_buf_add(t->out, t->p, n);
+  t->p += n;
+}
+
+/* A class; one inside it is a union, so its brackets fall away. A negated one
+ * inside, and intersections, have no such form. Returns false for those. */
+static bool translate_class(translator *t) {
+  int depth = 1;
+  ist_buf_add(t->out, t->p++, 1);
+  if (t->p < t->end && *t->p == '^') ist_buf_add(t->out, t->p++, 1);
+  if (t->p < t->end && *t->p == ']') {
+    ist_buf_str(t->out, "\\]");
+    t->p++;
+  }
+  while (t->p < t->end && depth > 0) {
+    char c = *t->p;
+    if (c == '\\') {
+      if (!translate_escape(t, true)) copy_escape(t);
+    } else if (c == '[' && t->end - t->p > 1 && t->p[1] == ':') {
+      const char *close = memmem(t->p, (size_t)(t->end - t->p), ":]", 2);
+      if (!close) return false;
+      ist_buf_add(t->out, t->p, (size_t)(close + 2 - t->p));
+      t->p = close + 2;
+    } else if (c == '[') {
+      if (t->end - t->p > 1 && t->p[1] == '^') return false;
+      depth++;
+      t->p++;
+    } else if (c == ']') {
+      depth--;
+      t->p++;
+    } else if (c == '&' && t->end - t->p > 1 && t->p[1] == '&') {
+      return false;
+    } else {
+      ist_buf_add(t->out, t->p++, 1);
+    }
+  }
+  ist_buf_str(t->out, "]");
+  return depth == 0;
+}
+
+static bool translate(ist_buf *out, const char *pattern, size_t len) {
+  translator t = {pattern, pattern + len, out};
+  while (t.p < t.end) {
+    if (*t.p == '\\') {
+      if (!translate_escape(&t, false)) copy_escape(&t);
+    } else if (*t.p == '[') {
+      if (!translate_class(&t)) return false;
+    } else if (t.end - t.p > 1 && t.p[0] == '{' && t.p[1] == ',') { /* {,n} */
+      ist_buf_str(out, "{0,");
+      t.p += 2;
+    } else {
+      ist_buf_add(out, t.p++, 1);
+    }
+  }
+  return true;
+}
+
+static void *pcre_alloc(PCRE2_SIZE size, void *user) {
+  (void)user;
+  return ist_calloc(size, 1);
+}
+static void pcre_free(void *p, void *user) {
+  (void)user;
+  ist_free(p);
+}
+
+static ist_status compile(ist_regex *r, const ist_buf *text, bool anchored, int *code) {
+  PCRE2_SIZE offset = 0;
+  pcre2_compile_context *context = NULL;
+  r->memory = pcre2_general_context_create(pcre_alloc, pcre_free, NULL);
+  if (r->memory) context = pcre2_compile_context_create(r->memory);
+  if (context) {
+    pcre2_set_parens_nest_limit(context, 100);
+    r->code = pcre2_compile((PCRE2_SPTR)text->p, text->len,
+                            PCRE2_UTF | PCRE2_UCP | (anchored ? PCRE2_ANCHORED : 0), code, &offset,
+                            context);
+  }
+  pcre2_compile_context_free(context);
+  return r->code ? IST_OK : IST_ERR_FORMAT;
+}
+
+ist_status ist_regex_compile(ist_regex *r, const char *pattern, size_t len, bool anchored,
+                             ist_error *err) {
+  *r = (ist_regex){0};
+  int shown = len < 200 ? (int)len : 200, code = 0;
+  if (len > MAX_PATTERN)
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "a regular expression of %zu bytes, expected at most %d", len, MAX_PATTERN);
+  ist_buf text = {0};
+  ist_buf_add(&text, "", 0);
+  bool known = translate(&text, pattern, len);
+  ist_status status = text.failed ? ist_fail_nomem(err, "a regular expression", len) : IST_OK;
+  if (status == IST_OK && !known)
+    status = ist_fail(err, IST_ERR_UNSUPPORTED,
+                      "the regular expression '%.*s' intersects or nests classes in a way that is "
+                      "not supported",
+                      shown, pattern);
+  if (status == IST_OK && compile(r, &text, anchored, &code) != IST_OK) {
+    if (code == 0 || code == PCRE2_ERROR_HEAP_FAILED)
+      status = ist_fail_nomem(err, "a regular expression", len);
+    else
+      status = ist_fail(err, IST_ERR_UNSUPPORTED,
+                        "the regular expression '%.*s' does not compile: PCRE2 error %d", shown,
+                        pattern, code);
+  }
+  ist_buf_free(&text);
+  if (status != IST_OK) {
+    ist_regex_free(r);
+    return status;
+  }
+  /* Without a JIT for this machine the matcher interprets: slower, the same matches. */
+  r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0;
+  return IST_OK;
+}
+
+void ist_regex_free(ist_regex *r) {
+  pcre2_code_free(r->code);
+  pcre2_general_context_free(r->memory);
+  *r = (ist_regex){0};
+}
+
+size_t ist_regex_bytes(const ist_regex *r) {
+  size_t size = 0, jit = 0;
+  if (!r->code) return 0;
+  pcre2_pattern_info(r->code, PCRE2_INFO_SIZE, &size);
+  pcre2_pattern_info(r->code, PCRE2_INFO_JITSIZE, &jit);
+  return size + jit;
+}
+
+ist_regex_match *ist_regex_match_new(const ist_regex *r) {
+  return pcre2_match_data_create(1, r->memory);
+}
+void ist_regex_match_free(ist_regex_match *m) {
+  pcre2_match_data_free(m);
+}
+
+ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
+                          size_t from, size_t *begin, size_t *end, ist_error *err) {
+  PCRE2_SPTR subject = (PCRE2_SPTR)text;
+  const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
+  *begin = *end = len;
+  if (from >= len) return IST_OK;
+  int n = PCRE2_ERROR_JIT_STACKLIMIT;
+  if (r->jit) n = pcre2_jit_match(r->code, subject, len, from, PCRE2_NOTEMPTY, m, NULL);
+  if (n == PCRE2_ERROR_JIT_STACKLIMIT)
+    n = pcre2_match(r->code, subject, len, from, options | PCRE2_NO_JIT, m, NULL);
+  if (n == PCRE2_ERROR_NOMATCH) return IST_OK;
+  if (n == PCRE2_ERROR_HEAPLIMIT || n == PCRE2_ERROR_NOMEMORY)
+    return ist_fail_nomem(err, "splitting a text", len);
+  if (n < 0)
+    return ist_fail(err, IST_ERR_DATA, "a text could not be split: PCRE2 error %d at byte %zu", n,
+                    from);
+  const PCRE2_SIZE *at = pcre2_get_ovector_pointer(m);
+  *begin = at[0];
+  *end = at[1];
+  return IST_OK;
+}
+
+const char *ist_skip_valid(const char *p, const char *end) {
+  while (p < end) {
+    uint64_t w;
+    if (end - p >= 8 && (memcpy(&w, p, 8), (w & UINT64_C(0x8080808080808080)) == 0)) {
+      p += 8;
+      continue;
+    }
+    utf8proc_int32_t c;
+    utf8proc_ssize_t size =
+        utf8proc_iterate((const utf8proc_uint8_t *)p, (utf8proc_ssize_t)(end - p), &c);
+    if (size <= 0) break;
+    p += size;
+  }
+  return p;
+}
