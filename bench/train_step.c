@@ -12,6 +12,7 @@
  *   --max-memory MB  what the plan may use         --rank N      of the adapters
  *   --seed N         (42)
  *   --ops            time by operation, and oneDNN's rate by shape
+ *   --batches FILE   writes the token ids of every batch, for compare_pytorch.py
  *
  * The share is (operations that the mathematics needs, from the declarations of the
  * decoder and of the method; recomputing is not counted) / time, over oneDNN's rate at
@@ -26,7 +27,7 @@
 #include "train/trainer.h"
 
 typedef struct settings {
-  const char *model, *data, *preset, *compute;
+  const char *model, *data, *preset, *compute, *batches;
   int steps, warm, threads;
   bool ops;
 } settings;
@@ -38,6 +39,8 @@ typedef struct totals {
   double context; /* visible keys, summed over the tokens */
   double depth;   /* layers that backward visits, summed over the steps */
   double others;  /* CPUs that other processes kept busy */
+  double first_loss, last_loss;
+  FILE *batches; /* NULL: not wanted */
 } totals;
 
 /* ---- Operations that the mathematics needs ---------------------------------------- */
@@ -58,6 +61,16 @@ static void count_samples(const ist_trainer *t, const int64_t *samples, int64_t 
   for (int64_t i = 0; i < n; i++) {
     *tokens += t->data.p[samples[i]].n;
     *targets += t->data.p[samples[i]].n_target;
+  }
+}
+
+static void write_samples(FILE *f, const char *kind, const ist_trainer *t, const int64_t *samples,
+                          int64_t n) {
+  for (int64_t i = 0; f && i < n; i++) {
+    const ist_sample *s = &t->data.p[samples[i]];
+    fprintf(f, "%s", kind);
+    for (int32_t j = 0; j < s->n; j++) fprintf(f, " %d", s->ids[j]);
+    fprintf(f, "\n");
   }
 }
 
@@ -87,14 +100,17 @@ static ist_status step(ist_trainer *t, totals *sum, ist_error *err) {
   int64_t probe_samples = 0, probe_tokens = 0, probe_targets = 0, batch_samples;
   double probe_context = 0, flops = 0;
   bool probes = ist_selector_wants_probe(t->selector, t->progress.step);
+  if (sum->batches) fprintf(sum->batches, "step\n");
   if (probes) {
     const int64_t *s =
         ist_trainer_probe_batch(t, t->progress.step / t->options.probe_every - 1, &probe_samples);
     count_samples(t, s, probe_samples, &probe_tokens, &probe_targets);
+    write_samples(sum->batches, "probe", t, s, probe_samples);
     probe_context = visible_keys(t, s, probe_samples) / (double)probe_tokens;
   }
   const int64_t *batch = ist_trainer_batch(t, t->progress.batch, &batch_samples);
   double keys = visible_keys(t, batch, batch_samples);
+  write_samples(sum->batches, "train", t, batch, batch_samples);
   ist_step_report r;
   IST_TRY(ist_trainer_step(t, &r, err));
   double context = keys / (double)r.tokens, candidates = (double)t->options.probe_candidates;
@@ -102,6 +118,8 @@ static ist_status step(ist_trainer *t, totals *sum, ist_error *err) {
   flops += forward_flops(t, r.tokens, r.targets, context) +
            backward_flops(t, r.tokens, r.targets, context);
   sum->flops += flops;
+  if (t->progress.step == 1) sum->first_loss = r.loss;
+  sum->last_loss = r.loss;
   sum->seconds += r.seconds;
   sum->probe_seconds += r.probe_seconds;
   sum->tokens += r.tokens;
@@ -293,6 +311,7 @@ static void print_results(const ist_prof *prof, const totals *sum, double rate) 
   if (rate > 0)
     printf("oneDNN    %.1f GFLOP/s at these shapes; share %.1f %%\n", rate * 1e-9,
            100.0 * achieved / rate);
+  printf("losses    %.4f %.4f\n", sum->first_loss, sum->last_loss);
   printf("peak      %.0f MB (VmHWM)\n", (double)ist_peak_memory() * 1e-6);
 }
 
@@ -300,8 +319,9 @@ static void print_results(const ist_prof *prof, const totals *sum, double rate) 
 
 static ist_status run_steps(ist_trainer *t, const settings *s, ist_prof *prof, totals *sum,
                             ist_error *err) {
-  totals warm = {0};
+  totals warm = *sum;
   for (int i = 0; i < s->warm; i++) IST_TRY(step(t, &warm, err));
+  if (s->warm) sum->first_loss = warm.first_loss;
   t->model->ctx.prof = prof;
   bench_cpu cpu = bench_cpu_now();
   double start = ist_prof_now();
@@ -325,6 +345,10 @@ static ist_status bench(const settings *s, const ist_train_options *o, ist_error
   if (status == IST_OK) {
     print_header(s, t);
     fflush(stdout);
+    if (s->batches && (sum.batches = fopen(s->batches, "we")) == NULL)
+      status = ist_fail(err, IST_ERR_IO, "%s: cannot be written", s->batches);
+  }
+  if (status == IST_OK) {
     status = run_steps(t, s, &prof, &sum, err);
   }
   if (status == IST_OK) {
@@ -342,6 +366,7 @@ static ist_status bench(const settings *s, const ist_train_options *o, ist_error
     if (s->ops) print_ops(&prof, &sum);
     if (s->ops && rate > 0) print_products(list, count);
   }
+  if (sum.batches) fclose(sum.batches);
   ist_trainer_close(t);
   ist_model_close(m);
   return status;
@@ -351,17 +376,17 @@ static int usage(void) {
   fprintf(stderr,
           "usage: bench_train_step [--data FILE] [--steps N] [--warm N] [--selector S] "
           "[--preset P] [--compute T] [--threads N] [--max-tokens N] [--batch N] [--rank N] "
-          "[--max-memory MB] [--seed N] [--ops] MODEL.gguf\n");
+          "[--max-memory MB] [--seed N] [--ops] [--batches FILE] MODEL.gguf\n");
   return 2;
 }
 
 static bool read_options(int argc, char **argv, settings *s, ist_train_options *o, ist_error *err) {
   static const struct option names[] = {
-      {"data", 1, NULL, 'd'},       {"steps", 1, NULL, 's'},  {"warm", 1, NULL, 'w'},
-      {"selector", 1, NULL, 'S'},   {"preset", 1, NULL, 'p'}, {"compute", 1, NULL, 'c'},
-      {"threads", 1, NULL, 't'},    {"rank", 1, NULL, 'r'},   {"max-tokens", 1, NULL, 'm'},
-      {"max-memory", 1, NULL, 'M'}, {"batch", 1, NULL, 'b'},  {"seed", 1, NULL, 'x'},
-      {"ops", 0, NULL, 'o'},        {NULL, 0, NULL, 0},
+      {"data", 1, NULL, 'd'},       {"steps", 1, NULL, 's'},   {"warm", 1, NULL, 'w'},
+      {"selector", 1, NULL, 'S'},   {"preset", 1, NULL, 'p'},  {"compute", 1, NULL, 'c'},
+      {"threads", 1, NULL, 't'},    {"rank", 1, NULL, 'r'},    {"max-tokens", 1, NULL, 'm'},
+      {"max-memory", 1, NULL, 'M'}, {"batch", 1, NULL, 'b'},   {"seed", 1, NULL, 'x'},
+      {"ops", 0, NULL, 'o'},        {"batches", 1, NULL, 'B'}, {NULL, 0, NULL, 0},
   };
   for (int i = 1; i + 1 < argc; i++) { /* first, because it sets the others */
     if (strcmp(argv[i], "--preset") == 0) s->preset = argv[i + 1];
@@ -382,6 +407,7 @@ static bool read_options(int argc, char **argv, settings *s, ist_train_options *
       case 'b': o->batch = atoll(optarg); break;
       case 'x': o->seed = (uint64_t)atoll(optarg); break;
       case 'o': s->ops = true; break;
+      case 'B': s->batches = optarg; break;
       default: return false;
     }
   }

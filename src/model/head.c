@@ -2,6 +2,22 @@
  * together, in chunks of supervised tokens, so that logits never exist as a whole. */
 #include "model/decoder.h"
 
+/* Rows of the products are rounded up to this, so that few shapes occur. */
+#define CHUNK_BUCKET 16
+
+static int64_t bucket(int64_t n) {
+  return (n + CHUNK_BUCKET - 1) / CHUNK_BUCKET * CHUNK_BUCKET;
+}
+
+/* Rows of a chunk: the supervised tokens in equal parts, no larger than the buffers. */
+static int64_t chunk_rows(const ist_micro *m, int64_t cap) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < m->n; i++) total += m->target[i] >= 0;
+  if (total <= cap) return cap;
+  int64_t chunks = (total + cap - 1) / cap, rows = bucket((total + chunks - 1) / chunks);
+  return rows < cap ? rows : cap;
+}
+
 /* The supervised rows of the micro-batch, from `from` on: at most `cap` into ids;
  * returns how many and where to go on. */
 static int64_t next_rows(const ist_micro *m, int64_t *from, int64_t cap, int32_t *ids) {
@@ -26,8 +42,10 @@ static void project(ist_decoder *d, int64_t n) {
   }
 }
 
-/* d loss / d logits -> gradient of the rows of x, scattered into dres. */
-static void project_bwd(ist_decoder *d, const ist_pass *p, int64_t n, const int32_t *target) {
+/* d loss / d logits -> gradient of the `n` rows of x, the first `real` of them scattered
+ * into dres. */
+static void project_bwd(ist_decoder *d, const ist_pass *p, int64_t n, int64_t real,
+                        const int32_t *target) {
   const ist_backend *be = d->ctx->be;
   ist_view logits = ist_view_rows(d->logits, 0, n), dlogits = logits;
   if (d->compute != d->wide)
@@ -43,8 +61,18 @@ static void project_bwd(ist_decoder *d, const ist_pass *p, int64_t n, const int3
   be->norm_bwd(d->ctx, dx, false, ist_view_none(), ist_view_none(), dh,
                ist_view_rows(d->head_x, 0, n), ist_weights_norm(d->weights, -1, IST_T_OUTPUT_NORM),
                ist_view_rows(d->head_stat, 0, n), d->config->norm);
-  be->scatter_rows(d->ctx, ist_view_rows(d->dres, p->micro->boundary_row, p->micro->rows), dx,
-                   d->head_ids);
+  be->scatter_rows(d->ctx, ist_view_rows(d->dres, p->micro->boundary_row, p->micro->rows),
+                   ist_view_rows(dx, 0, real), d->head_ids);
+}
+
+/* Fills the rows of a chunk up to the bucket with copies that are not supervised. */
+static int64_t pad_chunk(const ist_decoder *d, int64_t n, int32_t *target) {
+  int64_t padded = bucket(n) < d->sizes.head_chunk ? bucket(n) : d->sizes.head_chunk;
+  for (int64_t i = n; i < padded; i++) {
+    d->head_ids[i] = d->head_ids[n - 1];
+    target[i] = -1;
+  }
+  return padded;
 }
 
 void ist_decoder_head(ist_decoder *d, const ist_pass *p, const ist_work *w) {
@@ -53,17 +81,19 @@ void ist_decoder_head(ist_decoder *d, const ist_pass *p, const ist_work *w) {
   ist_view x = ist_decoder_boundary(d, p, w->in);
   int32_t *target = d->head_ids + d->sizes.head_chunk;
   if (w->backward) be->zero(d->ctx, ist_view_rows(d->dres, m->boundary_row, m->rows));
-  int64_t from = 0, done = 0, n;
-  while ((n = next_rows(m, &from, d->sizes.head_chunk, d->head_ids)) > 0) {
-    for (int64_t i = 0; i < n; i++) target[i] = m->target[d->head_ids[i]];
+  int64_t from = 0, done = 0, real, most = chunk_rows(m, d->sizes.head_chunk);
+  while ((real = next_rows(m, &from, most, d->head_ids)) > 0) {
+    for (int64_t i = 0; i < real; i++) target[i] = m->target[d->head_ids[i]];
+    int64_t n = pad_chunk(d, real, target);
     be->gather_rows(d->ctx, ist_view_rows(d->head_x, 0, n), x.p, x.dt, d->head_ids, 1.0);
     project(d, n);
     ist_view run = ist_view_rows(d->run, 0, n), tgt = ist_view_rows(d->tgt, 0, n);
     be->xent_tile(d->ctx, run, tgt, ist_view_rows(d->logits, 0, n), target, 0,
                   d->config->final_softcap, true);
-    be->xent_loss(d->ctx, p->row_loss + done, run, tgt);
-    if (w->backward) project_bwd(d, p, n, target);
-    done += n;
+    be->xent_loss(d->ctx, p->row_loss + done, ist_view_rows(run, 0, real),
+                  ist_view_rows(tgt, 0, real));
+    if (w->backward) project_bwd(d, p, n, real, target);
+    done += real;
   }
 }
 

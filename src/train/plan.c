@@ -78,9 +78,9 @@ static ist_runner_limits joint_limits(const ist_plan_input *in, bool layer_order
   };
 }
 
-/* Logits of a chunk: about 32 MB, in full rows of the vocabulary. */
+/* Logits of a chunk: about 48 MB, in full rows of the vocabulary. */
 static int64_t head_chunk(const ist_plan_input *in, int64_t rows) {
-  int64_t chunk = (INT64_C(32) << 20) / (in->config->V * ist_dtype_bytes(ist_wide(in->compute), 1));
+  int64_t chunk = (INT64_C(48) << 20) / (in->config->V * ist_dtype_bytes(ist_wide(in->compute), 1));
   chunk = chunk < 16 ? 16 : chunk > 256 ? 256 : chunk / 16 * 16;
   return chunk < rows ? chunk : rows;
 }

@@ -14,9 +14,27 @@ static double flops(const ist_gemm *g) {
   return 2.0 * (double)g->c.rows * (double)g->c.cols * k;
 }
 
+/* True where `tail`'s columns follow v's in memory, row by row. */
+static bool follows(const ist_view *v, const ist_view *tail) {
+  return tail->dt == v->dt && tail->stride == v->stride && v->stride >= v->cols + tail->cols &&
+         (const char *)tail->p == (const char *)v->p + ist_dtype_bytes(v->dt, v->cols);
+}
+
+/* [a0|a1] [b0|b1]^T is one product where the second parts lie behind the first. */
+static void join_terms(ist_gemm *g) {
+  ist_gemm_term *first = &g->term[0], *second = &g->term[1];
+  if (g->n_terms != 2 || first->ta || second->ta || !first->tb || !second->tb) return;
+  if (!follows(&first->a, &second->a) || !follows(&first->b, &second->b)) return;
+  first->a.cols += second->k;
+  first->b.cols += second->k;
+  first->k += second->k;
+  g->n_terms = 1;
+}
+
 static void run(ist_ctx *ctx, ist_gemm *g) {
   ist_cpu *cpu = ctx->backend_state;
   if (g->c.rows == 0 || g->c.cols == 0) return;
+  join_terms(g);
   if (cpu->products != NULL && cpu->products->run(cpu->products_state, g)) return;
   int threads = ist_get_threads();
   cpu->simd->gemm_plan(g, threads);
