@@ -196,6 +196,31 @@ static bool dots_only(const ist_gemm *g) {
   return along && !g->swapped && g->c.rows < FEW_ROWS;
 }
 
+/* Rows that take as long as packing a panel. */
+#define PACK_ROWS 12
+
+/* Cuts C into blocks of whole panels, at most `fit` of them, and of rows: the cut whose
+ * slowest thread is done first. Returns the panels of a block. */
+static int64_t choose_blocks(ist_gemm *g, int64_t rows, int64_t cols, int64_t fit, int threads) {
+  int64_t panels = ceil_div(cols, NR), best_panels = 1, tallest = ceil_div(rows, MR);
+  double best = INFINITY;
+  for (int64_t p = 1; p == 1 || p <= least(fit, panels); p++) {
+    for (int64_t cut = 1; cut <= least(4 * threads, tallest); cut++) {
+      int64_t height = ceil_div(tallest, cut) * MR;
+      int64_t items = ceil_div(panels, p) * ceil_div(rows, height);
+      double each = (double)p * (double)(least(height, rows) + PACK_ROWS);
+      /* Rows of A come from a farther cache once a block. */
+      double cost = (double)ceil_div(items, threads) * each * (1.0 + 0.02 / (double)p);
+      if (!(cost < best)) continue;
+      best = cost;
+      best_panels = p;
+      g->row_block = least(height, rows);
+    }
+  }
+  g->col_block = best_panels * NR;
+  return best_panels;
+}
+
 void SIMD(gemm_plan)(ist_gemm *g, int threads) {
   int64_t total = 0;
   bool down = true;
@@ -215,18 +240,8 @@ void SIMD(gemm_plan)(ist_gemm *g, int threads) {
     g->col_block = least(64, cols);
     g->pack_bytes = 0;
   } else {
-    int64_t panels = ceil_div(cols, NR), fit = PACK_TARGET / (total * NR * 4 + 1);
-    int64_t per_block = least(fit < 1 ? 1 : fit, ceil_div(panels, 4 * threads));
-    g->col_block = per_block * NR;
-    g->row_block = rows;
-    /* Too few columns to go round: cut rows too, but not so short that packing shows. */
-    int64_t blocks = ceil_div(panels, per_block);
-    if (blocks < 4 * threads) {
-      int64_t cut = ceil_div(4 * threads, blocks);
-      int64_t height = ceil_div(ceil_div(rows, cut), MR) * MR;
-      g->row_block = least(rows, height < 8 * MR ? 8 * MR : height);
-    }
-    g->pack_bytes = (per_block * NR + MR) * total * 4;
+    int64_t panels = choose_blocks(g, rows, cols, PACK_TARGET / (total * NR * 4 + 1), threads);
+    g->pack_bytes = (panels * NR + MR) * total * 4;
   }
   g->n_items = ceil_div(rows, g->row_block) * ceil_div(cols, g->col_block);
 }
