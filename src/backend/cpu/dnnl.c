@@ -20,7 +20,6 @@ const ist_products *ist_products_dnnl(void) {
 /* What makes two products the same to oneDNN. */
 typedef struct shape {
   int64_t m, n, k;
-  int64_t lda, ldb, ldc; /* elements between the rows as stored */
   ist_dtype type, c_type;
   int threads;
   bool ta, tb, accumulate;
@@ -81,20 +80,19 @@ static dnnl_data_type_t type_of(ist_dtype t) {
 
 #if DNNL_VERSION_MAJOR >= 3
 
-/* (rows, cols), rows `ld` apart; or stored transposed and seen as (rows, cols). */
-static dnnl_memory_desc_t describe(int64_t rows, int64_t cols, int64_t ld, bool transposed,
-                                   ist_dtype t) {
+/* Dense (rows, cols), or its transpose seen as (rows, cols). */
+static dnnl_memory_desc_t describe(int64_t rows, int64_t cols, bool transposed, ist_dtype t) {
   dnnl_memory_desc_t md = NULL;
-  dnnl_dims_t dims = {rows, cols}, strides = {transposed ? 1 : ld, transposed ? ld : 1};
+  dnnl_dims_t dims = {rows, cols}, strides = {transposed ? 1 : cols, transposed ? rows : 1};
   dnnl_memory_desc_create_with_strides(&md, 2, dims, type_of(t), strides);
   return md;
 }
 
 static bool make(engine *d, entry *e, size_t *scratch, dnnl_primitive_attr_t attr) {
   const shape *s = &e->key;
-  dnnl_memory_desc_t a = describe(s->m, s->k, s->lda, s->ta, s->type);
-  dnnl_memory_desc_t b = describe(s->k, s->n, s->ldb, s->tb, s->type);
-  dnnl_memory_desc_t c = describe(s->m, s->n, s->ldc, false, s->c_type);
+  dnnl_memory_desc_t a = describe(s->m, s->k, s->ta, s->type);
+  dnnl_memory_desc_t b = describe(s->k, s->n, s->tb, s->type);
+  dnnl_memory_desc_t c = describe(s->m, s->n, false, s->c_type);
   dnnl_primitive_desc_t pd = NULL;
   bool made =
       a != NULL && b != NULL && c != NULL &&
@@ -117,19 +115,18 @@ static bool make(engine *d, entry *e, size_t *scratch, dnnl_primitive_attr_t att
 
 #else
 
-static dnnl_memory_desc_t describe(int64_t rows, int64_t cols, int64_t ld, bool transposed,
-                                   ist_dtype t) {
+static dnnl_memory_desc_t describe(int64_t rows, int64_t cols, bool transposed, ist_dtype t) {
   dnnl_memory_desc_t md = {0};
-  dnnl_dims_t dims = {rows, cols}, strides = {transposed ? 1 : ld, transposed ? ld : 1};
+  dnnl_dims_t dims = {rows, cols}, strides = {transposed ? 1 : cols, transposed ? rows : 1};
   dnnl_memory_desc_init_by_strides(&md, 2, dims, type_of(t), strides);
   return md;
 }
 
 static bool make(engine *d, entry *e, size_t *scratch, dnnl_primitive_attr_t attr) {
   const shape *s = &e->key;
-  dnnl_memory_desc_t a = describe(s->m, s->k, s->lda, s->ta, s->type);
-  dnnl_memory_desc_t b = describe(s->k, s->n, s->ldb, s->tb, s->type);
-  dnnl_memory_desc_t c = describe(s->m, s->n, s->ldc, false, s->c_type);
+  dnnl_memory_desc_t a = describe(s->m, s->k, s->ta, s->type);
+  dnnl_memory_desc_t b = describe(s->k, s->n, s->tb, s->type);
+  dnnl_memory_desc_t c = describe(s->m, s->n, false, s->c_type);
   dnnl_matmul_desc_t op;
   dnnl_primitive_desc_t pd = NULL;
   bool made = dnnl_matmul_desc_init(&op, &a, &b, NULL, &c) == dnnl_success &&
@@ -182,9 +179,8 @@ static bool fill_entry(engine *d, entry *e) {
 }
 
 static bool same(const shape *x, const shape *y) {
-  return x->m == y->m && x->n == y->n && x->k == y->k && x->lda == y->lda && x->ldb == y->ldb &&
-         x->ldc == y->ldc && x->type == y->type && x->c_type == y->c_type &&
-         x->threads == y->threads && x->ta == y->ta && x->tb == y->tb &&
+  return x->m == y->m && x->n == y->n && x->k == y->k && x->type == y->type &&
+         x->c_type == y->c_type && x->threads == y->threads && x->ta == y->ta && x->tb == y->tb &&
          x->accumulate == y->accumulate;
 }
 
@@ -215,31 +211,15 @@ static bool dense(const ist_view *v) {
   return v->stride == v->cols;
 }
 
-/* With rows apart from each other oneDNN 2 takes its older kernel, which is as fast as
- * its newer one but needs a copy of C in float where C is BF16. */
-static bool serves(const ist_gemm *g) {
-  const ist_gemm_term *t = &g->term[0];
-  if (g->n_terms != 1 || g->bias != NULL || t->a.dt != t->b.dt) return false;
-  if (g->c.dt != t->a.dt && g->c.dt != IST_F32) return false;
-  return g->c.dt == IST_F32 || (dense(&g->c) && dense(&t->a) && dense(&t->b));
-}
-
 static bool run(void *state, const ist_gemm *g) {
   engine *d = state;
   const ist_gemm_term *t = &g->term[0];
-  if (!serves(g)) return false;
-  shape key = {.m = g->c.rows,
-               .n = g->c.cols,
-               .k = t->k,
-               .lda = t->a.stride,
-               .ldb = t->b.stride,
-               .ldc = g->c.stride,
-               .type = t->a.dt,
-               .c_type = g->c.dt,
-               .threads = ist_get_threads(),
-               .ta = t->ta,
-               .tb = t->tb,
-               .accumulate = g->accumulate};
+  if (g->n_terms != 1 || g->bias != NULL || !dense(&g->c) || !dense(&t->a) || !dense(&t->b) ||
+      t->a.dt != t->b.dt || (g->c.dt != t->a.dt && g->c.dt != IST_F32)) {
+    return false;
+  }
+  shape key = {g->c.rows,         g->c.cols, t->k,  t->a.dt,      g->c.dt,
+               ist_get_threads(), t->ta,     t->tb, g->accumulate};
   entry *e = find(d, &key);
   if (e == NULL) return false;
   char *workspace = d->workspace;

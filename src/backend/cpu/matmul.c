@@ -31,18 +31,54 @@ static void join_terms(ist_gemm *g) {
   g->n_terms = 1;
 }
 
+/* Our kernels. */
+static void run_simd(ist_ctx *ctx, ist_gemm *g) {
+  const ist_simd *simd = ist_cpu_simd(ctx);
+  int threads = ist_get_threads();
+  simd->gemm_plan(g, threads);
+  g->pack_bytes = (int64_t)ist_arena_round((size_t)g->pack_bytes);
+  size_t mark = ist_arena_mark(ctx->scratch);
+  g->pack = ist_arena_alloc(ctx->scratch, (size_t)(g->pack_bytes * threads));
+  ist_parallel_for_dynamic(g->n_items, 1, simd->gemm, g);
+  ist_arena_reset(ctx->scratch, mark);
+}
+
+/* Elements of a sum that are done at a time: longer ones would not stay in a cache. */
+#define LONGEST_SUM 2048
+
+/* Part [from, from + k) of a term's sum. */
+static ist_gemm_term part_of(const ist_gemm_term *t, int64_t from, int64_t k) {
+  return (ist_gemm_term){
+      .a = t->ta ? ist_view_rows(t->a, from, k) : ist_view_cols(t->a, from, k),
+      .b = t->tb ? ist_view_cols(t->b, from, k) : ist_view_rows(t->b, from, k),
+      .ta = t->ta,
+      .tb = t->tb,
+      .k = k,
+  };
+}
+
+/* A long sum into F32: in parts, always the same ones, each added to C. */
+static void run_in_parts(ist_ctx *ctx, const ist_gemm *g) {
+  for (int64_t from = 0; from < g->term[0].k; from += LONGEST_SUM) {
+    int64_t left = g->term[0].k - from;
+    ist_gemm part = *g;
+    part.term[0] = part_of(&g->term[0], from, left < LONGEST_SUM ? left : LONGEST_SUM);
+    part.accumulate = g->accumulate || from > 0;
+    run_simd(ctx, &part);
+  }
+}
+
 static void run(ist_ctx *ctx, ist_gemm *g) {
   ist_cpu *cpu = ctx->backend_state;
   if (g->c.rows == 0 || g->c.cols == 0) return;
   join_terms(g);
   if (cpu->products != NULL && cpu->products->run(cpu->products_state, g)) return;
-  int threads = ist_get_threads();
-  cpu->simd->gemm_plan(g, threads);
-  g->pack_bytes = (int64_t)ist_arena_round((size_t)g->pack_bytes);
-  size_t mark = ist_arena_mark(ctx->scratch);
-  g->pack = ist_arena_alloc(ctx->scratch, (size_t)(g->pack_bytes * threads));
-  ist_parallel_for_dynamic(g->n_items, 1, cpu->simd->gemm, g);
-  ist_arena_reset(ctx->scratch, mark);
+  bool parts = g->n_terms == 1 && g->bias == NULL && g->c.dt == IST_F32;
+  if (parts && g->term[0].k > LONGEST_SUM) {
+    run_in_parts(ctx, g);
+  } else {
+    run_simd(ctx, g);
+  }
 }
 
 void ist_cpu_matmul(ist_ctx *ctx, ist_view c, ist_view a, bool ta, ist_view b, bool tb, int beta) {

@@ -18,8 +18,8 @@ typedef struct work {
   int64_t E, EP, heads; /* heads: query heads of this key/value head */
   float *q, *o, *s;     /* (heads, BQ, EP) twice, (BQ, BK) */
   float *dout, *dq, *ds;
-  float *k, *v, *kt, *vt, *pack, *c; /* blocks (BK | BQ, EP), packed */
-  float *max, *sum, *delta;          /* (heads, BQ) */
+  float *k, *v, *kt, *vt, *kp, *pack, *ck, *cv; /* blocks (BK | BQ, EP), packed */
+  float *max, *sum, *delta;                     /* (heads, BQ) */
 } work;
 
 static work open_work(const ist_attention_args *g, int thread) {
@@ -37,8 +37,10 @@ static work open_work(const ist_attention_args *g, int thread) {
   w.v = p, p += block;
   w.kt = p, p += wide;
   w.vt = p, p += wide;
+  w.kp = p, p += wide;
   w.pack = p, p += wide;
-  w.c = p, p += block;
+  w.ck = p, p += block;
+  w.cv = p, p += block;
   w.max = p, p += rows;
   w.sum = p, p += rows;
   w.delta = p;
@@ -47,7 +49,7 @@ static work open_work(const ist_attention_args *g, int thread) {
 
 int64_t SIMD(attention_scratch)(int64_t heads, int64_t E) {
   int64_t EP = (E + NR - 1) / NR * NR, rows = heads * BQ, wide = BK * (EP > BK ? EP : BK);
-  return 4 * (4 * rows * EP + 2 * BQ * BK + 3 * BK * EP + 3 * wide + 3 * rows);
+  return 4 * (4 * rows * EP + 2 * BQ * BK + 4 * BK * EP + 4 * wide + 3 * rows);
 }
 
 /* ---- Blocks ------------------------------------------------------------------------ */
@@ -111,6 +113,11 @@ static void product(float *c, int64_t ldc, const float *a, int64_t a_row, int64_
   }
 }
 
+/* Keys of a block rounded up to what the tile kernel computes. */
+static int64_t key_columns(int64_t n) {
+  return (n + NR - 1) / NR * NR;
+}
+
 /* ---- Scores -------------------------------------------------------------------------- */
 
 /* A block of keys: rows [row, row + n) of a store, the first at position pos. */
@@ -148,15 +155,22 @@ static void finish_logits(const work *w, const keys *k, float *s, int64_t head, 
   }
 }
 
+/* Lanes of [j, j + VL) that lie in [lo, hi). */
+INLINE vi between(int64_t j, int64_t lo, int64_t hi) {
+  vi index;
+  for (int i = 0; i < VL; i++) index[i] = i;
+  return (index >= (int32_t)(lo - j)) & (index < (int32_t)(hi - j));
+}
+
 /* p = exp(s - shift) on [lo, hi) and 0 elsewhere in the block; returns the sum. */
 static float exponentials(float *s, float shift, int64_t lo, int64_t hi) {
   vf sum = {0};
   for (int64_t j = 0; j < BK; j += VL) {
-    vf x = vf_exp(vf_load(s + j) - shift);
-    vi index;
-    for (int i = 0; i < VL; i++) index[i] = (int32_t)(j + i);
-    vi in = (index >= (int32_t)lo) & (index < (int32_t)hi);
-    x = vf_select(in, x, (vf){0});
+    if (j >= hi || j + VL <= lo) {
+      vf_store(s + j, (vf){0});
+      continue;
+    }
+    vf x = vf_select(between(j, lo, hi), vf_exp(vf_load(s + j) - shift), (vf){0});
     vf_store(s + j, x);
     sum += x;
   }
@@ -164,9 +178,10 @@ static float exponentials(float *s, float shift, int64_t lo, int64_t hi) {
 }
 
 static float row_max(const float *s, int64_t lo, int64_t hi) {
-  float m = -INFINITY;
-  for (int64_t j = lo; j < hi; j++) m = s[j] > m ? s[j] : m;
-  return m;
+  vf most = vf_set(-INFINITY);
+  for (int64_t j = lo / VL * VL; j < hi; j += VL)
+    most = vf_max(most, vf_select(between(j, lo, hi), vf_load(s + j), vf_set(-INFINITY)));
+  return vf_max_lane(most);
 }
 
 static void scale_row(float *row, float factor, int64_t n) {
@@ -179,7 +194,8 @@ static void scale_row(float *row, float factor, int64_t n) {
 static void forward_block(const work *w, const keys *k, int64_t head, int64_t in_group, int64_t nq,
                           int64_t pos0) {
   float *s = w->s, *o = w->o + in_group * BQ * w->EP;
-  product(s, BK, w->q + in_group * BQ * w->EP, w->EP, 1, w->kt, w->EP, nq, BK, false);
+  product(s, BK, w->q + in_group * BQ * w->EP, w->EP, 1, w->kt, w->EP, nq, key_columns(k->n),
+          false);
   for (int64_t i = 0; i < nq; i++) {
     int64_t lo, hi;
     float *row = s + i * BK, *max = &w->max[in_group * BQ + i], *sum = &w->sum[in_group * BQ + i];
@@ -196,7 +212,7 @@ static void forward_block(const work *w, const keys *k, int64_t head, int64_t in
     *sum = *sum * keep + added;
     *max = top;
   }
-  product(o, w->EP, s, BK, 1, w->pack, BK, nq, w->EP, true);
+  product(o, w->EP, s, BK, 1, w->pack, k->n, nq, w->EP, true);
 }
 
 /* Calls for every block of keys that queries [pos0, pos0 + nq) may see. */
@@ -225,7 +241,7 @@ static void forward_keys(const work *w, const keys *k, void *user) {
   load_block(w, w->k, k->kv->k, k->row, f->kh * w->E, k->n, BK);
   load_block(w, w->v, k->kv->v, k->row, f->kh * w->E, k->n, BK);
   pack_transposed(w, w->kt, w->k);
-  pack_rows(w, w->pack, w->v, BK);
+  pack_rows(w, w->pack, w->v, k->n);
   for (int64_t h = 0; h < w->heads; h++)
     forward_block(w, k, f->kh * w->heads + h, h, f->nq, f->pos0);
 }
@@ -308,10 +324,11 @@ static void score_gradients(const work *w, const keys *k, int64_t head, int64_t 
 }
 
 /* Adds a block of gradients to the float rows of dk or dv. */
-static void add_block(const work *w, ist_view v, int64_t row, int64_t col, int64_t n) {
+static void add_block(const work *w, ist_view v, const float *block, int64_t row, int64_t col,
+                      int64_t n) {
   for (int64_t r = 0; r < n; r++) {
     float *dst = (float *)v.p + (row + r) * v.stride + col;
-    const float *src = w->c + r * w->EP;
+    const float *src = block + r * w->EP;
     for (int64_t i = 0; i < w->E; i++) dst[i] += src[i];
   }
 }
@@ -319,32 +336,32 @@ static void add_block(const work *w, ist_view v, int64_t row, int64_t col, int64
 static void backward_keys(const work *w, const keys *k, void *user) {
   const backward *b = user;
   const ist_attention_args *g = b->g;
-  int64_t EP = w->EP, col = b->kh * w->E;
+  int64_t EP = w->EP, col = b->kh * w->E, nq = b->nq, cols = key_columns(k->n);
   load_block(w, w->k, k->kv->k, k->row, col, k->n, BK);
   load_block(w, w->v, k->kv->v, k->row, col, k->n, BK);
   pack_transposed(w, w->kt, w->k);
   pack_transposed(w, w->vt, w->v);
+  pack_rows(w, w->kp, w->k, k->n);
   for (int64_t h = 0; h < w->heads; h++) {
-    int64_t head = b->kh * w->heads + h, nq = b->nq;
+    int64_t head = b->kh * w->heads + h;
     float *q = w->q + h * BQ * EP, *dout = w->dout + h * BQ * EP;
-    product(w->s, BK, q, EP, 1, w->kt, EP, nq, BK, false);     /* S = Q K^T */
-    product(w->ds, BK, dout, EP, 1, w->vt, EP, nq, BK, false); /* dP = dO V^T */
+    product(w->s, BK, q, EP, 1, w->kt, EP, nq, cols, false);     /* S = Q K^T */
+    product(w->ds, BK, dout, EP, 1, w->vt, EP, nq, cols, false); /* dP = dO V^T */
     score_gradients(w, k, head, h, nq, b->pos0,
                     (const float *)g->lse.p + (b->seg->q0 + b->first) * g->lse.stride + head,
                     g->lse.stride);
     if (k->kv->dv.p) { /* dV += P^T dO */
       pack_rows(w, w->pack, dout, nq);
-      product(w->c, EP, w->s, 1, BK, w->pack, nq, k->n, EP, false);
-      add_block(w, k->kv->dv, k->row, col, k->n);
+      product(w->cv, EP, w->s, 1, BK, w->pack, nq, k->n, EP, h > 0);
     }
     if (k->kv->dk.p) { /* dK += dS^T Q */
       pack_rows(w, w->pack, q, nq);
-      product(w->c, EP, w->ds, 1, BK, w->pack, nq, k->n, EP, false);
-      add_block(w, k->kv->dk, k->row, col, k->n);
+      product(w->ck, EP, w->ds, 1, BK, w->pack, nq, k->n, EP, h > 0);
     }
-    pack_rows(w, w->pack, w->k, BK); /* dQ += dS K */
-    product(w->dq + h * BQ * EP, EP, w->ds, BK, 1, w->pack, BK, nq, EP, true);
+    product(w->dq + h * BQ * EP, EP, w->ds, BK, 1, w->kp, k->n, nq, EP, true); /* dQ += dS K */
   }
+  if (k->kv->dv.p) add_block(w, k->kv->dv, w->cv, k->row, col, k->n);
+  if (k->kv->dk.p) add_block(w, k->kv->dk, w->ck, k->row, col, k->n);
 }
 
 static void zero_rows(ist_view v, int64_t row, int64_t n, int64_t col, int64_t E) {

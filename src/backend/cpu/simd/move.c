@@ -98,6 +98,31 @@ INLINE void philox(vu c[4], ist_philox_key key) {
   }
 }
 
+/* Low and high halves of the four words of counter 0, then of counter 1, ... */
+INLINE void words_in_order(uint16_t word[8 * VL], const vu c[4]) {
+#if VL == 16
+  __m512i c0 = (__m512i)c[0], c1 = (__m512i)c[1], c2 = (__m512i)c[2], c3 = (__m512i)c[3];
+  __m512i a = _mm512_unpacklo_epi32(c0, c1), b = _mm512_unpacklo_epi32(c2, c3);
+  __m512i d = _mm512_unpackhi_epi32(c0, c1), e = _mm512_unpackhi_epi32(c2, c3);
+  /* u_i, 128-bit lane j: the words of counter 4 j + i. */
+  __m512i u0 = _mm512_unpacklo_epi64(a, b), u1 = _mm512_unpackhi_epi64(a, b);
+  __m512i u2 = _mm512_unpacklo_epi64(d, e), u3 = _mm512_unpackhi_epi64(d, e);
+  __m512i even = _mm512_shuffle_i32x4(u0, u1, 0x88), odd = _mm512_shuffle_i32x4(u0, u1, 0xdd);
+  __m512i even2 = _mm512_shuffle_i32x4(u2, u3, 0x88), odd2 = _mm512_shuffle_i32x4(u2, u3, 0xdd);
+  _mm512_storeu_si512(word, _mm512_shuffle_i32x4(even, even2, 0x88));
+  _mm512_storeu_si512(word + 32, _mm512_shuffle_i32x4(odd, odd2, 0x88));
+  _mm512_storeu_si512(word + 64, _mm512_shuffle_i32x4(even, even2, 0xdd));
+  _mm512_storeu_si512(word + 96, _mm512_shuffle_i32x4(odd, odd2, 0xdd));
+#else
+  for (int b = 0; b < VL; b++) {
+    for (int q = 0; q < 4; q++) {
+      word[8 * b + 2 * q] = (uint16_t)c[q][b];
+      word[8 * b + 2 * q + 1] = (uint16_t)(c[q][b] >> 16);
+    }
+  }
+#endif
+}
+
 /* The 16-bit words of channels [8 * block, 8 * (block + VL)), in order. */
 INLINE void mask_words(uint16_t word[8 * VL], const ist_dropout_args *d, int64_t row,
                        uint32_t block) {
@@ -109,14 +134,7 @@ INLINE void mask_words(uint16_t word[8 * VL], const ist_dropout_args *d, int64_t
   c[2] = (uint32_t)d->sample[row] - (vu){0};
   c[3] = ((uint32_t)d->position[row] << 12) | ((block & 0xfff) + lane);
   philox(c, d->key);
-  uint32_t out[4][VL];
-  memcpy(out, c, sizeof out);
-  for (int b = 0; b < VL; b++) {
-    for (int q = 0; q < 4; q++) {
-      word[8 * b + 2 * q] = (uint16_t)out[q][b];
-      word[8 * b + 2 * q + 1] = (uint16_t)(out[q][b] >> 16);
-    }
-  }
+  words_in_order(word, c);
 }
 
 INLINE void dropout_rows(const ist_dropout_args *d, int64_t begin, int64_t end, bool y16,

@@ -192,19 +192,27 @@ INLINE vf vf_sqrt(vf x) {
 
 /* Sum and maximum of the lanes, as a tree: the order is fixed. */
 INLINE float vf_sum(vf x) {
+#if VL == 16
+  return _mm512_reduce_add_ps(x);
+#else
   float t[VL];
   vf_store(t, x);
   for (int half = VL / 2; half > 0; half /= 2) {
     for (int i = 0; i < half; i++) t[i] += t[i + half];
   }
   return t[0];
+#endif
 }
 INLINE float vf_max_lane(vf x) {
+#if VL == 16
+  return _mm512_reduce_max_ps(x);
+#else
   float t[VL], m;
   vf_store(t, x);
   m = t[0];
   for (int i = 1; i < VL; i++) m = t[i] > m ? t[i] : m;
   return m;
+#endif
 }
 
 /* To the nearest integer, |x| < 2^22. */
