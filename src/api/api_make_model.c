@@ -95,6 +95,7 @@ static void put_tensor(ist_gguf_writer *w, const ist_model_config *c, int64_t la
   bool need;
   ist_tensor_name(name, sizeof name, layer, id);
   ist_tensor_shape(c, id, &rows, &cols, &need);
+  if (rows == 0) return;
   if (rows == 1) t->type = IST_F32;
   t->scale = rows == 1 ? 0 : 0.7 / sqrt((double)cols);
   int64_t ne[2] = {cols, rows};
@@ -229,6 +230,7 @@ ist_status ist_make_model(const char *path, const ist_shape *shape, const char *
                               .K = shape->K,
                               .E = shape->E,
                               .V = shape->V,
+                              .gated = true,
                               .tied = shape->tied};
   ist_gguf_writer *w = ist_gguf_writer_new();
   if (!w) return ist_fail_nomem(err, "model file", 0);

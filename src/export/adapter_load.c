@@ -11,15 +11,15 @@ static ist_status unsupported(const char *dir, const char *field, ist_error *err
 }
 
 /* What the config asks for, in our terms; features beyond plain LoRA by name. */
-static ist_status read_config(ist_adapter_config *out, const ist_peft_config *c, const char *dir,
-                              ist_error *err) {
+static ist_status read_config(ist_adapter_config *out, const ist_peft_config *c,
+                              const ist_model_config *model, const char *dir, ist_error *err) {
   const struct {
     bool there;
     const char *field;
   } refused[] = {
       {c->rslora, "use_rslora"},
       {c->dora, "use_dora"},
-      {c->fan_in_fan_out, "fan_in_fan_out"},
+      {c->fan_in_fan_out && !model->family->hf_transposes, "fan_in_fan_out"},
       {c->exclude.n || c->exclude_regex, "exclude_modules"},
       {c->modules_to_save.n, "modules_to_save"},
       {c->n_rank_pattern, "rank_pattern"},
@@ -32,11 +32,11 @@ static ist_status read_config(ist_adapter_config *out, const ist_peft_config *c,
   }
   *out = (ist_adapter_config){
       .method = "lora", .rank = c->r, .alpha = c->alpha, .dropout = c->dropout};
-  if (c->target_regex) return ist_targets_parse(c->target_regex, &out->modules, err);
+  if (c->target_regex) return ist_model_targets(model, c->target_regex, &out->modules, err);
   if (!c->targets.n) return unsupported(dir, "target_modules", err);
   for (int64_t i = 0; i < c->targets.n; i++) {
     uint32_t one;
-    IST_TRY(ist_targets_parse(c->targets.p[i], &one, err));
+    IST_TRY(ist_model_targets(model, c->targets.p[i], &one, err));
     out->modules |= one;
   }
   return IST_OK;
@@ -46,7 +46,7 @@ static ist_status load_half(ist_adapters *ad, const ist_model *m, const ist_peft
                             ist_module mod, ist_half half, ist_error *err) {
   char name[160];
   int64_t rows, cols;
-  ist_adapter_peft_name(name, sizeof name, l, mod, half);
+  ist_adapter_peft_name(name, sizeof name, &m->config, l, mod, half);
   ist_adapter_shape(ad, mod, half, &rows, &cols);
   const ist_st_tensor *t = ist_safetensors_find(d->tensors, name);
   if (!t)
@@ -96,7 +96,7 @@ ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, const char
   ist_adapter_config c;
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&m->config, &sizes);
-  ist_status status = read_config(&c, &d->config, dir, err);
+  ist_status status = read_config(&c, &d->config, &m->config, dir, err);
   if (status == IST_OK)
     status = ist_adapters_layout(ad, &c, &sizes, m->config.L, ist_wide(m->compute), err);
   if (status == IST_OK) {

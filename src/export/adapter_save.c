@@ -52,7 +52,7 @@ static const float *make_gguf(void *user, int half) {
 /* One half as PEFT knows it. False: out of memory. */
 static bool add_item(tensors *t, place *p, ist_half half) {
   char name[160];
-  ist_adapter_peft_name(name, sizeof name, p->layer, p->mod, half);
+  ist_adapter_peft_name(name, sizeof name, &t->m->config, p->layer, p->mod, half);
   ist_st_item *item = &t->item[t->n++];
   *item = (ist_st_item){.name = ist_strdup(name),
                         .type = IST_F32,
@@ -110,17 +110,22 @@ static ist_status collect(tensors *t, const ist_adapters *ad, const ist_model *m
 
 static ist_status write_peft(const char *dir, const tensors *t, const ist_adapters *ad,
                              const ist_model *m, ist_error *err) {
+  char leaf[IST_MOD_COUNT][64];
   const char *targets[IST_MOD_COUNT];
   ist_peft_config c = {
       .base_model = m->path,
       .r = ad->config.rank,
       .alpha = ad->config.alpha,
       .dropout = ad->config.dropout,
+      .fan_in_fan_out = m->config.family->hf_transposes,
       .targets = {targets, 0},
   };
   for (int mod = 0; mod < IST_MOD_COUNT; mod++) {
-    if (ad->layout.module[mod].rank)
-      targets[c.targets.n++] = strrchr(ist_module_peft_path((ist_module)mod), '.') + 1;
+    if (!ad->layout.module[mod].rank) continue;
+    ist_module_leaf(leaf[mod], sizeof leaf[mod], &m->config, (ist_module)mod);
+    bool repeated = false; /* GPT-2's c_proj stands for two modules */
+    for (int64_t i = 0; i < c.targets.n; i++) repeated |= strcmp(targets[i], leaf[mod]) == 0;
+    if (!repeated) targets[c.targets.n++] = leaf[mod];
   }
   return ist_peft_write(dir, &c, t->item, t->n, err);
 }

@@ -2,14 +2,12 @@
 
 #include <stdio.h>
 
-void ist_adapter_peft_name(char *out, size_t size, int64_t layer, ist_module m, ist_half half) {
-  snprintf(out, size, "base_model.model.model.layers.%lld.%s.lora_%c.weight", (long long)layer,
-           ist_module_peft_path(m), half == IST_HALF_A ? 'A' : 'B');
-}
-
-void ist_adapter_gguf_name(char *out, size_t size, int64_t layer, ist_module m, ist_half half) {
-  snprintf(out, size, "blk.%lld.%s.weight.lora_%c", (long long)layer, ist_module_gguf(m),
-           half == IST_HALF_A ? 'a' : 'b');
+void ist_adapter_peft_name(char *out, size_t size, const ist_model_config *c, int64_t layer,
+                           ist_module m, ist_half half) {
+  char stem[128];
+  if (!ist_tensor_hf_stem(stem, sizeof stem, c, layer, (int)m))
+    snprintf(stem, sizeof stem, "layers.%lld.%s", (long long)layer, ist_module_name(m));
+  snprintf(out, size, "base_model.model.%s.lora_%c.weight", stem, half == IST_HALF_A ? 'A' : 'B');
 }
 
 void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int64_t *rows,
@@ -19,13 +17,32 @@ void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int6
   *cols = half == IST_HALF_A ? ad->sizes.in[m] : rank;
 }
 
-/* The row of Hugging Face's order that GGUF keeps at `row`: within a head, GGUF's
- * 2j + p is Hugging Face's p * E/2 + j. */
-static int64_t hf_row(const ist_model_config *c, ist_module m, ist_half half, int64_t row) {
-  bool permuted = c->permuted_qk && half == IST_HALF_B && (m == IST_MOD_Q || m == IST_MOD_K);
-  if (!permuted) return row;
-  int64_t head = row / c->E, i = row % c->E;
-  return head * c->E + (i % 2) * (c->E / 2) + i / 2;
+/* Within a head, ggml's 2j + p is Hugging Face's p * E/2 + j. */
+static int64_t unpermuted(const ist_model_config *c, int64_t row) {
+  int64_t i = row % c->E;
+  return row - i + (i % 2) * (c->E / 2) + i / 2;
+}
+static int64_t permuted(const ist_model_config *c, int64_t row) {
+  int64_t i = row % c->E, half = c->E / 2;
+  return row - i + i % half * 2 + i / half;
+}
+
+/* All q, all k, all v -> q.., k, v of each key/value head. */
+static int64_t grouped(const ist_model_config *c, int64_t row) {
+  int64_t per = c->H / c->K * c->E, q = c->H * c->E, kv = c->K * c->E, group = per + 2 * c->E;
+  if (row < q) return row / per * group + row % per;
+  int64_t i = (row - q) % kv, which = (row - q) / kv;
+  return i / c->E * group + per + which * c->E + i % c->E;
+}
+
+/* The outside row of our row of B: Hugging Face's or GGUF's. */
+static int64_t outside_row(const ist_model_config *c, ist_module m, ist_half half, bool hf,
+                           int64_t row) {
+  if (half == IST_HALF_A) return row;
+  bool qk = (m == IST_MOD_Q || m == IST_MOD_K) && c->family->ggml_permutes_qk;
+  if (qk && hf && c->permuted_qk) return unpermuted(c, row);
+  if (qk && !hf && !c->permuted_qk) return permuted(c, row);
+  return m == IST_MOD_QKV && c->family->hf_groups_qkv && hf ? grouped(c, row) : row;
 }
 
 /* Elements of one half, wherever it lies: row r of ours is row `theirs` outside. */
@@ -36,7 +53,7 @@ static void move(const ist_adapters *ad, const ist_model_config *c, int64_t laye
   int64_t offset = half == IST_HALF_A ? ad->layout.module[m].a : ad->layout.module[m].b;
   ist_view v = ist_adapter_param(ad, layer, offset, rows, cols);
   for (int64_t r = 0; r < rows; r++) {
-    float *theirs = outside + (hf ? hf_row(c, m, half, r) : r) * cols;
+    float *theirs = outside + outside_row(c, m, half, hf, r) * cols;
     for (int64_t i = 0; i < cols; i++) {
       int64_t at = r * cols + i;
       if (v.dt == IST_F64 && read)

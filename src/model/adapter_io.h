@@ -1,24 +1,24 @@
 /* Adapter tensors as other programs know them: Hugging Face PEFT's names and row
- * order on one side, GGUF's on the other, and ours, which is GGUF's. */
+ * order on one side, GGUF's on the other, and ours, which is that of the base in use. */
 #ifndef IST_MODEL_ADAPTER_IO_H
 #define IST_MODEL_ADAPTER_IO_H
 
-#include "model/config.h"
+#include "model/names.h"
 #include "peft/peft.h"
 
 typedef enum ist_half { IST_HALF_A, IST_HALF_B } ist_half;
 
-/* "base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight" */
-void ist_adapter_peft_name(char *out, size_t size, int64_t layer, ist_module m, ist_half half);
-/* "blk.N.attn_q.weight.lora_a" */
-void ist_adapter_gguf_name(char *out, size_t size, int64_t layer, ist_module m, ist_half half);
+/* "base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight", in the names of
+ * the family. */
+void ist_adapter_peft_name(char *out, size_t size, const ist_model_config *c, int64_t layer,
+                           ist_module m, ist_half half);
 
 /* Rows and columns of one half: (rank, in) or (out, rank). */
 void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int64_t *rows,
                        int64_t *cols);
 
 /* Copies one half out of, or into, the parameters as float. hf: rows in Hugging
- * Face's order (q and k rows of a permuted base are put back), else GGUF's. */
+ * Face's order, else in GGUF's. */
 void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, int64_t layer,
                       ist_module m, ist_half half, bool hf, float *dst);
 void ist_adapter_write(ist_adapters *ad, const ist_model_config *c, int64_t layer, ist_module m,

@@ -39,6 +39,15 @@ static int64_t site_tail(const ist_decoder *d, ist_site site) {
   return d->adapters ? d->adapters->layout.max_rank[site] : 0;
 }
 
+/* The most columns or rows of a linear of a layer. */
+static int64_t widest_linear(const ist_decoder *d) {
+  ist_linear_sizes s;
+  int64_t widest = 0;
+  ist_model_linear_sizes(d->config, &s);
+  for (int m = 0; m < IST_MOD_COUNT; m++) widest = max64(widest, max64(s.in[m], s.out[m]));
+  return widest;
+}
+
 /* Columns free behind each weight; none in the wide type, where the file's own
  * F32 rows are used in place. */
 static void weight_tails(const ist_decoder *d, int64_t tail[IST_MOD_COUNT]) {
@@ -48,31 +57,71 @@ static void weight_tails(const ist_decoder *d, int64_t tail[IST_MOD_COUNT]) {
   }
 }
 
+/* Columns [col, col + cols) of a buffer; also while nothing is reserved. */
+static ist_view columns(ist_view v, int64_t col, int64_t cols) {
+  return v.p ? ist_view_cols(v, col, cols) : (ist_view){NULL, v.rows, cols, v.stride, v.dt, 0};
+}
+
+static void lay_out_attn(layout *l, ist_attn_acts *a) {
+  const ist_decoder *d = l->d;
+  const ist_model_config *c = d->config;
+  ist_dtype t = d->compute, wide = d->wide;
+  int64_t n = d->sizes.rows, q = c->H * c->E, kv = c->K * c->E;
+  *a = (ist_attn_acts){0};
+  if (c->fused_qkv) {
+    a->qkv = take_view(l, IST_ARENA_SAVED, t, n, q + 2 * kv, 0);
+    a->q = columns(a->qkv, 0, q);
+    a->k = columns(a->qkv, q, kv);
+    a->v = columns(a->qkv, q + kv, kv);
+  } else {
+    a->q = take_view(l, IST_ARENA_SAVED, t, n, q, 0);
+    a->k = take_view(l, IST_ARENA_SAVED, t, n, kv, 0);
+    a->v = take_view(l, IST_ARENA_SAVED, t, n, kv, 0);
+  }
+  a->o = take_view(l, IST_ARENA_SAVED, t, n, q, site_tail(d, IST_SITE_ATTN_OUT));
+  a->lse = take_view(l, IST_ARENA_SAVED, wide, n, c->H, 0);
+  a->xmid = take_view(l, IST_ARENA_SAVED, t, n, c->D, 0);
+  a->stat1 = take_view(l, IST_ARENA_SAVED, wide, n, 2, 0);
+  a->stat2 = take_view(l, IST_ARENA_SAVED, wide, n, 2, 0);
+  if (c->qk_norm) {
+    a->q_raw = take_view(l, IST_ARENA_SAVED, t, n, q, 0);
+    a->k_raw = take_view(l, IST_ARENA_SAVED, t, n, kv, 0);
+    a->q_stat = take_view(l, IST_ARENA_SAVED, wide, n * c->H, 1, 0);
+    a->k_stat = take_view(l, IST_ARENA_SAVED, wide, n * c->K, 1, 0);
+  }
+  if (!ist_block_norms_behind(c)) return;
+  a->y1 = take_view(l, IST_ARENA_SAVED, t, n, c->D, 0);
+  a->y2 = take_view(l, IST_ARENA_SAVED, t, n, c->D, 0);
+  a->stat3 = take_view(l, IST_ARENA_SAVED, wide, n, 2, 0);
+  a->stat4 = take_view(l, IST_ARENA_SAVED, wide, n, 2, 0);
+}
+
+static void lay_out_mlp(layout *l, ist_mlp_acts *m) {
+  const ist_model_config *c = l->d->config;
+  ist_dtype t = l->d->compute;
+  int64_t n = l->d->sizes.rows;
+  *m = (ist_mlp_acts){0};
+  if (c->fused_gate_up) {
+    m->both = take_view(l, IST_ARENA_SAVED, t, n, 2 * c->F, 0);
+    m->gate = columns(m->both, 0, c->F);
+    m->up = columns(m->both, c->F, c->F);
+    return;
+  }
+  if (c->gated) m->gate = take_view(l, IST_ARENA_SAVED, t, n, c->F, 0);
+  m->up = take_view(l, IST_ARENA_SAVED, t, n, c->F, 0);
+}
+
 static void lay_out_kept(layout *l) {
   ist_decoder *d = l->d;
   const ist_model_config *c = d->config;
   const ist_decoder_sizes *s = &d->sizes;
-  ist_dtype t = d->compute, wide = d->wide;
-  int64_t q = c->H * c->E, kv = c->K * c->E, n = s->rows;
+  ist_dtype t = d->compute;
+  int64_t n = s->rows;
   for (int64_t i = 0; i < s->n_boundary; i++) {
     d->boundary[i] = take_view(l, IST_ARENA_BOUNDARY, t, s->boundary_rows, c->D, 0);
   }
-  for (int64_t i = 0; i < s->n_attn; i++) {
-    d->attn[i] = (ist_attn_acts){
-        .q = take_view(l, IST_ARENA_SAVED, t, n, q, 0),
-        .k = take_view(l, IST_ARENA_SAVED, t, n, kv, 0),
-        .v = take_view(l, IST_ARENA_SAVED, t, n, kv, 0),
-        .o = take_view(l, IST_ARENA_SAVED, t, n, q, site_tail(d, IST_SITE_ATTN_OUT)),
-        .lse = take_view(l, IST_ARENA_SAVED, wide, n, c->H, 0),
-        .xmid = take_view(l, IST_ARENA_SAVED, t, n, c->D, 0),
-        .stat1 = take_view(l, IST_ARENA_SAVED, wide, n, 2, 0),
-        .stat2 = take_view(l, IST_ARENA_SAVED, wide, n, 2, 0),
-    };
-  }
-  for (int64_t i = 0; i < s->n_mlp; i++) {
-    d->mlp[i].gate = take_view(l, IST_ARENA_SAVED, t, n, c->F, 0);
-    d->mlp[i].up = take_view(l, IST_ARENA_SAVED, t, n, c->F, 0);
-  }
+  for (int64_t i = 0; i < s->n_attn; i++) lay_out_attn(l, &d->attn[i]);
+  for (int64_t i = 0; i < s->n_mlp; i++) lay_out_mlp(l, &d->mlp[i]);
   for (int64_t i = 0; i < s->n_low; i++) {
     for (int site = 0; site < IST_SITE_COUNT; site++) {
       int64_t rank = d->adapters->layout.site_rank[site];
@@ -85,12 +134,14 @@ static void lay_out_forward(layout *l) {
   ist_decoder *d = l->d;
   const ist_model_config *c = d->config;
   ist_dtype t = d->compute;
-  int64_t n = d->sizes.rows, widest = max64(max64(c->D, c->F), c->H * c->E);
+  int64_t n = d->sizes.rows, widest = widest_linear(d);
   int64_t tail = max64(site_tail(d, IST_SITE_ATTN_IN), site_tail(d, IST_SITE_MLP_IN));
   d->h = take_view(l, IST_ARENA_FORWARD, t, n, c->D, tail);
   d->a = take_view(l, IST_ARENA_FORWARD, t, n, c->F, site_tail(d, IST_SITE_MLP_OUT));
   d->y = take_view(l, IST_ARENA_FORWARD, t, n, c->D, 0);
   d->row_factor = take(l, IST_ARENA_FORWARD, (size_t)n * sizeof(float));
+  if (c->positions) d->table_rows = take(l, IST_ARENA_FORWARD, (size_t)n * sizeof(int32_t));
+  if (c->rope_dim) d->rope_freq = take(l, IST_ARENA_FORWARD, (size_t)c->rope_dim * sizeof(float));
   if (!d->adapters) return;
   int64_t rank = 0;
   for (int site = 0; site < IST_SITE_COUNT; site++)
@@ -108,12 +159,24 @@ static void lay_out_backward(layout *l) {
   d->dres = take_view(l, IST_ARENA_BACKWARD, wide, d->sizes.dres_rows, c->D, 0);
   d->dwide = take_view(l, IST_ARENA_BACKWARD, wide, n, c->D, 0);
   d->dout = take_view(l, IST_ARENA_BACKWARD, t, n, q, 0);
-  d->dq = take_view(l, IST_ARENA_BACKWARD, t, n, q, 0);
-  d->dk = take_view(l, IST_ARENA_BACKWARD, wide, n, kv, 0);
-  d->dv = take_view(l, IST_ARENA_BACKWARD, wide, n, kv, 0);
+  if (c->fused_qkv) {
+    d->dqkv = take_view(l, IST_ARENA_BACKWARD, t, n, q + 2 * kv, 0);
+    d->dq = columns(d->dqkv, 0, q);
+  } else {
+    d->dq = take_view(l, IST_ARENA_BACKWARD, t, n, q, 0);
+  }
+  bool in_place = c->fused_qkv && t == wide;
+  d->dk = in_place ? columns(d->dqkv, q, kv) : take_view(l, IST_ARENA_BACKWARD, wide, n, kv, 0);
+  d->dv =
+      in_place ? columns(d->dqkv, q + kv, kv) : take_view(l, IST_ARENA_BACKWARD, wide, n, kv, 0);
+  if (ist_block_parallel(c)) d->dside = take_view(l, IST_ARENA_BACKWARD, wide, n, c->D, 0);
   d->da = take_view(l, IST_ARENA_BACKWARD, t, n, c->F, 0);
-  if (t != wide) {
+  if (t != wide || c->block == IST_BLOCK_SANDWICH)
     d->dy = take_view(l, IST_ARENA_BACKWARD, t, n, c->D, 0);
+  if (t != wide && c->fused_qkv) {
+    d->dk_compute = columns(d->dqkv, q, kv);
+    d->dv_compute = columns(d->dqkv, q + kv, kv);
+  } else if (t != wide) {
     d->dk_compute = take_view(l, IST_ARENA_BACKWARD, t, n, kv, 0);
     d->dv_compute = take_view(l, IST_ARENA_BACKWARD, t, n, kv, 0);
   }
@@ -138,15 +201,17 @@ static void lay_out_head(layout *l) {
   d->run = take_view(l, IST_ARENA_HEAD, wide, n, 2, 0);
   d->tgt = take_view(l, IST_ARENA_HEAD, wide, n, 1, 0);
   d->head_ids = take(l, IST_ARENA_HEAD, (size_t)(2 * n) * sizeof(int32_t));
+  if (c->embed_dim) d->head_p = take_view(l, IST_ARENA_HEAD, t, n, c->embed_dim, 0);
   if (!d->sizes.dres_rows) return;
   d->head_dh = take_view(l, IST_ARENA_HEAD, wide, n, c->D, 0);
+  if (c->embed_dim) d->head_dp = take_view(l, IST_ARENA_HEAD, t, n, c->embed_dim, 0);
   d->head_dx = take_view(l, IST_ARENA_HEAD, wide, n, c->D, 0);
 }
 
 /* Scratch is a stack, so it is as large as the hungriest single call. */
 static size_t scratch_bytes(const ist_decoder *d, const ist_backend *be) {
   const ist_model_config *c = d->config;
-  int64_t n = d->sizes.rows, widest = max64(max64(c->D, c->F), c->H * c->E), rank = 0;
+  int64_t n = d->sizes.rows, widest = widest_linear(d), rank = 0;
   size_t most = 0;
   if (d->adapters) {
     for (int site = 0; site < IST_SITE_COUNT; site++)
@@ -176,7 +241,7 @@ static void lay_out(layout *l, const ist_backend *be) {
   l->bytes[IST_ARENA_WEIGHTS] +=
       ist_weights_policy_bytes(d->weights, d->sizes.policy, d->compute, tail) +
       ist_weights_head_bytes(d->weights, d->compute, d->sizes.head_rows) +
-      ist_weights_norm_bytes(d->weights, d->compute);
+      ist_weights_vector_bytes(d->weights, d->compute);
   lay_out_kept(l);
   lay_out_forward(l);
   if (d->sizes.dres_rows) lay_out_backward(l);
@@ -215,12 +280,24 @@ static ist_status begin(ist_decoder *d, const ist_model_config *c, ist_weights *
   return alloc_tables(d, err);
 }
 
+/* A learned table ends where it ends. */
+static ist_status check_positions(const ist_model_config *c, const ist_decoder_sizes *s,
+                                  ist_error *err) {
+  int64_t most = c->positions - c->position_offset;
+  if (!c->positions || s->longest <= most) return IST_OK;
+  return ist_fail(
+      err, IST_ERR_ARG,
+      "tokens: found a sequence of up to %lld, the model has learned positions for %lld",
+      (long long)s->longest, (long long)most);
+}
+
 ist_status ist_decoder_measure(const ist_model_config *c, const ist_weights *w,
                                const ist_adapters *ad, const ist_backend *be,
                                const ist_decoder_sizes *s, size_t bytes[IST_ARENA_DECODER_COUNT],
                                ist_error *err) {
   ist_decoder d;
   layout l = {&d, false, {0}};
+  IST_TRY(check_positions(c, s, err));
   /* Measuring reads the tensor table only. */
   ist_status status = begin(&d, c, (ist_weights *)(uintptr_t)w, ad, s, err);
   if (status == IST_OK) {
@@ -284,6 +361,7 @@ ist_decoder_flops ist_decoder_count_flops(const ist_model_config *c, double cont
   ist_model_linear_sizes(c, &s);
   double linears = 0, attention = (double)(c->H * c->E) * context;
   for (int m = 0; m < IST_MOD_COUNT; m++) linears += 2.0 * (double)s.in[m] * (double)s.out[m];
-  double head = 2.0 * (double)c->D * (double)c->V;
+  double width = (double)(c->embed_dim ? c->embed_dim : c->D);
+  double head = 2.0 * width * ((double)c->V + (c->embed_dim ? (double)c->D : 0.0));
   return (ist_decoder_flops){linears + 4.0 * attention, linears + 10.0 * attention, head, head};
 }

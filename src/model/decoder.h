@@ -7,6 +7,7 @@
  *   xmid = x + lin(o)
  *   h = n2(xmid)       g, u = lin(h)                  a = act(g) * u
  *   x' = xmid + lin(a)
+ * Other blocks (config.h) put norms behind attention and MLP, or let both read x.
  * Kept for backward: x, q, k, v, o, lse, xmid, g, u and the norms' statistics;
  * h and a are recomputed, and only where an active adapter wants them. */
 #ifndef IST_MODEL_DECODER_H
@@ -93,9 +94,13 @@ typedef struct ist_decoder_sizes {
 /* Kept values of the attention half and of the MLP half of a layer. */
 typedef struct ist_attn_acts {
   ist_view q, k, v, o, lse, xmid, stat1, stat2;
+  ist_view qkv;                          /* q, k, v as columns, where one linear makes them */
+  ist_view q_raw, k_raw, q_stat, k_stat; /* before their norms, where there are any */
+  ist_view y1, y2, stat3, stat4;         /* what the norms behind attention and MLP read */
 } ist_attn_acts;
 typedef struct ist_mlp_acts {
-  ist_view gate, up;
+  ist_view gate, up; /* gate absent: a plain MLP */
+  ist_view both;     /* the two as columns, where one linear makes them */
 } ist_mlp_acts;
 typedef struct ist_low_acts {
   ist_view u[IST_SITE_COUNT];
@@ -129,9 +134,13 @@ typedef struct ist_decoder {
   ist_view h, a, y, x_dropped, a_compute, b_compute;
   float *row_factor;
   /* backward scratch: residual gradient (wide), and compute-type gradients */
-  ist_view dres, dy, dwide, dout, dq, dk, dv, dk_compute, dv_compute, da, du, dtmp;
+  ist_view dres, dy, dwide, dout, dqkv, dq, dk, dv, dk_compute, dv_compute, da, du, dtmp;
+  ist_view dside; /* parallel blocks: what the MLP adds to dres, wide */
   /* head: rows of x, normed, logits (chunk, V), gradients */
   ist_view head_x, head_h, head_stat, logits, run, tgt, head_dh, head_dx;
+  ist_view head_p, head_dp; /* beside a projected head (chunk, embed_dim) */
+  int32_t *table_rows;      /* (rows) rows of the position table */
+  float *rope_freq;         /* angles of one sequence length (dynamic scaling) */
   int32_t *head_ids;
 } ist_decoder;
 
@@ -170,13 +179,28 @@ void ist_decoder_layer_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w)
 void ist_decoder_head(ist_decoder *d, const ist_pass *p, const ist_work *w);
 /* The two halves of a layer forward, also used to recompute in backward. */
 void ist_decoder_attn_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w, ist_view x);
-void ist_decoder_mlp_inner_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w);
+void ist_decoder_mlp_inner_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w, ist_view x);
+/* Activation, output projection and the norm behind it: d->y, and what that norm keeps. */
+void ist_decoder_mlp_outer_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w);
+/* The input of attention's or the MLP's linears into h: normed, or as it is. */
+void ist_decoder_inner_norm(ist_decoder *d, const ist_pass *p, int64_t layer, ist_view x,
+                            ist_view stat, int id);
+/* The norm in front of the MLP: its own, or attention's where they share one. */
+int ist_decoder_mlp_norm(const ist_model_config *c);
+static inline bool ist_block_parallel(const ist_model_config *c) {
+  return c->block == IST_BLOCK_PARALLEL_1 || c->block == IST_BLOCK_PARALLEL_2;
+}
+/* True where norms stand behind attention and MLP. */
+static inline bool ist_block_norms_behind(const ist_model_config *c) {
+  return c->block == IST_BLOCK_SANDWICH || c->block == IST_BLOCK_POST;
+}
 
 /* The rows of a boundary slot that belong to the pass's micro-batch; rotation in
  * place; the arguments of attention over one store. */
 ist_view ist_decoder_boundary(const ist_decoder *d, const ist_pass *p, int32_t slot);
-void ist_decoder_rope(ist_decoder *d, const ist_pass *p, ist_view x, bool inverse);
-ist_attn ist_decoder_attn_args(const ist_decoder *d, const ist_pass *p, const ist_kv *kv);
+void ist_decoder_rope(ist_decoder *d, const ist_pass *p, int64_t layer, ist_view x, bool inverse);
+ist_attn ist_decoder_attn_args(const ist_decoder *d, const ist_pass *p, int64_t layer,
+                               const ist_kv *kv);
 
 /* A site's linears with their adapters (site.c). x is the site's input (rows,
  * in) in a buffer with the site's tail behind its columns; y by module order of

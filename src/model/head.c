@@ -28,18 +28,59 @@ static int64_t next_rows(const ist_micro *m, int64_t *from, int64_t cap, int32_t
   return count;
 }
 
-/* head_x -> normed head_h -> logits of `n` rows, a vocabulary tile at a time. */
+/* head_x -> what the head reads: normed, and projected where its width is another. */
+static ist_view head_input(ist_decoder *d, int64_t n) {
+  const ist_backend *be = d->ctx->be;
+  const ist_model_config *c = d->config;
+  ist_view h = ist_view_rows(d->head_h, 0, n), x = ist_view_rows(d->head_x, 0, n);
+  if (c->no_final_norm) {
+    h = x;
+  } else {
+    be->norm_fwd(d->ctx, h, ist_view_rows(d->head_stat, 0, n), x,
+                 ist_weights_vector(d->weights, -1, IST_T_OUTPUT_NORM),
+                 ist_weights_bias(d->weights, -1, IST_T_OUTPUT_NORM), c->norm, c->norm_eps);
+  }
+  if (!c->embed_dim) return h;
+  ist_view p = ist_view_rows(d->head_p, 0, n);
+  be->linear_fwd(d->ctx, p, h, ist_weights_vector(d->weights, -1, IST_T_PROJECT_OUT),
+                 ist_weights_bias(d->weights, -1, IST_T_PROJECT_OUT), ist_view_none(),
+                 ist_view_none());
+  return p;
+}
+
+/* Logits of the `n` rows of head_x, a vocabulary tile at a time. */
 static void project(ist_decoder *d, int64_t n) {
   const ist_backend *be = d->ctx->be;
-  ist_view h = ist_view_rows(d->head_h, 0, n), logits = ist_view_rows(d->logits, 0, n);
-  be->norm_fwd(d->ctx, h, ist_view_rows(d->head_stat, 0, n), ist_view_rows(d->head_x, 0, n),
-               ist_weights_norm(d->weights, -1, IST_T_OUTPUT_NORM), ist_view_none(),
-               d->config->norm, d->config->norm_eps);
+  ist_view h = head_input(d, n), logits = ist_view_rows(d->logits, 0, n);
+  ist_view bias = ist_weights_bias(d->weights, -1, IST_T_OUTPUT), none = ist_view_none();
   for (int64_t v = 0; v < d->config->V; v += d->sizes.head_rows) {
     int64_t tile = d->config->V - v < d->sizes.head_rows ? d->config->V - v : d->sizes.head_rows;
     ist_view w = ist_weights_acquire_head(d->weights, d->ctx, v, tile);
-    be->matmul(d->ctx, ist_view_cols(logits, v, tile), h, false, w, true, 0);
+    ist_view to = ist_view_cols(logits, v, tile);
+    if (bias.p) {
+      be->linear_fwd(d->ctx, to, h, w, ist_view_cols(bias, v, tile), none, none);
+    } else {
+      be->matmul(d->ctx, to, h, false, w, true, 0);
+    }
   }
+}
+
+/* From the gradient of what the head read (dh: wide, or in d->head_dp) to that of x. */
+static void head_input_bwd(ist_decoder *d, int64_t n) {
+  const ist_backend *be = d->ctx->be;
+  const ist_model_config *c = d->config;
+  ist_view dh = ist_view_rows(d->head_dh, 0, n), dx = ist_view_rows(d->head_dx, 0, n);
+  if (c->embed_dim)
+    be->matmul(d->ctx, dh, ist_view_rows(d->head_dp, 0, n), false,
+               ist_weights_vector(d->weights, -1, IST_T_PROJECT_OUT), false, 0);
+  if (c->no_final_norm) {
+    be->copy(d->ctx, dx, dh);
+    return;
+  }
+  be->norm_bwd(d->ctx, dx, false, ist_view_none(), ist_view_none(), dh,
+               ist_view_rows(d->head_x, 0, n),
+               ist_weights_vector(d->weights, -1, IST_T_OUTPUT_NORM),
+               ist_view_rows(d->head_stat, 0, n), c->norm);
 }
 
 /* d loss / d logits -> gradient of the `n` rows of x, the first `real` of them scattered
@@ -52,17 +93,15 @@ static void project_bwd(ist_decoder *d, const ist_pass *p, int64_t n, int64_t re
     dlogits = ist_view_make(logits.p, d->compute, n, logits.cols, 2 * logits.stride);
   be->xent_grad(d->ctx, dlogits, logits, ist_view_rows(d->run, 0, n), target, 0,
                 d->config->final_softcap, p->loss_weight);
-  ist_view dh = ist_view_rows(d->head_dh, 0, n), dx = ist_view_rows(d->head_dx, 0, n);
+  ist_view dh = ist_view_rows(d->config->embed_dim ? d->head_dp : d->head_dh, 0, n);
   for (int64_t v = 0; v < d->config->V; v += d->sizes.head_rows) {
     int64_t tile = d->config->V - v < d->sizes.head_rows ? d->config->V - v : d->sizes.head_rows;
     ist_view w = ist_weights_acquire_head(d->weights, d->ctx, v, tile);
     be->matmul(d->ctx, dh, ist_view_cols(dlogits, v, tile), false, w, false, v > 0);
   }
-  be->norm_bwd(d->ctx, dx, false, ist_view_none(), ist_view_none(), dh,
-               ist_view_rows(d->head_x, 0, n), ist_weights_norm(d->weights, -1, IST_T_OUTPUT_NORM),
-               ist_view_rows(d->head_stat, 0, n), d->config->norm);
+  head_input_bwd(d, n);
   be->scatter_rows(d->ctx, ist_view_rows(d->dres, p->micro->boundary_row, p->micro->rows),
-                   ist_view_rows(dx, 0, real), d->head_ids);
+                   ist_view_rows(d->head_dx, 0, real), d->head_ids);
 }
 
 /* Fills the rows of a chunk up to the bucket with copies that are not supervised. */
@@ -101,5 +140,12 @@ ist_view ist_decoder_logits(ist_decoder *d, int32_t slot, int64_t row0, int64_t 
   d->ctx->be->copy(d->ctx, ist_view_rows(d->head_x, 0, n),
                    ist_view_rows(d->boundary[slot], row0, n));
   project(d, n);
-  return ist_view_rows(d->logits, 0, n);
+  ist_view logits = ist_view_rows(d->logits, 0, n);
+  double cap = d->config->final_softcap;
+  if (cap > 0) { /* the loss applies it by itself */
+    d->ctx->be->scale_rows(d->ctx, logits, 1.0 / cap, NULL);
+    d->ctx->be->act_fwd(d->ctx, logits, logits, ist_view_none(), IST_ACT_TANH);
+    d->ctx->be->scale_rows(d->ctx, logits, cap, NULL);
+  }
+  return logits;
 }

@@ -30,8 +30,9 @@ static ist_status open_parts(ist_model *m, const char *path, const ist_model_opt
   m->path = ist_strdup(path);
   if (!m->path) return ist_fail_nomem(err, "path", strlen(path));
   IST_TRY(ist_gguf_open(&m->gguf, path, err));
-  ist_status status = ist_model_config_read(&m->config, m->gguf, err);
-  if (status == IST_OK) status = ist_weights_open(&m->weights, &m->config, m->gguf, err);
+  m->source = ist_source_of_gguf(m->gguf);
+  ist_status status = ist_model_config_read(&m->config, &m->source, err);
+  if (status == IST_OK) status = ist_weights_open(&m->weights, &m->config, &m->source, err);
   if (status == IST_OK) status = ist_tokenizer_from_gguf(&m->tokenizer, m->gguf, err);
   if (status == IST_OK && ist_tokenizer_size(m->tokenizer) > m->config.V) {
     status = ist_fail(err, IST_ERR_FORMAT,

@@ -9,6 +9,7 @@
 struct ist_model {
   char *path;
   ist_gguf *gguf;
+  ist_source source; /* its tensors and settings */
   ist_model_config config;
   ist_weights weights;
   ist_tokenizer *tokenizer;

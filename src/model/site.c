@@ -23,6 +23,14 @@ static double layer_factor(const ist_pass *p, int64_t layer) {
   return p->factor && !p->micro->group ? (double)p->factor[layer] : 1.0;
 }
 
+/* Columns of the site's input, which all its modules share. */
+static int64_t site_width(const ist_decoder *d, ist_site site) {
+  int64_t in = 0;
+  for (int i = 0; i < ist_sites[site].n && !in; i++)
+    in = d->adapters->sizes.in[ist_sites[site].module[i]];
+  return in;
+}
+
 static ist_dropout site_dropout(const ist_decoder *d, const ist_pass *p, int64_t layer,
                                 ist_site site) {
   return (ist_dropout){
@@ -95,7 +103,7 @@ void ist_site_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site sit
     bool mine = adapted && d->adapters->layout.module[m].rank > 0;
     ist_view b = mine ? place_b(d, layer, m, w) : ist_view_none();
     ist_view um = mine ? place_u(d, layer, m, x, u) : ist_view_none();
-    d->ctx->be->linear_fwd(d->ctx, y[i], x, w, ist_view_none(), um, b);
+    d->ctx->be->linear_fwd(d->ctx, y[i], x, w, ist_weights_bias(d->weights, layer, (int)m), um, b);
     ist_weights_release(d->weights, layer, m);
   }
 }
@@ -127,7 +135,7 @@ void ist_site_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site sit
   }
   if (!adapted) return;
   ist_dropout dropout = site_dropout(d, p, layer, site);
-  int64_t in = d->adapters->sizes.in[ist_sites[site].module[0]];
+  int64_t in = site_width(d, site);
   if (!x.p) x = ist_view_make(NULL, d->compute, rows, in, in);
   ist_site_call call = site_call(d, p, layer, site, x, u, &dropout);
   ist_view tmp = ist_view_make(d->dtmp.p, d->compute, rows, in, in);

@@ -6,126 +6,198 @@
 #include "base/mem.h"
 #include "format/quant.h"
 
-typedef struct tensor_row {
-  const char *stem;
-  int need;
-} tensor_row;
-static const tensor_row rows_of[IST_T_END] = {
-#define IST_LAYER_TENSOR(id, stem, rows, cols, need) [IST_T_##id] = {stem, need},
-#define IST_MODEL_TENSOR(id, stem, rows, cols, need) [IST_T_##id] = {stem, need},
-#include "model/tensors.def"
-};
+/* ---- Finding tensors ------------------------------------------------------------ */
 
-void ist_tensor_name(char *out, size_t size, int64_t layer, int id) {
-  if (id < IST_T_LAYER_COUNT) {
-    snprintf(out, size, "blk.%lld.%s.weight", (long long)layer, rows_of[id].stem);
-  } else {
-    snprintf(out, size, "%s.weight", rows_of[id].stem);
+/* What is found so far: a tensor that nothing used is one the family does not have. */
+typedef struct search {
+  ist_weights *w;
+  const ist_source *s;
+  bool *used; /* (s->n) */
+} search;
+
+static int64_t rows_of(const ist_gguf_tensor *t) {
+  return t->ne[1] * t->ne[2] * t->ne[3];
+}
+
+static ist_status fail_shape(const ist_gguf_tensor *t, int64_t rows, int64_t cols, ist_error *err) {
+  return ist_fail(err, IST_ERR_FORMAT, "%.*s: found %lld x %lld, expected %lld x %lld",
+                  (int)t->name.len, t->name.p, (long long)rows_of(t), (long long)t->ne[0],
+                  (long long)rows, (long long)cols);
+}
+
+static ist_status check_type(const ist_gguf_tensor *t, ist_error *err) {
+  if (ist_dequant_supported(t->type)) return IST_OK;
+  return ist_fail(err, IST_ERR_UNSUPPORTED, "%.*s: found type %s, which weights cannot have",
+                  (int)t->name.len, t->name.p, ist_dtype_get(t->type)->name);
+}
+
+/* q, k, v by turns for each key/value head, as three parts. */
+static void group_rows(ist_stored *out, const ist_model_config *c) {
+  int64_t q = c->H / c->K * c->E, row = ist_dtype_bytes(out->type, out->cols);
+  const int64_t size[3] = {q, c->E, c->E}, start[3] = {0, q, q + c->E};
+  out->n_parts = 3;
+  for (int i = 0; i < 3; i++) {
+    out->part[i] =
+        (ist_stored_part){out->data + start[i] * row, c->K * size[i], size[i], q + 2 * c->E};
   }
 }
 
-void ist_tensor_shape(const ist_model_config *c, int id, int64_t *rows, int64_t *cols, bool *need) {
-  const int64_t D = c->D, F = c->F, H = c->H, K = c->K, E = c->E, V = c->V;
-  switch (id) {
-#define IST_LAYER_TENSOR(id, stem, r, c_, need) \
-  case IST_T_##id:                              \
-    *rows = r;                                  \
-    *cols = c_;                                 \
-    break;
-#define IST_MODEL_TENSOR(id, stem, r, c_, need) \
-  case IST_T_##id:                              \
-    *rows = r;                                  \
-    *cols = c_;                                 \
-    break;
-#include "model/tensors.def"
-    default: IST_ASSERT(!"a tensor of the model");
+/* A copy with rows and columns exchanged. */
+static ist_status transpose(search *f, ist_stored *out, const ist_gguf_tensor *t, ist_error *err) {
+  size_t item = (size_t)ist_dtype_get(t->type)->bytes;
+  unsigned char *p = ist_calloc((size_t)(out->rows * out->cols), item);
+  if (!p) return ist_fail_nomem(err, "transposed weights", (size_t)t->bytes);
+  f->w->transposed[f->w->n_transposed++] = p;
+  for (int64_t r = 0; r < out->rows; r++) {
+    for (int64_t i = 0; i < out->cols; i++)
+      memcpy(p + (size_t)(r * out->cols + i) * item, t->data + (size_t)(i * out->rows + r) * item,
+             item);
   }
-  *need = rows_of[id].need;
+  out->data = p;
+  return IST_OK;
 }
 
-/* Finds one tensor and checks its shape against the config. */
-static ist_status find_tensor(ist_stored *out, const ist_model_config *c, const ist_gguf *g,
-                              int64_t layer, int id, ist_error *err) {
-  char name[96];
+static ist_status take(search *f, ist_stored *out, const ist_gguf_tensor *t, int64_t row0,
+                       int64_t rows, int64_t cols, ist_error *err) {
+  IST_TRY(check_type(t, err));
+  f->used[t - f->s->tensor] = true;
+  *out = (ist_stored){.data = t->data + ist_dtype_bytes(t->type, row0 * cols),
+                      .type = t->type,
+                      .rows = rows,
+                      .cols = cols};
+  return IST_OK;
+}
+
+/* Rows of q, k or v inside a fused tensor, which a converter may have made. */
+static ist_status find_in_fused(search *f, ist_stored *out, int64_t layer, int id, bool bias,
+                                int64_t rows, int64_t cols, ist_error *err) {
+  const ist_model_config *c = f->w->config;
+  if (id != IST_T_Q && id != IST_T_K && id != IST_T_V) return IST_OK;
+  const ist_gguf_tensor *t = ist_tensor_find(f->s, c, layer, IST_T_QKV, bias);
+  if (!t) return IST_OK;
+  int64_t q = c->H * c->E, kv = c->K * c->E, all = q + 2 * kv;
+  int64_t row0 = id == IST_T_Q ? 0 : id == IST_T_K ? q : q + kv;
+  if (bias ? t->ne[0] != all || rows_of(t) != 1 : t->ne[0] != cols || rows_of(t) != all)
+    return fail_shape(t, bias ? 1 : all, bias ? all : cols, err);
+  if (bias) return take(f, out, t, row0, 1, rows, err);
+  return take(f, out, t, row0, rows, cols, err);
+}
+
+/* A bias is as long as its weight has rows; a vector's as the vector. */
+static ist_status find_tensor(search *f, ist_stored *out, int64_t layer, int id, bool bias,
+                              ist_error *err) {
+  const ist_model_config *c = f->w->config;
   int64_t rows, cols;
   bool need;
-  ist_tensor_name(name, sizeof name, layer, id);
   ist_tensor_shape(c, id, &rows, &cols, &need);
-  const ist_gguf_tensor *t = ist_gguf_find_tensor(g, name);
-  if (!t && !need) return IST_OK;
-  if (!t)
+  if (rows == 0) return IST_OK;
+  const ist_gguf_tensor *t = ist_tensor_find(f->s, c, layer, id, bias);
+  if (!t) {
+    IST_TRY(find_in_fused(f, out, layer, id, bias, rows, cols, err));
+    if (out->data || bias || !need) return IST_OK;
+    char name[160];
+    ist_tensor_name_in(name, sizeof name, f->s, c, layer, id, bias);
     return ist_fail(err, IST_ERR_FORMAT, "%s: found no such tensor, expected %lld x %lld", name,
                     (long long)rows, (long long)cols);
-  int64_t found_rows = t->ne[1] * t->ne[2] * t->ne[3];
-  if (t->ne[0] != cols || found_rows != rows) {
-    return ist_fail(err, IST_ERR_FORMAT, "%s: found %lld x %lld, expected %lld x %lld", name,
-                    (long long)found_rows, (long long)t->ne[0], (long long)rows, (long long)cols);
   }
-  *out = (ist_stored){t->data, t->type, rows, cols};
-  return IST_OK;
+  if (bias) {
+    cols = rows == 1 ? cols : rows;
+    rows = 1;
+  }
+  bool turned = c->transposed && !bias && id < IST_MOD_COUNT;
+  if (t->ne[0] != (turned ? rows : cols) || rows_of(t) != (turned ? cols : rows))
+    return fail_shape(t, turned ? cols : rows, turned ? rows : cols, err);
+  IST_TRY(take(f, out, t, 0, rows, cols, err));
+  if (c->grouped_qkv && id == IST_T_QKV) {
+    if (bias) { /* a column of rows of one value */
+      out->rows = cols;
+      out->cols = 1;
+    }
+    group_rows(out, c);
+  }
+  return turned ? transpose(f, out, t, err) : IST_OK;
 }
 
 /* Tensors that carry no weight of ours but belong to files of the family. */
 static bool is_side_tensor(ist_str name) {
-  static const char *const known[] = {"rope_freqs.weight"};
-  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-    if (name.len == strlen(known[i]) && memcmp(name.p, known[i], name.len) == 0) return true;
+  static const char *const whole[] = {"rope_freqs.weight", "rope_factors_long.weight",
+                                      "rope_factors_short.weight"};
+  static const char *const ends[] = {".attn.bias", ".attn.masked_bias", ".attention.bias",
+                                     ".attention.masked_bias", "rotary_emb.inv_freq"};
+  static const char *const parts[] = {"vision_tower.", "multi_modal_projector."};
+  for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
+    if (name.len == strlen(whole[i]) && memcmp(name.p, whole[i], name.len) == 0) return true;
+  }
+  for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+    size_t n = strlen(ends[i]);
+    if (name.len >= n && memcmp(name.p + name.len - n, ends[i], n) == 0) return true;
+  }
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    if (memmem(name.p, name.len, parts[i], strlen(parts[i]))) return true;
   }
   return false;
 }
 
-static bool is_model_tensor(const ist_weights *w, const unsigned char *data) {
-  for (int64_t i = 0; i < w->config->L * IST_T_LAYER_COUNT; i++) {
-    if (w->layer[i].data == data) return true;
-  }
-  for (int id = IST_T_MODEL_FIRST; id < IST_T_END; id++) {
-    if (w->model[id - IST_T_LAYER_COUNT].data == data) return true;
-  }
-  return false;
-}
-
-static ist_status refuse_unknown_tensors(const ist_weights *w, const ist_gguf *g, ist_error *err) {
-  for (int64_t i = 0; i < g->n_tensors; i++) {
-    const ist_gguf_tensor *t = &g->tensor[i];
-    if (is_side_tensor(t->name) || is_model_tensor(w, t->data)) continue;
+static ist_status refuse_unknown_tensors(const search *f, ist_error *err) {
+  for (int64_t i = 0; i < f->s->n; i++) {
+    const ist_gguf_tensor *t = &f->s->tensor[i];
+    if (is_side_tensor(t->name) || f->used[i]) continue;
     return ist_fail(err, IST_ERR_UNSUPPORTED,
                     "%.*s: found a tensor that the architecture \"%s\" does not have",
-                    (int)t->name.len, t->name.p, w->config->arch);
+                    (int)t->name.len, t->name.p, f->w->config->arch);
   }
   return IST_OK;
 }
 
-static ist_status find_all(ist_weights *w, const ist_gguf *g, ist_error *err) {
-  const ist_model_config *c = w->config;
-  for (int64_t l = 0; l < c->L; l++) {
+static ist_status find_all(search *f, ist_error *err) {
+  ist_weights *w = f->w;
+  for (int64_t l = 0; l < w->config->L; l++) {
     for (int id = 0; id < IST_T_LAYER_COUNT; id++) {
-      IST_TRY(find_tensor(&w->layer[l * IST_T_LAYER_COUNT + id], c, g, l, id, err));
+      int64_t at = l * IST_T_LAYER_COUNT + id;
+      IST_TRY(find_tensor(f, &w->layer[at], l, id, false, err));
+      IST_TRY(find_tensor(f, &w->layer_bias[at], l, id, true, err));
     }
   }
   for (int id = IST_T_MODEL_FIRST; id < IST_T_END; id++) {
-    IST_TRY(find_tensor(&w->model[id - IST_T_LAYER_COUNT], c, g, -1, id, err));
+    IST_TRY(find_tensor(f, &w->model[id - IST_T_LAYER_COUNT], -1, id, false, err));
+    IST_TRY(find_tensor(f, &w->model_bias[id - IST_T_LAYER_COUNT], -1, id, true, err));
   }
-  for (int64_t i = 0; i < g->n_tensors; i++) {
-    const int64_t *ne = g->tensor[i].ne;
-    if (!is_side_tensor(g->tensor[i].name)) w->parameters += ne[0] * ne[1] * ne[2] * ne[3];
+  for (int64_t i = 0; i < f->s->n; i++) {
+    const ist_gguf_tensor *t = &f->s->tensor[i];
+    if (f->used[i]) w->parameters += t->ne[0] * rows_of(t);
   }
-  return refuse_unknown_tensors(w, g, err);
+  return refuse_unknown_tensors(f, err);
 }
 
-ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist_gguf *g,
+/* Room for views of every vector: weights and biases of layers, then of the model. */
+static int64_t vector_count(const ist_model_config *c) {
+  return 2 * (c->L * IST_T_LAYER_COUNT + IST_T_END);
+}
+
+ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist_source *s,
                             ist_error *err) {
   memset(w, 0, sizeof *w);
   w->config = c;
   w->head.held = -1;
-  w->layer = ist_calloc((size_t)(c->L * IST_T_LAYER_COUNT), sizeof *w->layer);
-  if (!w->layer) return ist_fail_nomem(err, "tensor table", (size_t)c->L * sizeof *w->layer);
-  ist_status status = find_all(w, g, err);
+  size_t n = (size_t)(c->L * IST_T_LAYER_COUNT);
+  search f = {w, s, ist_calloc((size_t)s->n + 1, sizeof *f.used)};
+  w->layer = ist_calloc(n, sizeof *w->layer);
+  w->layer_bias = ist_calloc(n, sizeof *w->layer_bias);
+  w->transposed = ist_calloc((size_t)(c->L * IST_MOD_COUNT), sizeof *w->transposed);
+  ist_status status = w->layer && w->layer_bias && w->transposed && f.used
+                          ? find_all(&f, err)
+                          : ist_fail_nomem(err, "tensor table", 2 * n * sizeof *w->layer);
+  ist_free(f.used);
   if (status != IST_OK) ist_weights_close(w);
   return status;
 }
 
 void ist_weights_close(ist_weights *w) {
+  for (int64_t i = 0; i < w->n_transposed; i++) ist_free(w->transposed[i]);
+  ist_free(w->transposed);
   ist_free(w->layer);
+  ist_free(w->layer_bias);
+  ist_free(w->vector);
   ist_free(w->slot);
   memset(w, 0, sizeof *w);
 }
@@ -133,6 +205,12 @@ void ist_weights_close(ist_weights *w) {
 const ist_stored *ist_weights_stored(const ist_weights *w, int64_t layer, int id) {
   return id < IST_T_LAYER_COUNT ? &w->layer[layer * IST_T_LAYER_COUNT + id]
                                 : &w->model[id - IST_T_LAYER_COUNT];
+}
+
+const ist_stored *ist_weights_stored_bias(const ist_weights *w, int64_t layer, int id) {
+  if (id >= IST_T_LAYER_COUNT) return &w->model_bias[id - IST_T_LAYER_COUNT];
+  static const ist_stored none;
+  return w->layer_bias ? &w->layer_bias[layer * IST_T_LAYER_COUNT + id] : &none;
 }
 
 const ist_stored *ist_weights_head(const ist_weights *w) {
@@ -162,7 +240,8 @@ static int64_t slot_index(const ist_weights *w, int64_t layer, ist_module m) {
 
 /* A plain F32 matrix without a tail is used where it lies in the file. */
 static bool is_direct(const ist_stored *s, ist_dtype compute, int64_t tail) {
-  return s->type == compute && tail == 0 && (uintptr_t)s->data % 4 == 0;
+  return s->type == compute && s->n_parts == 0 && tail == 0 &&
+         (uintptr_t)s->data % (uintptr_t)ist_dtype_get(s->type)->bytes == 0;
 }
 
 static size_t matrix_bytes(const ist_stored *s, ist_dtype compute, int64_t tail) {
@@ -200,32 +279,63 @@ size_t ist_weights_head_bytes(const ist_weights *w, ist_dtype compute, int64_t r
   return ist_arena_round((size_t)ist_dtype_bytes(compute, rows * s->cols));
 }
 
-size_t ist_weights_norm_bytes(const ist_weights *w, ist_dtype compute) {
-  return ist_arena_round(
-      (size_t)ist_dtype_bytes(ist_wide(compute), (2 * w->config->L + 1) * w->config->D));
+/* ---- Vectors, kept in memory ------------------------------------------------------ */
+
+/* Tensors that are always in memory, in a type of reductions: vectors, biases. The
+ * projections beside an embedding are kept too, for products. */
+static bool is_kept(const ist_stored *s, int id, bool bias) {
+  return s->data && (bias || s->rows == 1 || id == IST_T_PROJECT_IN || id == IST_T_PROJECT_OUT);
 }
 
-static ist_view norm_place(const ist_weights *w, int64_t layer, int id) {
-  int64_t row = layer < 0 ? 2 * w->config->L : 2 * layer + (id == IST_T_FFN_NORM);
-  ist_dtype wide = ist_wide(w->compute);
-  unsigned char *p = w->norms + ist_dtype_bytes(wide, row * w->config->D);
-  return ist_view_make(p, wide, 1, w->config->D, w->config->D);
+/* Fills a kept tensor a row at a time, through float. */
+static void fill_kept(ist_view v, const ist_stored *s) {
+  ist_ctx ctx = {.be = ist_backend_reference()};
+  ist_stored_rows(&ctx, v, s, 0);
 }
 
-static void fill_norm(ist_weights *w, int64_t layer, int id) {
-  const ist_stored *s = ist_weights_stored(w, layer, id);
-  ist_view v = norm_place(w, layer, id);
-  if (v.dt == IST_F32) {
-    ist_dequant_f32(v.p, s->data, s->type, v.cols);
-    return;
+/* Counts the bytes of all kept tensors; where `base` is given, puts them there. */
+static size_t lay_out_kept(const ist_weights *w, ist_dtype compute, unsigned char *base,
+                           ist_view *out) {
+  size_t bytes = 0;
+  int64_t n = vector_count(w->config) / 2, of_layers = w->config->L * IST_T_LAYER_COUNT;
+  for (int64_t i = 0; i < n; i++) {
+    int id = (int)(i < of_layers ? i % IST_T_LAYER_COUNT : i - of_layers);
+    if (i >= of_layers && id < IST_T_MODEL_FIRST) continue;
+    int64_t layer = i < of_layers ? i / IST_T_LAYER_COUNT : -1;
+    for (int bias = 0; bias < 2; bias++) {
+      const ist_stored *s =
+          bias ? ist_weights_stored_bias(w, layer, id) : ist_weights_stored(w, layer, id);
+      if (!is_kept(s, id, bias)) continue;
+      bool matrix = !bias && s->rows > 1;
+      ist_dtype type = matrix ? compute : ist_wide(compute);
+      if (base) {
+        ist_view v = ist_view_make(base + bytes, type, s->rows, s->cols, s->cols);
+        fill_kept(v, s);
+        if (!matrix && v.rows > 1) v = ist_view_make(v.p, type, 1, v.rows, v.rows);
+        out[2 * i + bias] = v;
+      }
+      bytes += ist_arena_round((size_t)ist_dtype_bytes(type, s->rows * s->cols));
+    }
   }
-  /* Double: a block at a time through float. */
-  float block[256];
-  int64_t step = ist_dtype_get(s->type)->block > 1 ? ist_dtype_get(s->type)->block : 1;
-  for (int64_t i = 0; i < v.cols; i += step) {
-    ist_dequant_f32(block, s->data + ist_dtype_bytes(s->type, i), s->type, step);
-    for (int64_t j = 0; j < step; j++) ((double *)v.p)[i + j] = (double)block[j];
-  }
+  return bytes;
+}
+
+size_t ist_weights_vector_bytes(const ist_weights *w, ist_dtype compute) {
+  return lay_out_kept(w, compute, NULL, NULL);
+}
+
+static ist_view kept(const ist_weights *w, int64_t layer, int id, int bias) {
+  int64_t at = id < IST_T_LAYER_COUNT ? layer * IST_T_LAYER_COUNT + id
+                                      : w->config->L * IST_T_LAYER_COUNT + id;
+  return w->vector[2 * at + bias];
+}
+
+ist_view ist_weights_vector(const ist_weights *w, int64_t layer, int id) {
+  return kept(w, layer, id, 0);
+}
+
+ist_view ist_weights_bias(const ist_weights *w, int64_t layer, int id) {
+  return kept(w, layer, id, 1);
 }
 
 ist_status ist_weights_set_policy(ist_weights *w, ist_weight_policy policy, ist_dtype compute,
@@ -245,16 +355,42 @@ ist_status ist_weights_set_policy(ist_weights *w, ist_weight_policy policy, ist_
   size_t head_bytes = ist_weights_head_bytes(w, compute, head_rows);
   w->head = (ist_weight_slot){head_bytes ? ist_arena_alloc(arena, head_bytes) : NULL, -1};
   w->head_rows = head_rows;
-  w->norms = ist_arena_alloc(arena, ist_weights_norm_bytes(w, compute));
-  for (int64_t l = 0; l < w->config->L; l++) {
-    fill_norm(w, l, IST_T_ATTN_NORM);
-    fill_norm(w, l, IST_T_FFN_NORM);
-  }
-  fill_norm(w, -1, IST_T_OUTPUT_NORM);
+  size_t kept_bytes = ist_weights_vector_bytes(w, compute);
+  ist_free(w->vector);
+  w->vector = ist_calloc((size_t)vector_count(w->config), sizeof *w->vector);
+  if (!w->vector) return ist_fail_nomem(err, "vectors", sizeof *w->vector);
+  if (kept_bytes) lay_out_kept(w, compute, ist_arena_alloc(arena, kept_bytes), w->vector);
   return IST_OK;
 }
 
 /* ---- Use ------------------------------------------------------------------------ */
+
+/* The rows of one part that lie in [from, to) of it, run by run. */
+static void part_rows(ist_ctx *ctx, ist_view dst, const ist_stored *s, const ist_stored_part *p,
+                      int64_t from) {
+  for (int64_t done = 0; done < dst.rows;) {
+    int64_t row = from + done, run = p->group - row % p->group;
+    if (run > dst.rows - done) run = dst.rows - done;
+    ctx->be->dequant(ctx, ist_view_rows(dst, done, run), p->data, s->type,
+                     row / p->group * p->period + row % p->group);
+    done += run;
+  }
+}
+
+void ist_stored_rows(ist_ctx *ctx, ist_view dst, const ist_stored *s, int64_t row0) {
+  if (!s->n_parts) {
+    ctx->be->dequant(ctx, dst, s->data, s->type, row0);
+    return;
+  }
+  int64_t first = 0; /* row of the tensor where the part begins */
+  for (int i = 0; i < s->n_parts; i++) {
+    const ist_stored_part *p = &s->part[i];
+    int64_t from = row0 > first ? row0 : first, end = row0 + dst.rows;
+    if (end > first + p->rows) end = first + p->rows;
+    if (from < end) part_rows(ctx, ist_view_rows(dst, from - row0, end - from), s, p, from - first);
+    first += p->rows;
+  }
+}
 
 bool ist_weights_has_tail(const ist_weights *w, int64_t layer, ist_module m) {
   return w->tail[m] > 0 && !is_direct(ist_weights_stored(w, layer, m), w->compute, w->tail[m]);
@@ -270,7 +406,7 @@ ist_view ist_weights_acquire(ist_weights *w, ist_ctx *ctx, int64_t layer, ist_mo
   ist_view v = ist_view_make(slot->p, w->compute, s->rows, s->cols, s->cols + w->tail[m]);
   int64_t key = layer * IST_MOD_COUNT + m;
   if (slot->held != key) {
-    ctx->be->dequant(ctx, v, s->data, s->type, 0);
+    ist_stored_rows(ctx, v, s, 0);
     slot->held = key;
   }
   return v;
@@ -297,10 +433,6 @@ ist_view ist_weights_acquire_head(ist_weights *w, ist_ctx *ctx, int64_t row0, in
     w->head.held = key;
   }
   return whole ? ist_view_rows(v, row0, rows) : v;
-}
-
-ist_view ist_weights_norm(const ist_weights *w, int64_t layer, int id) {
-  return norm_place(w, layer, id);
 }
 
 /* ---- Pages of the file ---------------------------------------------------------- */

@@ -4,23 +4,22 @@
 #ifndef IST_MODEL_WEIGHTS_H
 #define IST_MODEL_WEIGHTS_H
 
-#include "model/config.h"
+#include "model/names.h"
 
-typedef enum ist_tensor_id {
-#define IST_LAYER_TENSOR(id, stem, rows, cols, need) IST_T_##id,
-#include "model/tensors.def"
-  IST_T_LAYER_COUNT,
-#define IST_MODEL_TENSOR(id, stem, rows, cols, need) IST_T_##id,
-#include "model/tensors.def"
-  IST_T_END
-} ist_tensor_id;
-#define IST_T_MODEL_FIRST (IST_T_LAYER_COUNT + 1)
+/* `rows` rows of a tensor in the file: runs of `group` every `period` rows. */
+typedef struct ist_stored_part {
+  const unsigned char *data; /* the first row */
+  int64_t rows, group, period;
+} ist_stored_part;
 
-/* A tensor as stored: (rows, cols) of `type` at data; data NULL when absent. */
+/* A tensor as stored: (rows, cols) of `type` at data; data NULL when absent. With
+ * parts, its rows are theirs in order: a fused q, k, v that the file keeps by head. */
 typedef struct ist_stored {
   const unsigned char *data;
   ist_dtype type;
   int64_t rows, cols;
+  int n_parts; /* 0: contiguous */
+  ist_stored_part part[3];
 } ist_stored;
 
 typedef enum ist_weight_policy {
@@ -37,8 +36,10 @@ typedef struct ist_weight_slot {
 
 typedef struct ist_weights {
   const ist_model_config *config;
-  ist_stored *layer; /* (L, IST_T_LAYER_COUNT) */
-  ist_stored model[IST_T_END - IST_T_LAYER_COUNT];
+  ist_stored *layer, *layer_bias; /* (L, IST_T_LAYER_COUNT) each */
+  ist_stored model[IST_T_END - IST_T_LAYER_COUNT], model_bias[IST_T_END - IST_T_LAYER_COUNT];
+  unsigned char **transposed; /* copies of tensors that the file keeps as (in, out); owned */
+  int64_t n_transposed;
   int64_t parameters; /* elements of all tensors */
   /* policy */
   ist_dtype compute;
@@ -48,21 +49,19 @@ typedef struct ist_weights {
   int64_t n_slots;
   ist_weight_slot head; /* the output head, or a tile of it, in the compute type */
   int64_t head_rows;    /* rows the head slot holds: V, or a vocabulary tile */
-  unsigned char *norms; /* (2 L + 1, D) norm weights in the wide type */
+  ist_view *vector;     /* norm weights, biases (wide) and small matrices (compute), kept */
 } ist_weights;
-
-/* Name of a tensor in the file ("blk.3.attn_q.weight"), into a caller's buffer. */
-void ist_tensor_name(char *out, size_t size, int64_t layer, int id);
-/* Rows and columns that the config asks for; need: must be in the file. */
-void ist_tensor_shape(const ist_model_config *c, int id, int64_t *rows, int64_t *cols, bool *need);
 
 /* Finds and checks every tensor of the model; a tensor of the file that the
  * architecture does not know is an error. */
-ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist_gguf *g,
+ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist_source *s,
                             ist_error *err);
 void ist_weights_close(ist_weights *w);
 
 const ist_stored *ist_weights_stored(const ist_weights *w, int64_t layer, int id);
+const ist_stored *ist_weights_stored_bias(const ist_weights *w, int64_t layer, int id);
+/* Rows [row0, row0 + dst.rows) of a stored tensor in dst's type. */
+void ist_stored_rows(ist_ctx *ctx, ist_view dst, const ist_stored *s, int64_t row0);
 /* The matrix of the output head: `output`, or the embedding where tied. */
 const ist_stored *ist_weights_head(const ist_weights *w);
 
@@ -70,7 +69,7 @@ const ist_stored *ist_weights_head(const ist_weights *w);
 size_t ist_weights_policy_bytes(const ist_weights *w, ist_weight_policy policy, ist_dtype compute,
                                 const int64_t tail[IST_MOD_COUNT]);
 size_t ist_weights_head_bytes(const ist_weights *w, ist_dtype compute, int64_t rows);
-size_t ist_weights_norm_bytes(const ist_weights *w, ist_dtype compute);
+size_t ist_weights_vector_bytes(const ist_weights *w, ist_dtype compute);
 /* Sets the policy with memory of those sizes from `arena` (slot table: heap). */
 ist_status ist_weights_set_policy(ist_weights *w, ist_weight_policy policy, ist_dtype compute,
                                   const int64_t tail[IST_MOD_COUNT], int64_t head_rows,
@@ -89,8 +88,10 @@ void ist_weights_drop_pages(const ist_weights *w, int64_t layer);
 void ist_weights_want_pages(const ist_weights *w, int64_t layer);
 /* Bytes of the largest layer in the file. */
 int64_t ist_weights_layer_bytes(const ist_weights *w);
-/* A norm weight (1, D) in the wide type. layer -1: the output norm. */
-ist_view ist_weights_norm(const ist_weights *w, int64_t layer, int id);
+/* A vector (1, n) in the wide type, or a projection beside the embedding in the
+ * compute type; absent where the model has none. layer -1: of no layer. */
+ist_view ist_weights_vector(const ist_weights *w, int64_t layer, int id);
+ist_view ist_weights_bias(const ist_weights *w, int64_t layer, int id);
 
 /* The type of reductions and parameters beside a compute type. */
 static inline ist_dtype ist_wide(ist_dtype compute) {

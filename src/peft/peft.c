@@ -1,27 +1,28 @@
 #include "peft/peft.h"
 
 #include <string.h>
-#include <strings.h>
 
 const ist_site_info ist_sites[IST_SITE_COUNT] = {
-    [IST_SITE_ATTN_IN] = {3, {IST_MOD_Q, IST_MOD_K, IST_MOD_V}},
+    [IST_SITE_ATTN_IN] = {4, {IST_MOD_Q, IST_MOD_K, IST_MOD_V, IST_MOD_QKV}},
     [IST_SITE_ATTN_OUT] = {1, {IST_MOD_O}},
-    [IST_SITE_MLP_IN] = {2, {IST_MOD_GATE, IST_MOD_UP}},
+    [IST_SITE_MLP_IN] = {3, {IST_MOD_GATE, IST_MOD_UP, IST_MOD_GATE_UP}},
     [IST_SITE_MLP_OUT] = {1, {IST_MOD_DOWN}},
 };
 
 /* One row a module; everything that names a module reads it here. */
 static const struct {
-  const char *name, *peft_name, *peft_path, *gguf;
+  const char *name;
   ist_site site;
 } modules[IST_MOD_COUNT] = {
-    [IST_MOD_Q] = {"q", "q_proj", "self_attn.q_proj", "attn_q", IST_SITE_ATTN_IN},
-    [IST_MOD_K] = {"k", "k_proj", "self_attn.k_proj", "attn_k", IST_SITE_ATTN_IN},
-    [IST_MOD_V] = {"v", "v_proj", "self_attn.v_proj", "attn_v", IST_SITE_ATTN_IN},
-    [IST_MOD_O] = {"o", "o_proj", "self_attn.o_proj", "attn_output", IST_SITE_ATTN_OUT},
-    [IST_MOD_GATE] = {"gate", "gate_proj", "mlp.gate_proj", "ffn_gate", IST_SITE_MLP_IN},
-    [IST_MOD_UP] = {"up", "up_proj", "mlp.up_proj", "ffn_up", IST_SITE_MLP_IN},
-    [IST_MOD_DOWN] = {"down", "down_proj", "mlp.down_proj", "ffn_down", IST_SITE_MLP_OUT},
+    [IST_MOD_Q] = {"q", IST_SITE_ATTN_IN},
+    [IST_MOD_K] = {"k", IST_SITE_ATTN_IN},
+    [IST_MOD_V] = {"v", IST_SITE_ATTN_IN},
+    [IST_MOD_O] = {"o", IST_SITE_ATTN_OUT},
+    [IST_MOD_GATE] = {"gate", IST_SITE_MLP_IN},
+    [IST_MOD_UP] = {"up", IST_SITE_MLP_IN},
+    [IST_MOD_DOWN] = {"down", IST_SITE_MLP_OUT},
+    [IST_MOD_QKV] = {"qkv", IST_SITE_ATTN_IN},
+    [IST_MOD_GATE_UP] = {"gate_up", IST_SITE_MLP_IN},
 };
 
 ist_site ist_module_site(ist_module m) {
@@ -29,43 +30,6 @@ ist_site ist_module_site(ist_module m) {
 }
 const char *ist_module_name(ist_module m) {
   return modules[m].name;
-}
-const char *ist_module_peft_path(ist_module m) {
-  return modules[m].peft_path;
-}
-const char *ist_module_gguf(ist_module m) {
-  return modules[m].gguf;
-}
-
-static int module_from_name(const char *p, size_t len) {
-  for (int m = 0; m < IST_MOD_COUNT; m++) {
-    const char *names[2] = {modules[m].name, modules[m].peft_name};
-    for (int i = 0; i < 2; i++) {
-      if (strlen(names[i]) == len && strncasecmp(names[i], p, len) == 0) return m;
-    }
-  }
-  return -1;
-}
-
-ist_status ist_targets_parse(const char *text, uint32_t *out, ist_error *err) {
-  if (strcasecmp(text, "all-linear") == 0 || strcasecmp(text, "all") == 0) {
-    *out = (1u << IST_MOD_COUNT) - 1;
-    return IST_OK;
-  }
-  *out = 0;
-  for (const char *p = text;;) {
-    size_t len = strcspn(p, ",");
-    int m = module_from_name(p, len);
-    if (m < 0) {
-      return ist_fail(err, IST_ERR_ARG,
-                      "targets: found \"%.*s\", expected names from q, k, v, o, gate, up, down "
-                      "(or q_proj, ...) separated by commas, or all-linear",
-                      (int)len, p);
-    }
-    *out |= 1u << m;
-    if (p[len] == '\0') return IST_OK;
-    p += len + 1;
-  }
 }
 
 static const ist_peft_method *const methods[] = {&ist_peft_lora};

@@ -19,6 +19,8 @@ typedef enum ist_module {
   IST_MOD_GATE,
   IST_MOD_UP,
   IST_MOD_DOWN,
+  IST_MOD_QKV,     /* in place of q, k, v where the family has one linear for them */
+  IST_MOD_GATE_UP, /* likewise of gate, up */
   IST_MOD_COUNT
 } ist_module;
 
@@ -32,17 +34,12 @@ typedef enum ist_site {
 
 typedef struct ist_site_info {
   int n;
-  ist_module module[3];
+  ist_module module[4]; /* a layer has some of them: see ist_linear_sizes */
 } ist_site_info;
 extern const ist_site_info ist_sites[IST_SITE_COUNT];
 ist_site ist_module_site(ist_module m);
-/* "q", ...; the PEFT name "q_proj", ...; the GGUF stem "attn_q", ... */
+/* "q", "k", ...: ist's own name, whatever the family calls it. */
 const char *ist_module_name(ist_module m);
-const char *ist_module_peft_path(ist_module m); /* "self_attn.q_proj" */
-const char *ist_module_gguf(ist_module m);
-
-/* "q,k,v,up,down", PEFT's names, or "all-linear" -> one bit a module. */
-ist_status ist_targets_parse(const char *text, uint32_t *modules, ist_error *err);
 
 /* What the caller asks for. */
 typedef struct ist_adapter_config {

@@ -118,8 +118,8 @@ static ist_status check(const ist_train_options *o, ist_error *err) {
   if (o->resume && !o->output) {
     return ist_fail(err, IST_ERR_ARG, "resume: found no output directory to resume from");
   }
-  uint32_t modules;
-  IST_TRY(ist_targets_parse(o->targets, &modules, err));
+  if (!o->targets || !*o->targets)
+    return ist_fail(err, IST_ERR_ARG, "targets: found nothing, expected names of modules");
   IST_TRY(ONE_OF(o, loss_on, "completion", "all"));
   IST_TRY(ONE_OF(o, reward, "exp", "normalised"));
   IST_TRY(ONE_OF(o, lr_schedule, "linear", "cosine", "constant"));

@@ -60,7 +60,7 @@ static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
                           .rank = t->options.rank,
                           .alpha = t->options.alpha,
                           .dropout = t->options.dropout};
-  IST_TRY(ist_targets_parse(t->options.targets, &c.modules, err));
+  IST_TRY(ist_model_targets(&t->model->config, t->options.targets, &c.modules, err));
   return ist_adapters_layout(&t->adapters, &c, &sizes, t->model->config.L,
                              ist_wide(t->model->compute), err);
 }

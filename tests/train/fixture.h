@@ -86,7 +86,9 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   ist_error err;
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&t->config, &sizes);
-  ist_adapter_config pc = {"lora", (1u << IST_MOD_COUNT) - 1, (int64_t)golden_number(t, "rank"),
+  uint32_t modules;
+  MUST(ist_model_targets(&t->config, "all-linear", &modules, &err));
+  ist_adapter_config pc = {"lora", modules, (int64_t)golden_number(t, "rank"),
                            golden_number(t, "alpha"), 0.0};
   MUST(ist_adapters_layout(&t->adapters, &pc, &sizes, t->config.L, dt, &err));
   size_t block = (size_t)(t->adapters.layout.params * t->config.L);
@@ -97,9 +99,10 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   MUST(ist_safetensors_open(&file, TINY "adapter/adapter_model.safetensors", &err));
   for (int64_t l = 0; l < t->config.L; l++) {
     for (int m = 0; m < IST_MOD_COUNT; m++) {
+      if (!t->adapters.layout.module[m].rank) continue;
       for (int half = 0; half < 2; half++) {
         char name[160];
-        ist_adapter_peft_name(name, sizeof name, l, (ist_module)m, (ist_half)half);
+        ist_adapter_peft_name(name, sizeof name, &t->config, l, (ist_module)m, (ist_half)half);
         const ist_st_tensor *g = ist_safetensors_find(file, name);
         if (!g) fail_msg("%s: no such tensor", name);
         int64_t n = g->shape[0] * g->shape[1];
@@ -119,8 +122,9 @@ static inline void tiny_open(tiny *t, const ist_backend *be, ist_dtype compute, 
   memset(t, 0, sizeof *t);
   MUST(ist_gguf_open(&t->gguf, TINY "llama_tiny.gguf", &err));
   MUST(ist_safetensors_open(&t->golden, TINY "goldens.safetensors", &err));
-  MUST(ist_model_config_read(&t->config, t->gguf, &err));
-  MUST(ist_weights_open(&t->weights, &t->config, t->gguf, &err));
+  const ist_source source = ist_source_of_gguf(t->gguf);
+  MUST(ist_model_config_read(&t->config, &source, &err));
+  MUST(ist_weights_open(&t->weights, &t->config, &source, &err));
   t->ctx.be = be;
   if (be->open) MUST(be->open(&t->ctx, &err));
   tiny_data(t);

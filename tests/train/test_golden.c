@@ -99,9 +99,10 @@ static void compare_gradients(const tiny *t, const uint8_t *active, const char *
   for (int64_t l = 0; l < t->config.L; l++) {
     if (!active[l]) continue;
     for (int m = 0; m < IST_MOD_COUNT; m++) {
+      if (!t->adapters.layout.module[m].rank) continue;
       for (int half = 0; half < 2; half++) {
         char name[200], full[256];
-        ist_adapter_peft_name(name, sizeof name, l, (ist_module)m, (ist_half)half);
+        ist_adapter_peft_name(name, sizeof name, &t->config, l, (ist_module)m, (ist_half)half);
         snprintf(full, sizeof full, "%s.%s", prefix, name);
         const ist_st_tensor *g = golden_tensor(t, full);
         int64_t n = g->shape[0] * g->shape[1];

@@ -91,6 +91,7 @@ static void open_shape(shape *s, const ist_model_config *c, ist_dtype type, int6
       ist_stored *t = &s->weights.layer[l * IST_T_LAYER_COUNT + id];
       bool need;
       ist_tensor_shape(c, id, &t->rows, &t->cols, &need);
+      if (!t->rows) continue;
       t->data = somewhere;
       t->type = t->rows == 1 ? IST_F32 : type;
       file += ist_dtype_bytes(t->type, t->rows * t->cols);
@@ -101,13 +102,15 @@ static void open_shape(shape *s, const ist_model_config *c, ist_dtype type, int6
     bool need;
     ist_tensor_shape(c, id, &t->rows, &t->cols, &need);
     t->type = t->rows == 1 ? IST_F32 : type;
+    if (!t->rows) continue;
     if (id == IST_T_OUTPUT && c->tied) continue;
     t->data = somewhere;
     file += ist_dtype_bytes(t->type, t->rows * t->cols);
   }
   ist_linear_sizes sizes;
   ist_model_linear_sizes(c, &sizes);
-  const ist_adapter_config pc = {"lora", (1u << IST_MOD_COUNT) - 1, rank, 2.0 * (double)rank, 0.05};
+  const uint32_t modules = (1u << IST_MOD_QKV) - 1; /* all of a Llama */
+  const ist_adapter_config pc = {"lora", modules, rank, 2.0 * (double)rank, 0.05};
   MUST(ist_adapters_layout(&s->adapters, &pc, &sizes, c->L, IST_F32, &err));
   s->in = (ist_plan_input){
       .config = &s->config,

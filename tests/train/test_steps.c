@@ -33,9 +33,10 @@ static double update(tiny *t, const uint8_t *active, unsigned char *m, unsigned 
 static void compare_final(const tiny *t) {
   for (int64_t l = 0; l < 4; l++) {
     for (int m = 0; m < IST_MOD_COUNT; m++) {
+      if (!t->adapters.layout.module[m].rank) continue;
       for (int half = 0; half < 2; half++) {
         char name[200], full[256];
-        ist_adapter_peft_name(name, sizeof name, l, (ist_module)m, (ist_half)half);
+        ist_adapter_peft_name(name, sizeof name, &t->config, l, (ist_module)m, (ist_half)half);
         snprintf(full, sizeof full, "final.%s", name);
         const ist_st_tensor *g = golden_tensor(t, full);
         int64_t n = g->shape[0] * g->shape[1];

@@ -1,0 +1,47 @@
+/* Tensors by id: what they are called in each kind of source, and their shapes. */
+#ifndef IST_MODEL_NAMES_H
+#define IST_MODEL_NAMES_H
+
+#include "model/config.h"
+
+typedef enum ist_tensor_id {
+#define IST_LAYER_TENSOR(id, stem, rows, cols, need) IST_T_##id,
+#include "model/tensors.def"
+  IST_T_LAYER_COUNT,
+#define IST_MODEL_TENSOR(id, stem, rows, cols, need) IST_T_##id,
+#include "model/tensors.def"
+  IST_T_END
+} ist_tensor_id;
+#define IST_T_MODEL_FIRST (IST_T_LAYER_COUNT + 1)
+
+/* GGUF's name ("blk.3.attn_q.weight"), into a caller's buffer. */
+void ist_tensor_name(char *out, size_t size, int64_t layer, int id);
+/* Hugging Face's name without .weight ("model.layers.3.self_attn.q_proj"), which is
+ * also PEFT's path of a module; false: the family has no such tensor. */
+bool ist_tensor_hf_stem(char *out, size_t size, const ist_model_config *c, int64_t layer, int id);
+/* The name in a source, for messages. */
+void ist_tensor_name_in(char *out, size_t size, const ist_source *s, const ist_model_config *c,
+                        int64_t layer, int id, bool bias);
+/* Finds it there; prefixes that some files drop or add are seen through. */
+const ist_gguf_tensor *ist_tensor_find(const ist_source *s, const ist_model_config *c,
+                                       int64_t layer, int id, bool bias);
+
+/* Rows and columns that the config asks for, rows 0: the model has none; need: must
+ * be in the file. */
+void ist_tensor_shape(const ist_model_config *c, int id, int64_t *rows, int64_t *cols, bool *need);
+
+/* "q_proj,v_proj" in the family's own names or ist's ("q,v"), or "all-linear" -> one
+ * bit a module that the model's layers have. */
+ist_status ist_model_targets(const ist_model_config *c, const char *text, uint32_t *modules,
+                             ist_error *err);
+/* The family's own name of a module: the last part of its path. */
+void ist_module_leaf(char *out, size_t size, const ist_model_config *c, ist_module m);
+
+extern const char *const ist_names_llama[IST_T_END],
+    *const ist_names_gemma2[IST_T_END], *const ist_names_gpt2[IST_T_END],
+                                            *const ist_names_gptj[IST_T_END],
+                                                *const ist_names_gptneox[IST_T_END],
+                                                    *const ist_names_bloom[IST_T_END],
+                                                        *const ist_names_opt[IST_T_END];
+
+#endif
