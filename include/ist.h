@@ -150,7 +150,7 @@ IST_API ist_status ist_inspect(const char *path, char **json, ist_error *err);
 typedef struct ist_train_options {
   size_t size;
   /* data */
-  const char *train_path;    /* .jsonl or .json; required */
+  const char *train_path;    /* data files, "a.jsonl=2,b.csv" (docs/data.md); required */
   const char *valid_path;    /* NULL: split from the training data */
   const char *template_name; /* auto, chatml, alpaca, paper, none */
   const char *loss_on;       /* completion, all */

@@ -5,7 +5,7 @@
 set -eu
 
 build="gcc libc6-dev cmake ninja-build pkg-config libdnnl-dev libjansson-dev libpcre2-dev
-  libutf8proc-dev libxxhash-dev libcmocka-dev"
+  libutf8proc-dev libxxhash-dev zlib1g-dev libzstd-dev libcmocka-dev"
 case ${1-} in
   build) want=$build ;;
   test) want="$build g++ clang binutils" ;;
@@ -30,6 +30,8 @@ header_of() {
     libpcre2-dev) echo pcre2posix.h ;;
     libutf8proc-dev) echo utf8proc.h ;;
     libxxhash-dev) echo xxhash.h ;;
+    zlib1g-dev) echo zlib.h ;;
+    libzstd-dev) echo zstd.h ;;
     libcmocka-dev) echo cmocka.h ;;
   esac
 }

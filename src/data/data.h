@@ -4,6 +4,7 @@
 #define IST_DATA_DATA_H
 
 #include "base/rng.h"
+#include "data/store.h"
 #include "tokenizer/tokenizer.h"
 
 typedef enum ist_template {
@@ -42,11 +43,12 @@ typedef struct ist_records {
   char *path;
 } ist_records;
 
-/* One JSON object a line (blank lines are an error), or one JSON array of objects:
- * told apart by the first character, not by the file's name. The kind is that of
- * the first record, the first that fits of: messages, prompt + completion,
- * instruction (+ input) + output, text. Other fields are ignored. Errors name file,
- * line, field, found, expected; on error *out is empty. */
+void ist_record_free(ist_record *r); /* its line stays */
+
+/* Reads a data file whole; what files may look like is in reader.h. The kind is that
+ * of the first record, the first that fits of: messages, conversations (ShareGPT),
+ * prompt + completion, instruction (+ input) + output, text. Other fields are
+ * ignored. Errors name file, line, field, found, expected; on error *out is empty. */
 ist_status ist_records_read(ist_records *out, const char *path, ist_error *err);
 void ist_records_free(ist_records *r);
 
@@ -63,6 +65,8 @@ typedef struct ist_sample {
   uint8_t *mask;    /* in the block of ids */
   int32_t n;        /* tokens */
   int32_t n_target; /* supervised tokens */
+  int16_t source;   /* the file it is from: ist_data_options */
+  bool stored;      /* its block is in the dataset's store */
   int64_t line;
 } ist_sample;
 
@@ -73,20 +77,31 @@ typedef struct ist_dataset {
   int64_t n_dropped; /* samples without a supervised token after the cut */
   int64_t n_tokens, n_target;
   int64_t max_len;
+  ist_store store;
 } ist_dataset;
 
 typedef struct ist_data_options {
   ist_template tmpl; /* resolved */
   ist_loss_on loss_on;
   int64_t max_tokens;
-  int64_t limit; /* 0: all records */
+  int64_t limit;      /* of each file; 0: all records */
+  int16_t source;     /* what the samples say of their file */
+  const char *folder; /* for samples that memory should not hold; NULL: hold all; borrowed */
 } ist_data_options;
+
+/* Samples of a dataset that stay in memory before its store begins a file. */
+#define IST_DATASET_HELD (64 << 20)
 
 /* Tokenises every record (on all threads). User text never becomes a control
  * token. A sample is cut to its first max_tokens tokens. No sample left is an
  * error. On error *out is empty. */
 ist_status ist_dataset_build(ist_dataset *out, const ist_records *r, const ist_tokenizer *tok,
                              const ist_data_options *opt, ist_error *err);
+/* The same from a file, a stretch of records at a time, behind the samples that are there
+ * (zero-initialise). Samples have their addresses after ist_dataset_ready. Free on error too. */
+ist_status ist_dataset_append(ist_dataset *d, const char *path, const ist_tokenizer *tok,
+                              const ist_data_options *opt, ist_error *err);
+ist_status ist_dataset_ready(ist_dataset *d, ist_error *err);
 void ist_dataset_free(ist_dataset *d);
 
 /* The prompt of a record as ids: the tokens that a sample has before the text of
@@ -110,9 +125,6 @@ typedef struct ist_split {
 ist_status ist_split_make(ist_split *out, int64_t n, int64_t n_valid, int64_t n_probe,
                           uint64_t seed, ist_error *err);
 void ist_split_free(ist_split *s);
-
-/* Order of training: the permutation of n samples for an epoch. */
-void ist_epoch_order(int64_t *out, int64_t n, uint64_t seed, int64_t epoch);
 
 /* xxh64 over ids and masks: notices changed data on resume. */
 uint64_t ist_dataset_hash(const ist_dataset *d);

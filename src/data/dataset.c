@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "base/parallel.h"
+#include "data/reader.h"
 #include "data/render.h"
 
 typedef struct builder {
@@ -80,7 +81,7 @@ static ist_status build_all(builder *w, int64_t n, ist_error *err) {
 
 /* Moves the samples into the dataset, in the order of the records. */
 static ist_status collect(ist_dataset *d, const builder *w, int64_t n, ist_error *err) {
-  IST_TRY(ist_grow(&d->p, &d->cap, n, sizeof *d->p, err));
+  IST_TRY(ist_grow(&d->p, &d->cap, d->n + n, sizeof *d->p, err));
   for (int64_t i = 0; i < n; i++) {
     struct built *b = &w->built[i];
     d->n_cut += b->cut;
@@ -88,43 +89,113 @@ static ist_status collect(ist_dataset *d, const builder *w, int64_t n, ist_error
       d->n_dropped++;
       continue;
     }
+    b->sample.source = w->opt->source;
+    IST_TRY(ist_store_take(&d->store, &b->sample, err));
     d->p[d->n++] = b->sample;
     b->sample.ids = NULL;
     d->n_tokens += b->sample.n;
     d->n_target += b->sample.n_target;
     if (b->sample.n > d->max_len) d->max_len = b->sample.n;
   }
-  if (d->n > 0) return IST_OK;
+  return IST_OK;
+}
+
+/* The first n records, behind the samples that are there. */
+static ist_status append(ist_dataset *d, const ist_records *r, int64_t n, const ist_tokenizer *tok,
+                         const ist_data_options *opt, ist_error *err) {
+  builder w = {.records = r, .tok = tok, .opt = opt};
+  w.built = ist_calloc((size_t)n, sizeof *w.built);
+  if (!w.built) return ist_fail_nomem(err, "training samples", (size_t)n * sizeof *w.built);
+  ist_status status = build_all(&w, n, err);
+  if (status == IST_OK) status = collect(d, &w, n, err);
+  for (int64_t i = 0; i < n; i++) ist_free(w.built[i].sample.ids);
+  ist_free(w.built);
+  return status;
+}
+
+static ist_status check_options(const ist_data_options *opt, ist_error *err) {
+  if (opt->max_tokens >= 2 && opt->max_tokens <= INT32_MAX) return IST_OK;
+  return ist_fail(err, IST_ERR_ARG, "at most %" PRId64 " tokens a sample, expected 2 or more",
+                  opt->max_tokens);
+}
+
+static ist_status fail_empty(const char *path, int64_t n, int64_t cut, int64_t max_tokens,
+                             ist_error *err) {
   ist_fail(err, IST_ERR_DATA,
            "%s: none of %" PRId64 " records has a token to train on (%" PRId64
            " were cut to %" PRId64 " tokens)",
-           w->records->path, n, d->n_cut, w->opt->max_tokens);
-  ist_hint(err, d->n_cut ? "allow more tokens, or take the loss on the whole text"
-                         : "records need a completion, or take the loss on the whole text");
+           path, n, cut, max_tokens);
+  ist_hint(err, cut ? "allow more tokens, or take the loss on the whole text"
+                    : "records need a completion, or take the loss on the whole text");
   return IST_ERR_DATA;
 }
 
 ist_status ist_dataset_build(ist_dataset *out, const ist_records *r, const ist_tokenizer *tok,
                              const ist_data_options *opt, ist_error *err) {
   *out = (ist_dataset){0};
-  if (opt->max_tokens < 2 || opt->max_tokens > INT32_MAX)
-    return ist_fail(err, IST_ERR_ARG, "at most %" PRId64 " tokens a sample, expected 2 or more",
-                    opt->max_tokens);
+  IST_TRY(check_options(opt, err));
   int64_t n = opt->limit > 0 && opt->limit < r->n ? opt->limit : r->n;
-  builder w = {.records = r, .tok = tok, .opt = opt};
-  w.built = ist_calloc((size_t)n, sizeof *w.built);
-  if (!w.built) return ist_fail_nomem(err, "training samples", (size_t)n * sizeof *w.built);
-  ist_status status = build_all(&w, n, err);
-  if (status == IST_OK) status = collect(out, &w, n, err);
-  for (int64_t i = 0; i < n; i++) ist_free(w.built[i].sample.ids);
-  ist_free(w.built);
+  ist_status status = append(out, r, n, tok, opt, err);
+  if (status == IST_OK && out->n == 0)
+    status = fail_empty(r->path, n, out->n_cut, opt->max_tokens, err);
   if (status != IST_OK) ist_dataset_free(out);
   return status;
 }
 
+/* Records read before they are tokenised together, on all threads. */
+#define STRETCH 1024
+
+static ist_status read_stretch(ist_records *out, ist_reader *reader, int64_t most, bool *more,
+                               ist_error *err) {
+  while (*more && out->n < most) {
+    IST_TRY(ist_reader_next(reader, &out->p[out->n], more, err));
+    out->n += *more;
+  }
+  return IST_OK;
+}
+
+static ist_status append_all(ist_dataset *d, ist_reader *reader, ist_records *r,
+                             const ist_tokenizer *tok, const ist_data_options *opt,
+                             ist_error *err) {
+  int64_t n_read = 0, before = d->n, cut = d->n_cut;
+  for (bool more = true; more;) {
+    int64_t left = opt->limit > 0 ? opt->limit - n_read : STRETCH;
+    if (left <= 0) break;
+    ist_status status = read_stretch(r, reader, left < STRETCH ? left : STRETCH, &more, err);
+    n_read += r->n;
+    if (status == IST_OK && r->n > 0) status = append(d, r, r->n, tok, opt, err);
+    for (int64_t i = 0; i < r->n; i++) ist_record_free(&r->p[i]);
+    r->n = 0;
+    IST_TRY(status);
+  }
+  if (n_read == 0) return ist_fail(err, IST_ERR_DATA, "%s: no records", r->path);
+  return d->n > before ? IST_OK : fail_empty(r->path, n_read, d->n_cut - cut, opt->max_tokens, err);
+}
+
+ist_status ist_dataset_append(ist_dataset *d, const char *path, const ist_tokenizer *tok,
+                              const ist_data_options *opt, ist_error *err) {
+  IST_TRY(check_options(opt, err));
+  d->store.folder = opt->folder;
+  if (d->store.limit == 0) d->store.limit = IST_DATASET_HELD;
+  ist_records r = {.path = ist_strdup(path), .p = ist_calloc(STRETCH, sizeof *r.p)};
+  ist_reader *reader = NULL;
+  ist_status status = r.path && r.p ? ist_reader_open(&reader, path, err)
+                                    : ist_fail_nomem(err, "training data", STRETCH * sizeof *r.p);
+  if (status == IST_OK) status = append_all(d, reader, &r, tok, opt, err);
+  ist_reader_close(reader);
+  ist_records_free(&r);
+  return status;
+}
+
+ist_status ist_dataset_ready(ist_dataset *d, ist_error *err) {
+  return ist_store_map(&d->store, d->p, d->n, err);
+}
+
 void ist_dataset_free(ist_dataset *d) {
-  for (int64_t i = 0; i < d->n; i++) ist_free(d->p[i].ids);
+  for (int64_t i = 0; i < d->n; i++)
+    if (!d->p[i].stored) ist_free(d->p[i].ids);
   ist_free(d->p);
+  ist_store_close(&d->store);
   *d = (ist_dataset){0};
 }
 

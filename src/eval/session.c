@@ -57,7 +57,7 @@ void ist_session_close(ist_session *s) {
 ist_status ist_eval_read(ist_records *records, ist_template *tmpl, const ist_model *m,
                          const ist_eval_options *o, ist_error *err) {
   if (!o->data_path)
-    return ist_fail(err, IST_ERR_ARG, "data_path: found nothing, expected a .jsonl or .json file");
+    return ist_fail(err, IST_ERR_ARG, "data_path: found nothing, expected a data file");
   const char *name = o->template_name;
   if (strcmp(name, "auto") == 0 && m->template_name) name = m->template_name;
   int found = ist_template_from_name(name);

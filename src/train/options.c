@@ -113,7 +113,7 @@ static ist_status check_ranges(const ist_train_options *o, ist_error *err) {
 
 static ist_status check(const ist_train_options *o, ist_error *err) {
   if (!o->train_path || !*o->train_path) {
-    return ist_fail(err, IST_ERR_ARG, "train_path: found nothing, expected a .jsonl or .json file");
+    return ist_fail(err, IST_ERR_ARG, "train_path: found nothing, expected a data file");
   }
   if (o->resume && !o->output) {
     return ist_fail(err, IST_ERR_ARG, "resume: found no output directory to resume from");

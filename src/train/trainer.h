@@ -2,6 +2,7 @@
 #ifndef IST_TRAIN_TRAINER_H
 #define IST_TRAIN_TRAINER_H
 
+#include "data/mix.h"
 #include "model/model.h"
 #include "train/checkpoint.h"
 #include "train/comm.h"
@@ -27,9 +28,11 @@ struct ist_trainer {
   ist_model *model; /* borrowed */
   ist_train_options options;
   ist_template tmpl;
-  ist_dataset data; /* training file, and validation file behind it */
+  ist_dataset data;         /* training file, and validation file behind it */
+  ist_sources sources;      /* the training files and their weights */
+  int64_t n_cut, n_dropped; /* training samples cut; records without a supervised token */
   ist_split split;
-  uint64_t data_hash;
+  uint64_t data_hash; /* of the training and the validation samples */
   ist_adapters adapters;
   int64_t active_layers; /* most layers a step trains */
   ist_run_plan plan;
@@ -46,7 +49,9 @@ struct ist_trainer {
   ist_progress progress;
   int64_t steps_per_epoch, total_steps, total_batches, warmup;
   double lr;      /* peak learning rate in force */
-  int64_t *order; /* training order of epoch order_epoch */
+  int64_t n_epoch; /* samples an epoch visits */
+  int64_t *round;  /* (n_train) what epochs are taken from */
+  int64_t *order;  /* (n_epoch) training order of epoch order_epoch */
   int64_t order_epoch;
   int64_t *probe_order; /* probe order of pass probe_pass */
   int64_t probe_pass;

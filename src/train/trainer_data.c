@@ -1,49 +1,71 @@
 /* Data of a run: files -> samples -> disjoint train, validation and probe sets,
  * and which samples a step or a probe takes. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "train/trainer.h"
 
-static ist_status read_dataset(ist_trainer *t, ist_dataset *out, const char *path, ist_error *err) {
-  ist_records records = {0};
+/* Samples that memory should not hold go where the system keeps such files: the
+ * output directory is not there yet. */
+static const char *samples_folder(void) {
+  const char *tmp = getenv("TMPDIR");
+  return tmp && *tmp ? tmp : "/var/tmp";
+}
+
+static ist_status append_file(ist_trainer *t, const char *path, int source, ist_error *err) {
   const ist_data_options opt = {
       .tmpl = t->tmpl,
       .loss_on = strcmp(t->options.loss_on, "all") == 0 ? IST_LOSS_ALL : IST_LOSS_COMPLETION,
       .max_tokens = t->options.max_tokens,
       .limit = t->options.limit,
+      .source = (int16_t)source,
+      .folder = samples_folder(),
   };
-  ist_status status = ist_records_read(&records, path, err);
-  if (status == IST_OK) status = ist_dataset_build(out, &records, t->model->tokenizer, &opt, err);
-  ist_records_free(&records);
-  if (status == IST_OK && out->n == 0) {
-    status = ist_fail(err, IST_ERR_DATA, "%s: found no sample with a supervised token", path);
-  }
-  return status;
+  return ist_dataset_append(&t->data, path, t->model->tokenizer, &opt, err);
+}
+
+static ist_status read_training(ist_trainer *t, ist_error *err) {
+  IST_TRY(ist_sources_parse(&t->sources, t->options.train_path, err));
+  for (int i = 0; i < t->sources.n; i++) IST_TRY(append_file(t, t->sources.file[i].path, i, err));
+  t->n_cut = t->data.n_cut;
+  t->n_dropped = t->data.n_dropped;
+  return IST_OK;
 }
 
 /* Validation samples from a file of their own come behind the training samples. */
 static ist_status append_validation(ist_trainer *t, ist_error *err) {
-  ist_dataset valid = {0};
-  IST_TRY(read_dataset(t, &valid, t->options.valid_path, err));
-  int64_t first = t->data.n, n = valid.n;
+  int64_t first = t->data.n;
+  IST_TRY(append_file(t, t->options.valid_path, t->sources.n, err));
+  int64_t n = t->data.n - first;
   if (t->options.valid_examples >= 0 && t->options.valid_examples < n)
     n = t->options.valid_examples;
-  ist_status status = ist_grow(&t->data.p, &t->data.cap, first + valid.n, sizeof *t->data.p, err);
-  int64_t *list = status == IST_OK ? ist_calloc((size_t)n + 1, sizeof *list) : NULL;
-  if (!list) {
-    ist_dataset_free(&valid);
-    return status != IST_OK ? status
-                            : ist_fail_nomem(err, "validation list", (size_t)n * sizeof *list);
-  }
-  memcpy(t->data.p + first, valid.p, (size_t)valid.n * sizeof *valid.p);
-  t->data.n += valid.n;
-  if (valid.max_len > t->data.max_len) t->data.max_len = valid.max_len;
-  ist_free(valid.p); /* the samples themselves moved */
+  int64_t *list = ist_calloc((size_t)n + 1, sizeof *list);
+  if (!list) return ist_fail_nomem(err, "validation list", (size_t)n * sizeof *list);
   for (int64_t i = 0; i < n; i++) list[i] = first + i;
   ist_free(t->split.valid);
   t->split.valid = list;
   t->split.n_valid = n;
+  return IST_OK;
+}
+
+static const int64_t *probe_list(const ist_trainer *t, int64_t *n) {
+  *n = t->split.probe_is_train ? t->split.n_train : t->split.n_probe;
+  return t->split.probe_is_train ? t->split.train : t->split.probe;
+}
+
+/* The order of an epoch, and the round it is taken from. */
+static ist_status reserve_orders(ist_trainer *t, ist_error *err) {
+  int64_t n_probe, n = t->split.n_train;
+  probe_list(t, &n_probe);
+  t->n_epoch = ist_mix_size(&t->sources, &t->data, t->split.train, n);
+  t->order = ist_calloc((size_t)t->n_epoch, sizeof *t->order);
+  t->round = ist_calloc((size_t)n, sizeof *t->round);
+  t->probe_order = ist_calloc((size_t)n_probe, sizeof *t->probe_order);
+  if (!t->order || !t->round || !t->probe_order)
+    return ist_fail_nomem(err, "order of samples", (size_t)t->n_epoch * sizeof *t->order);
+  ist_mix_round(t->round, &t->sources, &t->data, t->split.train, n, t->options.seed);
+  t->order_epoch = t->probe_pass = -1;
   return IST_OK;
 }
 
@@ -62,26 +84,15 @@ static ist_status make_split(ist_trainer *t, ist_error *err) {
   return IST_OK;
 }
 
-static const int64_t *probe_list(const ist_trainer *t, int64_t *n) {
-  *n = t->split.probe_is_train ? t->split.n_train : t->split.n_probe;
-  return t->split.probe_is_train ? t->split.train : t->split.probe;
-}
-
 ist_status ist_trainer_load_data(ist_trainer *t, ist_error *err) {
   t->tmpl = (ist_template)ist_template_from_name(t->options.template_name);
   IST_TRY(ist_template_resolve(&t->tmpl, t->model->tokenizer, err));
-  IST_TRY(read_dataset(t, &t->data, t->options.train_path, err));
-  t->data_hash = ist_dataset_hash(&t->data);
+  IST_TRY(read_training(t, err));
   IST_TRY(make_split(t, err));
   if (t->options.valid_path) IST_TRY(append_validation(t, err));
-  int64_t n_probe;
-  probe_list(t, &n_probe);
-  t->order = ist_calloc((size_t)t->split.n_train, sizeof *t->order);
-  t->probe_order = ist_calloc((size_t)n_probe, sizeof *t->probe_order);
-  if (!t->order || !t->probe_order)
-    return ist_fail_nomem(err, "order of samples", (size_t)t->data.n * sizeof *t->order);
-  t->order_epoch = t->probe_pass = -1;
-  return IST_OK;
+  IST_TRY(ist_dataset_ready(&t->data, err));
+  t->data_hash = ist_dataset_hash(&t->data);
+  return reserve_orders(t, err);
 }
 
 /* The samples of a shuffled list: positions of the permutation become samples. */
@@ -100,11 +111,12 @@ static const int64_t *slice(const int64_t *order, int64_t n, int64_t index, int6
 const int64_t *ist_trainer_batch(ist_trainer *t, int64_t batch, int64_t *n) {
   int64_t epoch = batch / t->steps_per_epoch;
   if (epoch != t->order_epoch) {
-    ist_epoch_order(t->order, t->split.n_train, t->options.seed, epoch);
-    for (int64_t i = 0; i < t->split.n_train; i++) t->order[i] = t->split.train[t->order[i]];
+    ist_mix_order(t->order, &t->sources, &t->data, t->round, t->split.n_train, t->options.seed,
+                  epoch);
     t->order_epoch = epoch;
   }
-  return slice(t->order, t->split.n_train, batch % t->steps_per_epoch, t->options.batch, n);
+  ist_store_forget(&t->data.store);
+  return slice(t->order, t->n_epoch, batch % t->steps_per_epoch, t->options.batch, n);
 }
 
 const int64_t *ist_trainer_probe_batch(ist_trainer *t, int64_t probe, int64_t *n) {

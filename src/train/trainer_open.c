@@ -13,22 +13,36 @@
 
 /* ---- Sizes that the plan needs -------------------------------------------------- */
 
-static int compare_lengths(const void *a, const void *b) {
-  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-  return (x < y) - (x > y);
+/* A sample's length, and how often one batch may hold it. */
+typedef struct weighed {
+  int64_t length, copies;
+} weighed;
+
+static int longer_first(const void *a, const void *b) {
+  const weighed *x = a, *y = b;
+  return (x->length < y->length) - (x->length > y->length);
 }
 
-/* The most tokens that `count` samples of a list can have together. */
+/* The most tokens that `count` samples of a list can have together. Where `sources` are
+ * given, a sample may be among them as often as an epoch visits it. */
 static ist_status longest_sum(const ist_dataset *d, const int64_t *list, int64_t n, int64_t count,
-                              int64_t *sum, int64_t *longest, ist_error *err) {
-  int64_t *len = ist_calloc((size_t)n + 1, sizeof *len);
-  if (!len) return ist_fail_nomem(err, "sample lengths", (size_t)n * sizeof *len);
-  for (int64_t i = 0; i < n; i++) len[i] = d->p[list[i]].n;
-  qsort(len, (size_t)n, sizeof *len, compare_lengths);
-  *longest = n ? len[0] : 0;
+                              const ist_sources *sources, int64_t *sum, int64_t *longest,
+                              ist_error *err) {
+  weighed *of = ist_calloc((size_t)n + 1, sizeof *of);
+  if (!of) return ist_fail_nomem(err, "sample lengths", (size_t)n * sizeof *of);
+  for (int64_t i = 0; i < n; i++) {
+    const ist_sample *s = &d->p[list[i]];
+    of[i] = (weighed){s->n, sources ? (int64_t)ceil(sources->file[s->source].weight) : 1};
+  }
+  qsort(of, (size_t)n, sizeof *of, longer_first);
+  *longest = n ? of[0].length : 0;
   *sum = 0;
-  for (int64_t i = 0; i < n && i < count; i++) *sum += len[i];
-  ist_free(len);
+  for (int64_t i = 0; i < n && count > 0; i++) {
+    int64_t taken = of[i].copies < count ? of[i].copies : count;
+    *sum += taken * of[i].length;
+    count -= taken;
+  }
+  ist_free(of);
   return IST_OK;
 }
 
@@ -36,13 +50,13 @@ static ist_status step_limits(const ist_trainer *t, ist_runner_limits *step,
                               ist_runner_limits *probe, ist_error *err) {
   const ist_split *s = &t->split;
   int64_t longest_valid, valid_sum, longest_train, longest_probe;
-  IST_TRY(longest_sum(&t->data, s->train, s->n_train, t->options.batch, &step->tokens,
+  IST_TRY(longest_sum(&t->data, s->train, s->n_train, t->options.batch, &t->sources, &step->tokens,
                       &longest_train, err));
-  IST_TRY(longest_sum(&t->data, s->valid, s->n_valid, 1, &valid_sum, &longest_valid, err));
+  IST_TRY(longest_sum(&t->data, s->valid, s->n_valid, 1, NULL, &valid_sum, &longest_valid, err));
   const int64_t *list = s->probe_is_train ? s->train : s->probe;
   int64_t n = s->probe_is_train ? s->n_train : s->n_probe;
-  IST_TRY(
-      longest_sum(&t->data, list, n, t->options.probe_batch, &probe->tokens, &longest_probe, err));
+  IST_TRY(longest_sum(&t->data, list, n, t->options.probe_batch, NULL, &probe->tokens,
+                      &longest_probe, err));
   step->segments = t->options.batch;
   step->longest = longest_train > longest_valid ? longest_train : longest_valid;
   if (step->tokens < step->longest) step->tokens = step->longest;
@@ -192,7 +206,7 @@ static ist_status register_state(ist_trainer *t, ist_error *err) {
 
 static void count_steps(ist_trainer *t) {
   int64_t batch = t->options.batch;
-  t->steps_per_epoch = (t->split.n_train + batch - 1) / batch;
+  t->steps_per_epoch = (t->n_epoch + batch - 1) / batch;
   double by_epochs = ceil(t->options.epochs * (double)t->steps_per_epoch);
   t->total_steps = t->options.steps ? t->options.steps : (int64_t)by_epochs;
   int64_t three_percent = (t->total_steps * 3 + 99) / 100;
@@ -363,6 +377,8 @@ void ist_trainer_close(ist_trainer *t) {
   ist_free(t->adapters.grad_slot);
   ist_free(t->layer_steps);
   ist_free(t->order);
+  ist_free(t->round);
+  ist_sources_free(&t->sources);
   ist_free(t->probe_order);
   ist_free(t->active);
   ist_free(t->factor);

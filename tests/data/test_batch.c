@@ -74,25 +74,6 @@ static void test_split_seed(void **state) {
   ist_split_free(&c);
 }
 
-static void test_epoch_order(void **state) {
-  (void)state;
-  enum { N = 500 };
-  int64_t a[N], b[N];
-  bool seen[N] = {false};
-  ist_epoch_order(a, N, 9, 0);
-  for (int i = 0; i < N; i++) {
-    assert_in_range(a[i], 0, N - 1);
-    assert_false(seen[a[i]]);
-    seen[a[i]] = true;
-  }
-  ist_epoch_order(b, N, 9, 0);
-  assert_memory_equal(a, b, sizeof a);
-  ist_epoch_order(b, N, 9, 1);
-  assert_memory_not_equal(a, b, sizeof a);
-  ist_epoch_order(b, N, 10, 0);
-  assert_memory_not_equal(a, b, sizeof a);
-}
-
 /* ---- Batches ---- */
 
 /* Sample i has lengths[i] tokens 100 i + t; token t is supervised when t % 3 != i % 3. */
@@ -175,8 +156,8 @@ static void test_budget(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_split_sizes), cmocka_unit_test(test_split_refused),
-      cmocka_unit_test(test_split_seed),  cmocka_unit_test(test_epoch_order),
-      cmocka_unit_test(test_fill),        cmocka_unit_test(test_budget),
+      cmocka_unit_test(test_split_seed),  cmocka_unit_test(test_fill),
+      cmocka_unit_test(test_budget),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

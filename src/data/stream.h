@@ -1,0 +1,23 @@
+/* Text files as lines, in constant memory: plain, or compressed by gzip or
+ * Zstandard, told apart by their first bytes, not by their names. */
+#ifndef IST_DATA_STREAM_H
+#define IST_DATA_STREAM_H
+
+#include "base/error.h"
+
+typedef struct ist_stream ist_stream;
+
+/* Opens a regular file. A byte order mark at its start is passed over. Closed by
+ * the caller. */
+ist_status ist_stream_open(ist_stream **out, const char *path, ist_error *err);
+void ist_stream_close(ist_stream *s);
+
+/* The next line without its end (LF), borrowed until the next call; *line is NULL
+ * at the end of the file. */
+ist_status ist_stream_line(ist_stream *s, const char **line, size_t *len, ist_error *err);
+/* All that has not been read yet, borrowed until the stream is closed. */
+ist_status ist_stream_rest(ist_stream *s, const char **text, size_t *len, ist_error *err);
+/* The first byte ahead that is not white space, without taking it; 0 at the end. */
+ist_status ist_stream_peek(ist_stream *s, char *c, ist_error *err);
+
+#endif
