@@ -1,5 +1,8 @@
 /* The plan of a run without its data: every sample as long as max_tokens. */
 #include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -27,12 +30,27 @@ static ist_status active_layers(int64_t *out, int64_t L, const ist_train_options
   return IST_OK;
 }
 
-static ist_status plan_model(const ist_model *m, const ist_train_options *o, char **json,
-                             ist_error *err) {
+/* Rows of the largest pass when every sample has max_tokens tokens. */
+static int64_t whole_samples(void *user, int64_t micro) {
+  const ist_train_options *o = user;
+  int64_t samples = micro / o->max_tokens;
+  return (samples < 1 ? 1 : samples > o->batch ? o->batch : samples) * o->max_tokens;
+}
+
+/* Where training would put its scratch files. */
+static const char *scratch_folder(const ist_train_options *o) {
+  const char *tmp = getenv("TMPDIR");
+  return o->output ? o->output : tmp ? tmp : "/var/tmp";
+}
+
+/* `resident`: what the process held before the first plan. */
+static ist_status plan_once(ist_run_plan *plan, const ist_model *m, const ist_train_options *o,
+                            int64_t resident, ist_error *err) {
   ist_adapters ad;
   int64_t active;
   IST_TRY(lay_out(&ad, m, o, err));
   IST_TRY(active_layers(&active, m->config.L, o, err));
+  bool probes = strcmp(o->selector, "ist") == 0;
   const ist_plan_input in = {
       .config = &m->config,
       .weights = &m->weights,
@@ -42,20 +60,119 @@ static ist_status plan_model(const ist_model *m, const ist_train_options *o, cha
       .active_layers = active,
       .dropout = o->dropout,
       .step = {o->batch * o->max_tokens, o->batch, o->max_tokens, false},
-      .probe = {o->probe_batch * o->probe_candidates * o->max_tokens,
-                o->probe_batch * o->probe_candidates, o->max_tokens, false},
+      .probe = {probes ? o->probe_batch * o->probe_candidates * o->max_tokens : o->max_tokens,
+                probes ? o->probe_batch * o->probe_candidates : 1, o->max_tokens, false},
       .file_bytes = (int64_t)m->gguf->map.size,
-      .scratch = "/var/tmp",
-      .resident_bytes = ist_memory_resident(),
+      .resident_bytes = resident,
       .max_memory = o->max_memory,
+      .scratch = scratch_folder(o),
+      .disk_free = ist_disk_free(scratch_folder(o)),
+      .moment_layers = ist_moment_layers(o, m->config.L, active, o->steps),
+      .largest_pass = whole_samples,
+      .user = (void *)(uintptr_t)o,
       .micro_tokens = o->micro_tokens,
       .recompute = ist_recompute_from_name(o->recompute),
       .order = ist_order_from_name(o->order),
   };
+  return ist_plan_make(plan, &in, err);
+}
+
+/* ---- What would still fit ---------------------------------------------------------- */
+
+enum { BATCH, LENGTH, RANK, QUESTIONS };
+
+static int64_t *setting(ist_train_options *o, int which) {
+  return which == BATCH ? &o->batch : which == LENGTH ? &o->max_tokens : &o->rank;
+}
+
+static bool fits(const ist_model *m, const ist_train_options *o, int which, int64_t value,
+                 int64_t resident) {
+  ist_train_options other = *o;
   ist_run_plan plan;
-  IST_TRY(ist_plan_make(&plan, &in, err));
-  json_t *root = ist_plan_to_json(&plan);
-  *json = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+  ist_error err;
+  *setting(&other, which) = value;
+  return plan_once(&plan, m, &other, resident, &err) == IST_OK;
+}
+
+/* The largest value of one setting, the others as they are, that fits in `limit`; at
+ * most `most`. The setting as given fits. */
+static int64_t largest(const ist_model *m, const ist_train_options *given, int which, int64_t most,
+                       int64_t limit, int64_t resident) {
+  ist_train_options o = *given;
+  o.max_memory = limit;
+  int64_t low = *setting(&o, which), high = low;
+  if (low >= most) return low;
+  do {
+    low = high;
+    high = 2 * high < most ? 2 * high : most;
+    if (!fits(m, &o, which, high, resident)) break;
+    if (high == most) return most;
+  } while (true);
+  while (high - low > 1 + low / 64) { /* to a few percent */
+    int64_t middle = low + (high - low) / 2;
+    if (fits(m, &o, which, middle, resident))
+      low = middle;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+/* Powers of ten are no answer to these: batch up to 4096, the model's own context, and
+ * ranks up to the width of the model. */
+static json_t *what_fits(const ist_model *m, const ist_train_options *o, const ist_run_plan *plan,
+                         int64_t resident) {
+  int64_t context = m->config.context > 0 ? m->config.context : o->max_tokens;
+  return json_pack("{s:I, s:I, s:I, s:I}", "memory_bytes", (json_int_t)plan->limit, "batch",
+                   (json_int_t)largest(m, o, BATCH, 4096, plan->limit, resident), "max_tokens",
+                   (json_int_t)largest(m, o, LENGTH, context, plan->limit, resident), "rank",
+                   (json_int_t)largest(m, o, RANK, m->config.D < 4096 ? m->config.D : 4096,
+                                       plan->limit, resident));
+}
+
+/* ---- Layer by layer ------------------------------------------------------------------- */
+
+/* What a layer adds: its part of the file, its adapters with moments, and what a step
+ * keeps of it for backward (attention and MLP halves; the input, always). */
+static json_t *layers_of(const ist_model *m, const ist_train_options *o, const ist_run_plan *plan,
+                         ist_error *err) {
+  ist_adapters ad;
+  const ist_model_config *c = &m->config;
+  if (lay_out(&ad, m, o, err) != IST_OK) return NULL;
+  int64_t params = ad.layout.params * ist_dtype_bytes(ad.dt, 1), element, wide;
+  element = ist_dtype_bytes(m->compute, 1);
+  wide = ist_dtype_bytes(ist_wide(m->compute), 1);
+  int64_t rows = plan->sizes.rows, q = c->H * c->E, kv = c->K * c->E;
+  int64_t kept = plan->sizes.spill ? 0 : plan->sizes.boundary_rows * c->D * element;
+  if (plan->recompute != IST_RECOMPUTE_LAYER)
+    kept += rows * ((2 * q + 2 * kv + c->D) * element + (c->H + 4) * wide);
+  if (plan->recompute == IST_RECOMPUTE_NONE) kept += rows * 2 * c->F * element;
+  json_t *list = json_array();
+  for (int64_t l = 0; list && l < c->L; l++) {
+    char name[32];
+    snprintf(name, sizeof name, "layer.%lld", (long long)l);
+    int64_t file = ist_weights_bytes_of(&m->weights, l);
+    int64_t moments = plan->moments_on_disk ? 0 : 2 * params;
+    json_array_append_new(
+        list, json_pack("{s:s, s:I, s:I, s:I, s:I}", "name", name, "file_bytes", (json_int_t)file,
+                        "adapter_bytes", (json_int_t)(params + moments), "kept_bytes",
+                        (json_int_t)kept, "bytes", (json_int_t)(file + params + moments + kept)));
+  }
+  return list;
+}
+
+static ist_status plan_model(const ist_model *m, const ist_train_options *o, char **json,
+                             ist_error *err) {
+  int64_t resident = ist_memory_resident(m->gguf->map.p, m->gguf->map.size);
+  ist_run_plan plan;
+  IST_TRY(plan_once(&plan, m, o, resident, err));
+  json_t *root = ist_plan_to_json(&plan), *layers = root ? layers_of(m, o, &plan, err) : NULL;
+  if (!layers || json_object_set_new(root, "layers", layers) != 0 ||
+      json_object_set_new(root, "largest_that_fits", what_fits(m, o, &plan, resident)) != 0) {
+    json_decref(root);
+    return ist_fail_nomem(err, "plan", 0);
+  }
+  *json = json_dumps(root, JSON_INDENT(2));
   json_decref(root);
   return *json ? IST_OK : ist_fail_nomem(err, "plan", 0);
 }

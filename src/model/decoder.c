@@ -220,8 +220,8 @@ static size_t scratch_bytes(const ist_decoder *d, const ist_backend *be) {
   const int64_t products[][3] = {
       {n, widest + rank, widest + rank},
       {widest + rank, widest + rank, n},
-      {d->sizes.head_chunk, c->V, c->D},
-      {d->sizes.head_chunk, c->D, c->V},
+      {d->sizes.head_chunk, d->sizes.head_rows, c->D},
+      {d->sizes.head_chunk, c->D, d->sizes.head_rows},
   };
   for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
     size_t bytes = be->matmul_scratch(products[i][0], products[i][1], products[i][2], d->compute);

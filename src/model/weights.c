@@ -238,6 +238,10 @@ static int64_t slot_index(const ist_weights *w, int64_t layer, ist_module m) {
   return 0;
 }
 
+static size_t stored_bytes(const ist_stored *s) {
+  return (size_t)ist_dtype_bytes(s->type, s->rows * s->cols);
+}
+
 /* A plain F32 matrix without a tail is used where it lies in the file. */
 static bool is_direct(const ist_stored *s, ist_dtype compute, int64_t tail) {
   return s->type == compute && s->n_parts == 0 && tail == 0 &&
@@ -408,6 +412,8 @@ ist_view ist_weights_acquire(ist_weights *w, ist_ctx *ctx, int64_t layer, ist_mo
   if (slot->held != key) {
     ist_stored_rows(ctx, v, s, 0);
     slot->held = key;
+    /* A copy that stays needs the original no more. */
+    if (w->policy == IST_WEIGHT_KEEP) ist_pages_drop(s->data, stored_bytes(s));
   }
   return v;
 }
@@ -437,10 +443,6 @@ ist_view ist_weights_acquire_head(ist_weights *w, ist_ctx *ctx, int64_t row0, in
 
 /* ---- Pages of the file ---------------------------------------------------------- */
 
-static size_t stored_bytes(const ist_stored *s) {
-  return (size_t)ist_dtype_bytes(s->type, s->rows * s->cols);
-}
-
 void ist_weights_drop_pages(const ist_weights *w, int64_t layer) {
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     const ist_stored *s = ist_weights_stored(w, layer, m);
@@ -455,15 +457,31 @@ void ist_weights_want_pages(const ist_weights *w, int64_t layer) {
   }
 }
 
+int64_t ist_weights_bytes_of(const ist_weights *w, int64_t l) {
+  int64_t bytes = 0;
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    const ist_stored *s = ist_weights_stored(w, l, m);
+    if (s->data) bytes += (int64_t)stored_bytes(s);
+  }
+  return bytes;
+}
+
 int64_t ist_weights_layer_bytes(const ist_weights *w) {
   int64_t most = 0;
   for (int64_t l = 0; l < w->config->L; l++) {
-    int64_t bytes = 0;
-    for (int m = 0; m < IST_MOD_COUNT; m++) {
-      const ist_stored *s = ist_weights_stored(w, l, m);
-      if (s->data) bytes += (int64_t)stored_bytes(s);
-    }
+    int64_t bytes = ist_weights_bytes_of(w, l);
     if (bytes > most) most = bytes;
   }
   return most;
+}
+
+int64_t ist_weights_copied_bytes(const ist_weights *w, ist_dtype compute) {
+  int64_t bytes = 0;
+  for (int64_t l = 0; l < w->config->L; l++) {
+    for (int m = 0; m < IST_MOD_COUNT; m++) {
+      const ist_stored *s = ist_weights_stored(w, l, m);
+      if (s->data && s->type != compute) bytes += (int64_t)stored_bytes(s);
+    }
+  }
+  return bytes;
 }

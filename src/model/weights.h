@@ -86,8 +86,11 @@ ist_view ist_weights_acquire_head(ist_weights *w, ist_ctx *ctx, int64_t row0, in
 /* Pages of a layer's matrices in the mapped file: out of memory, or read ahead. */
 void ist_weights_drop_pages(const ist_weights *w, int64_t layer);
 void ist_weights_want_pages(const ist_weights *w, int64_t layer);
-/* Bytes of the largest layer in the file. */
+/* Bytes of the largest layer in the file; of layer l; of all matrices that a policy
+ * copies, because they are not stored in the compute type. */
 int64_t ist_weights_layer_bytes(const ist_weights *w);
+int64_t ist_weights_bytes_of(const ist_weights *w, int64_t l);
+int64_t ist_weights_copied_bytes(const ist_weights *w, ist_dtype compute);
 /* A vector (1, n) in the wide type, or a projection beside the embedding in the
  * compute type; absent where the model has none. layer -1: of no layer. */
 ist_view ist_weights_vector(const ist_weights *w, int64_t layer, int id);

@@ -296,3 +296,19 @@ int64_t ist_options_active(const ist_select_options *o, int64_t L) {
   int64_t n = o->kind == IST_SELECT_FIXED ? o->n_fixed : (int64_t)((double)L * o->active_ratio);
   return n < 1 ? 1 : n > L ? L : n;
 }
+
+/* The expectation, rounded up, when `active` of L are drawn evenly in each step. */
+static int64_t touched_layers(int64_t L, int64_t active, int64_t steps) {
+  if (steps <= 0) return L;
+  double left = pow(1.0 - (double)active / (double)L, (double)steps);
+  int64_t touched = (int64_t)ceil((double)L * (1.0 - left) - 1e-9);
+  return touched < active ? active : touched;
+}
+
+int64_t ist_moment_layers(const ist_train_options *o, int64_t L, int64_t active, int64_t steps) {
+  if (strncmp(o->selector, "fixed", 5) == 0) return active;
+  int64_t draws = o->redraw_every > 1 && strcmp(o->selector, "random") == 0
+                      ? (steps + o->redraw_every - 1) / o->redraw_every
+                      : steps;
+  return touched_layers(L, active, draws);
+}

@@ -31,31 +31,6 @@ int ist_order_from_name(const char *name) {
   return index_of(name, order_names, 2);
 }
 
-/* A figure in kB from a file of /proc, in bytes; 0 when it is not there. */
-static int64_t proc_kb(const char *path, const char *field) {
-  FILE *f = fopen(path, "re");
-  if (!f) return 0;
-  char line[256];
-  long long kb = 0;
-  size_t len = strlen(field);
-  while (fgets(line, sizeof line, f)) {
-    if (strncmp(line, field, len) == 0 && sscanf(line + len, ": %lld", &kb) == 1) break;
-    kb = 0;
-  }
-  fclose(f);
-  return kb * 1024;
-}
-
-int64_t ist_memory_resident(void) {
-  return proc_kb("/proc/self/status", "VmRSS");
-}
-int64_t ist_memory_free(void) {
-  return proc_kb("/proc/meminfo", "MemAvailable");
-}
-int64_t ist_peak_memory(void) {
-  return proc_kb("/proc/self/status", "VmHWM");
-}
-
 /* ---- One candidate ------------------------------------------------------------ */
 
 static void add_term(ist_run_plan *p, const char *name, int64_t bytes) {
@@ -121,11 +96,15 @@ static double estimate_cost(const ist_run_plan *p, const ist_plan_input *in) {
   return (1.0 + redone[p->recompute]) * (1.0 + dequant + small) + head + disk;
 }
 
-/* Bytes of the model file in memory at a time: all, or with pages dropped two
- * layers and what belongs to no layer. */
+/* Bytes of the model file in memory at a time: all; without the matrices that are kept
+ * dequantised; or with pages dropped two layers and what belongs to no layer. */
 static int64_t file_pages(const ist_run_plan *p, const ist_plan_input *in) {
-  if (!p->sizes.drop_pages) return in->file_bytes;
   int64_t layer = ist_weights_layer_bytes(in->weights);
+  if (p->sizes.policy == IST_WEIGHT_KEEP) {
+    int64_t left = in->file_bytes - ist_weights_copied_bytes(in->weights, in->compute);
+    return max64(left, 0);
+  }
+  if (!p->sizes.drop_pages) return in->file_bytes;
   int64_t layers = in->config->L * layer;
   return 2 * layer + (in->file_bytes > layers ? in->file_bytes - layers : 0);
 }
@@ -145,7 +124,8 @@ static ist_status measure(ist_run_plan *p, const ist_plan_input *in, ist_error *
   add_term(p, "adapter gradients", in->active_layers * layer);
   /* A page or so of each neighbour stays with an active layer. */
   add_term(p, "optimizer moments",
-           p->moments_on_disk ? 2 * in->active_layers * (layer + 8192) : 2 * all);
+           p->moments_on_disk ? 2 * in->active_layers * (layer + 8192)
+                              : 2 * layer * (in->moment_layers ? in->moment_layers : ad->L));
   if (p->moments_on_disk) p->scratch_bytes += 2 * all;
   for (int i = 0; i < IST_ARENA_DECODER_COUNT; i++) {
     int64_t held = (int64_t)bytes[i];
@@ -167,8 +147,9 @@ static const int64_t micro_choices[] = {4096, 3072, 2048, 1536, 1024, 768, 512, 
 typedef struct search {
   const ist_plan_input *in;
   int64_t limit;
-  ist_run_plan best, smallest;
-  bool found, any;
+  ist_run_plan best, smallest, fastest; /* that fits; whatever the speed; whatever the size */
+  ist_run_plan on_disk;                 /* the smallest scratch that the disk cannot hold */
+  bool found, any, disk_short;
 } search;
 
 /* Time, with memory as a small price: twice the memory must bring 3 % of the time.
@@ -180,7 +161,14 @@ static double score(const ist_run_plan *p) {
 static ist_status consider(search *s, const ist_run_plan *candidate, ist_error *err) {
   ist_run_plan p = *candidate;
   IST_TRY(measure(&p, s->in, err));
+  if (s->in->disk_free > 0 && p.scratch_bytes > s->in->disk_free) {
+    if (p.total > s->limit) return IST_OK;
+    if (!s->disk_short || p.scratch_bytes < s->on_disk.scratch_bytes) s->on_disk = p;
+    s->disk_short = true;
+    return IST_OK;
+  }
   if (!s->any || p.total < s->smallest.total) s->smallest = p;
+  if (!s->any || score(&p) < score(&s->fastest)) s->fastest = p;
   s->any = true;
   if (p.total > s->limit) return IST_OK;
   if (!s->found || score(&p) < score(&s->best)) s->best = p;
@@ -233,13 +221,51 @@ static ist_status consider_micro(search *s, int64_t micro, ist_error *err) {
 }
 
 static ist_status cannot_fit(const search *s, ist_error *err) {
+  ist_status status;
+  if (s->disk_short) {
+    status = ist_fail(err, IST_ERR_NOMEM,
+                      "%s: found %.0f MB free on the disk, the plan for a limit of %.0f MB needs "
+                      "%.0f MB there for scratch; in memory alone the smallest plan needs %.0f MB",
+                      s->in->scratch, (double)s->in->disk_free * 1e-6, (double)s->limit * 1e-6,
+                      ceil((double)s->on_disk.scratch_bytes * 1e-6),
+                      ceil((double)s->smallest.total * 1e-6));
+    ist_hint(err, "free some of the disk, or give a larger --max-memory");
+    return status;
+  }
   /* Rounded up, so that the figure is enough when it is given as the limit. */
-  ist_status status = ist_fail(
+  status = ist_fail(
       err, IST_ERR_NOMEM,
       "memory: found a limit of %.0f MB, the smallest plan for these settings needs %.0f MB",
       (double)s->limit * 1e-6, ceil((double)s->smallest.total * 1e-6));
   ist_hint(err, "shorter --max-tokens, a smaller --rank or fewer --targets need less");
   return status;
+}
+
+static void describe(char *out, size_t size, const ist_run_plan *p) {
+  snprintf(out, size, "%s order, recompute %s, weights %s, %lld tokens a pass",
+           ist_order_name(p->order), ist_recompute_name(p->recompute),
+           ist_policy_name(p->sizes.policy), (long long)p->micro_tokens);
+}
+
+/* In words: what the limit costs against what would be chosen without it. */
+static void explain(ist_run_plan *out, const search *s) {
+  if (score(out) <= score(&s->fastest)) {
+    snprintf(out->why, sizeof out->why,
+             "the best of time and memory of all plans: more memory would bring little or nothing");
+    return;
+  }
+  char text[120];
+  describe(text, sizeof text, &s->fastest);
+  snprintf(out->why, sizeof out->why,
+           "the fastest that fits in %.0f MB; about %.0f %% faster with %.0f MB (%s)",
+           (double)s->limit * 1e-6, 100.0 * (out->cost / s->fastest.cost - 1.0),
+           ceil((double)s->fastest.total * 1e-6), text);
+}
+
+/* No pass is laid out larger than the run's own batches make it. */
+static int64_t fit_pass(const ist_plan_input *in, int64_t micro, int64_t longest) {
+  int64_t most = in->largest_pass ? in->largest_pass(in->user, micro) : in->step.tokens;
+  return max64(longest, most < micro ? most : micro);
 }
 
 ist_status ist_plan_make(ist_run_plan *out, const ist_plan_input *in, ist_error *err) {
@@ -251,25 +277,31 @@ ist_status ist_plan_make(ist_run_plan *out, const ist_plan_input *in, ist_error 
   if (in->repeat) { /* the plan of the run that is resumed, whatever the limit */
     *out = in->repeated;
     out->limit = s.limit;
-    return measure(out, in, err);
+    snprintf(out->why, sizeof out->why, "the plan of the run that is resumed");
+    IST_TRY(measure(out, in, err));
+    if (in->disk_free > 0 && out->scratch_bytes > in->disk_free) {
+      return ist_fail(err, IST_ERR_NOMEM,
+                      "%s: found %.0f MB free on the disk, the run's plan needs %.0f MB there",
+                      in->scratch, (double)in->disk_free * 1e-6,
+                      ceil((double)out->scratch_bytes * 1e-6));
+    }
+    return IST_OK;
   }
   int64_t longest = max64(in->step.longest, in->probe.longest);
   if (in->micro_tokens) {
-    IST_TRY(consider_micro(&s, max64(in->micro_tokens, longest), err));
+    IST_TRY(consider_micro(&s, fit_pass(in, in->micro_tokens, longest), err));
   } else {
-    bool tried_longest = false;
-    for (size_t i = 0; i < sizeof micro_choices / sizeof *micro_choices && !tried_longest; i++) {
-      int64_t micro = micro_choices[i];
-      if (micro <= longest) {
-        micro = longest;
-        tried_longest = true;
-      }
-      IST_TRY(consider_micro(&s, micro, err));
+    int64_t last = -1;
+    for (size_t i = 0; i < sizeof micro_choices / sizeof *micro_choices && last != longest; i++) {
+      int64_t micro = fit_pass(in, max64(micro_choices[i], longest), longest);
+      if (micro != last) IST_TRY(consider_micro(&s, micro, err));
+      last = micro;
     }
   }
   if (!s.found) return cannot_fit(&s, err);
   *out = s.best;
   out->limit = s.limit;
+  explain(out, &s);
   return IST_OK;
 }
 
@@ -281,14 +313,15 @@ json_t *ist_plan_to_json(const ist_run_plan *p) {
     json_array_append_new(terms, json_pack("{s:s, s:I}", "name", p->term[i].name, "bytes",
                                            (json_int_t)p->term[i].bytes));
   }
-  return json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
-                   "order", ist_order_name(p->order), "recompute", ist_recompute_name(p->recompute),
-                   "weights", ist_policy_name(p->sizes.policy), "moments_on_disk",
-                   p->moments_on_disk, "drop_pages", p->sizes.drop_pages, "spill",
-                   p->sizes.spill != NULL, "micro_tokens", (json_int_t)p->micro_tokens, "head_rows",
-                   (json_int_t)p->sizes.head_rows, "head_chunk", (json_int_t)p->sizes.head_chunk,
-                   "total_bytes", (json_int_t)p->total, "limit_bytes", (json_int_t)p->limit,
-                   "scratch_bytes", (json_int_t)p->scratch_bytes, "cost", p->cost, "terms", terms);
+  return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
+                   "why", p->why, "order", ist_order_name(p->order), "recompute",
+                   ist_recompute_name(p->recompute), "weights", ist_policy_name(p->sizes.policy),
+                   "moments_on_disk", p->moments_on_disk, "drop_pages", p->sizes.drop_pages,
+                   "spill", p->sizes.spill != NULL, "micro_tokens", (json_int_t)p->micro_tokens,
+                   "head_rows", (json_int_t)p->sizes.head_rows, "head_chunk",
+                   (json_int_t)p->sizes.head_chunk, "total_bytes", (json_int_t)p->total,
+                   "limit_bytes", (json_int_t)p->limit, "scratch_bytes",
+                   (json_int_t)p->scratch_bytes, "cost", p->cost, "terms", terms);
 }
 
 static int policy_from_name(const char *name) {

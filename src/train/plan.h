@@ -30,6 +30,7 @@ typedef struct ist_run_plan {
   int64_t scratch_bytes; /* on disk */
   int64_t limit;         /* what it had to fit in */
   double cost;           /* estimated time of a step against the fastest schedule */
+  char why[240];         /* why this one, for people */
 } ist_run_plan;
 
 /* What a plan is made from. */
@@ -46,10 +47,16 @@ typedef struct ist_plan_input {
   int64_t resident_bytes;        /* what the process holds already */
   int64_t max_memory;            /* 0: what is free, less a margin */
   const char *scratch;           /* folder for scratch files; NULL: none may be made */
-  int64_t micro_tokens;          /* 0: choose */
-  int recompute;                 /* ist_recompute, or -1: choose */
-  int order;                     /* ist_order, or -1: choose */
-  bool repeat;                   /* set by ist_plan_fix: the plan of the run to resume */
+  int64_t disk_free;             /* bytes free there; 0: unknown */
+  int64_t moment_layers;         /* layers whose moments are touched in this run; 0: all */
+  /* Tokens of the largest pass that packing this run's batches into passes of at
+   * most `micro` tokens gives; NULL: as many as the limits allow. */
+  int64_t (*largest_pass)(void *user, int64_t micro);
+  void *user;
+  int64_t micro_tokens; /* 0: choose */
+  int recompute;        /* ist_recompute, or -1: choose */
+  int order;            /* ist_order, or -1: choose */
+  bool repeat;          /* set by ist_plan_fix: the plan of the run to resume */
   ist_run_plan repeated;
 } ist_plan_input;
 
@@ -69,8 +76,12 @@ json_t *ist_plan_to_json(const ist_run_plan *p);
 /* The choices of a saved plan, so that a resumed run repeats them. */
 ist_status ist_plan_fix(ist_plan_input *in, const json_t *saved, ist_error *err);
 
-/* Resident memory of the process now, and memory free on the machine; 0: unknown. */
-int64_t ist_memory_resident(void);
+/* Resident memory of the process now (without the pages of `file`, which are dropped,
+ * and what the heap holds free); memory free on the machine, or in the control group
+ * that the process is in; bytes free in the folder `dir` or, where it is not there yet,
+ * in the one that will hold it. 0: unknown. */
+int64_t ist_memory_resident(const void *file, size_t bytes);
 int64_t ist_memory_free(void);
+int64_t ist_disk_free(const char *dir);
 
 #endif

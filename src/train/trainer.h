@@ -71,6 +71,9 @@ void ist_trainer_probe(ist_trainer *t, double *loss, int64_t *n_loss); /* probe.
 /* Samples of batch number `batch`: a pointer into the epoch's order and a count. */
 const int64_t *ist_trainer_batch(ist_trainer *t, int64_t batch, int64_t *n);
 const int64_t *ist_trainer_probe_batch(ist_trainer *t, int64_t probe, int64_t *n);
+/* Tokens of the largest pass when this run's batches are packed into passes of at
+ * most `micro` tokens. For the plan (user: the trainer). */
+int64_t ist_trainer_largest_pass(void *user, int64_t micro);
 /* One line of metrics.jsonl: the step, with the probe's losses where one was made. */
 ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const double *probe_loss,
                                 int64_t n_probe, ist_error *err);

@@ -130,3 +130,20 @@ const int64_t *ist_trainer_probe_batch(ist_trainer *t, int64_t probe, int64_t *n
   }
   return slice(t->probe_order, count, probe % batches, size, n);
 }
+
+int64_t ist_trainer_largest_pass(void *user, int64_t micro) {
+  ist_trainer *t = user;
+  /* Every epoch orders the samples anew; after some the largest pass hardly grows, and a
+   * larger batch that comes later is cut into one pass more. */
+  int64_t most = 0, batches = t->total_steps, some = 8 * t->steps_per_epoch;
+  for (int64_t b = 0; b < (batches < some ? batches : some); b++) {
+    int64_t n, tokens = 0;
+    const int64_t *sample = ist_trainer_batch(t, b, &n);
+    for (int64_t i = 0; i < n; i++) {
+      int64_t len = t->data.p[sample[i]].n;
+      tokens = tokens + len > micro ? len : tokens + len;
+      if (tokens > most) most = tokens;
+    }
+  }
+  return most;
+}

@@ -108,9 +108,14 @@ static ist_status make_plan(ist_trainer *t, const json_t *saved_plan, ist_error 
       .active_layers = t->active_layers,
       .dropout = t->options.dropout,
       .file_bytes = (int64_t)t->model->gguf->map.size,
-      .resident_bytes = ist_memory_resident(),
+      .resident_bytes = ist_memory_resident(t->model->gguf->map.p, t->model->gguf->map.size),
       .max_memory = t->options.max_memory,
       .scratch = scratch_folder(t),
+      .disk_free = ist_disk_free(scratch_folder(t)),
+      .moment_layers =
+          ist_moment_layers(&t->options, t->adapters.L, t->active_layers, t->total_steps),
+      .largest_pass = ist_trainer_largest_pass,
+      .user = t,
       .micro_tokens = t->options.micro_tokens,
       .recompute = ist_recompute_from_name(t->options.recompute),
       .order = ist_order_from_name(t->options.order),
@@ -324,6 +329,7 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
   if (status == IST_OK && saved) status = check_resume(t, saved, err);
   if (status == IST_OK) status = lay_out_adapters(t, err);
   if (status == IST_OK) status = open_selector(t, err);
+  if (status == IST_OK) count_steps(t);
   if (status == IST_OK)
     status = ist_trainer_reserve(t, saved ? json_object_get(saved, "plan") : NULL, err);
   if (status == IST_OK) status = register_state(t, err);
@@ -333,7 +339,6 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
   json_decref(saved);
   ist_free(checkpoint);
   if (status != IST_OK) return status;
-  count_steps(t);
   t->stopped = t->options.patience > 0 && t->progress.bad_evals >= t->options.patience;
   ist_comm_single(&t->comm);
   return open_output(t, err);

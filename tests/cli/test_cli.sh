@@ -157,6 +157,16 @@ works '"metadata"' inspect "$model" --json
 works settings inspect run
 works 'model file' plan -m "$model"
 works '"total_bytes"' plan -m "$model" --json
+
+# What plan says fits does fit; the limit that it names as needed is enough.
+works 'largest_that_fits' plan -m "$model" --max-memory 60M
+works '"rank"' plan -m "$model" --max-tokens 64 --max-memory 60M --json
+rank=$(sed -n '/"largest_that_fits"/,/}/s/.*"rank": \([0-9]*\).*/\1/p' ../works.out)
+works 'total size' plan -m "$model" --max-tokens 64 --max-memory 60M --rank "$rank"
+refused 1 'the smallest plan for these settings needs' plan -m "$model" --max-memory 1M
+refused 1 'the smallest plan for these settings needs' train -m "$model" -d data.jsonl -o nothing \
+  --max-memory 1M
+[ ! -e nothing ] || fail "a limit that cannot be met: something was written"
 works '"' tokenize -m "$model" 'hello there'
 works '' tokenize -m "$model" --ids 'hello there'
 ids=$(cat ../works.out)

@@ -271,6 +271,80 @@ static void test_choices_are_kept(void **state) {
   close_shape(&s);
 }
 
+/* A disk too small for the scratch file: the plan does without it where memory allows,
+ * and says so where it does not. */
+static void test_disk_too_small(void **state) {
+  (void)state;
+  ist_error err = {0};
+  shape s;
+  ist_run_plan p, least;
+  open_shape(&s, &large_shape, IST_Q4_0, 32, 8, 512);
+  s.in.max_memory = 1;
+  ist_plan_make(&p, &s.in, &err);
+  s.in.max_memory = needed_bytes(&err);
+  MUST(ist_plan_make(&least, &s.in, &err));
+  assert_true(least.scratch_bytes > 0);
+  s.in.disk_free = least.scratch_bytes;
+  MUST(ist_plan_make(&p, &s.in, &err));
+  s.in.disk_free = 1;
+  assert_int_equal(ist_plan_make(&p, &s.in, &err), IST_ERR_NOMEM);
+  assert_non_null(strstr(err.message, "free on the disk"));
+  assert_non_null(strstr(err.message, s.in.scratch));
+  s.in.max_memory = INT64_C(1) << 40;
+  MUST(ist_plan_make(&p, &s.in, &err));
+  assert_int_equal(p.scratch_bytes, 0);
+  close_shape(&s);
+}
+
+static int64_t pass_of_700(void *user, int64_t micro) {
+  ++*(int *)user;
+  return micro < 700 ? micro : 700;
+}
+
+/* Passes are no larger than the run's batches make them, and never shorter than its
+ * longest sample; moments are counted for the layers that the run touches. */
+static void test_sizes_of_this_run(void **state) {
+  (void)state;
+  ist_error err = {0};
+  shape s;
+  ist_run_plan p, all;
+  int asked = 0;
+  open_shape(&s, &small_shape, IST_Q4_0, 16, 16, 256);
+  s.in.max_memory = INT64_C(1) << 40;
+  s.in.recompute = IST_RECOMPUTE_NONE;
+  s.in.order = IST_ORDER_TOKEN;
+  MUST(ist_plan_make(&all, &s.in, &err));
+  s.in.largest_pass = pass_of_700;
+  s.in.user = &asked;
+  s.in.moment_layers = 5;
+  MUST(ist_plan_make(&p, &s.in, &err));
+  assert_true(asked > 0);
+  assert_true(p.micro_tokens <= 700 && p.micro_tokens >= 256);
+  assert_true(p.total < all.total);
+  assert_int_equal(30 * term_bytes(&p, "optimizer moments"),
+                   5 * term_bytes(&all, "optimizer moments"));
+  s.in.step.longest = 900;
+  MUST(ist_plan_make(&p, &s.in, &err));
+  assert_int_equal(p.micro_tokens, 900);
+  close_shape(&s);
+}
+
+/* A plan says why it was chosen: against a faster one, where the limit rules that out. */
+static void test_plan_says_why(void **state) {
+  (void)state;
+  ist_error err = {0};
+  shape s;
+  ist_run_plan p;
+  open_shape(&s, &large_shape, IST_Q4_0, 32, 8, 512);
+  s.in.max_memory = INT64_C(1) << 40;
+  MUST(ist_plan_make(&p, &s.in, &err));
+  assert_null(strstr(p.why, "faster with"));
+  s.in.max_memory = p.total - 1;
+  MUST(ist_plan_make(&p, &s.in, &err));
+  assert_non_null(strstr(p.why, "faster with"));
+  close_shape(&s);
+}
+
 /* ---- A saved plan -----------------------------------------------------------------------------
  */
 
@@ -316,6 +390,9 @@ int main(void) {
       cmocka_unit_test(test_larger_limit_is_no_slower),
       cmocka_unit_test(test_growth_with_settings),
       cmocka_unit_test(test_choices_are_kept),
+      cmocka_unit_test(test_disk_too_small),
+      cmocka_unit_test(test_sizes_of_this_run),
+      cmocka_unit_test(test_plan_says_why),
       cmocka_unit_test(test_saved_plan_is_repeated),
   };
   return cmocka_run_group_tests(tests, set_up, leave_folder);
