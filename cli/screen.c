@@ -131,7 +131,10 @@ static void header_data(const ist_screen *s) {
     snprintf(dropped, sizeof dropped, "%lld left out (nothing to learn)", (long long)r->n_dropped);
   put_items(s, "data", "%s\n%lld examples to train on\n%s\n%s\ntemplate %s, loss on %s\n%s\n%s",
             o->train_path, (long long)r->n_train, valid, probe, r->template_name,
-            !strcmp(o->loss_on, "all") ? "everything" : "completions", cut, dropped);
+            !strcmp(o->loss_on, "all")    ? "everything"
+            : !strcmp(o->loss_on, "last") ? "last replies"
+                                          : "completions",
+            cut, dropped);
 }
 
 static void header_steps(const ist_screen *s) {

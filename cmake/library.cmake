@@ -6,7 +6,7 @@
 # takes the very objects that the tests link.
 set(ist_objects "")
 set(ist_libs "")
-foreach(room base format tokenizer data select ops backend peft model train eval export api)
+foreach(room base format tokenizer jinja data select ops backend peft model train eval export api)
   if(NOT TARGET room_${room})
     continue()
   endif()

@@ -152,12 +152,12 @@ typedef struct ist_train_options {
   /* data */
   const char *train_path;    /* data files, "a.jsonl=2,b.csv" (docs/data.md); required */
   const char *valid_path;    /* NULL: split from the training data */
-  const char *template_name; /* auto, chatml, alpaca, paper, none */
-  const char *loss_on;       /* completion, all */
-  int64_t max_tokens;        /* longer samples are cut */
-  int64_t valid_examples;    /* -1: min(120, 10 %), all of valid_path; 0: none */
-  int64_t probe_examples;    /* -1: min(256, max(16, 2 %)); 0: probe on training data */
-  int64_t limit;             /* use the first records only; 0: all */
+  const char *template_name; /* auto, model, chatml, alpaca, paper, none */
+  const char *loss_on; /* completion (every reply), all (the whole text), last (the last reply) */
+  int64_t max_tokens;  /* longer samples are cut */
+  int64_t valid_examples; /* -1: min(120, 10 %), all of valid_path; 0: none */
+  int64_t probe_examples; /* -1: min(256, max(16, 2 %)); 0: probe on training data */
+  int64_t limit;          /* use the first records only; 0: all */
   /* method */
   const char *method;  /* lora */
   const char *targets; /* "q,k,v,o,gate,up,down", "all-linear" */

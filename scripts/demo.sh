@@ -34,7 +34,7 @@ echo "          test occur nowhere in training"
 answers() {
   label=$1
   shift
-  $bin/ist eval --quiet --task exact -m "$model" -d "$data/test.jsonl" --max-new 64 \
+  $bin/ist eval --quiet --task exact --template chatml -m "$model" -d "$data/test.jsonl" --max-new 64 \
     --examples "$out/$label.jsonl" "$@"
 }
 
@@ -45,7 +45,7 @@ columns="untouched=$out/untouched.jsonl"
 for selector; do
   say "training, selector $selector"
   began=$(date +%s)
-  $bin/ist train -m "$model" -d "$data/train.jsonl" --valid "$data/valid.jsonl" -o "$out/$selector" \
+  $bin/ist train -m "$model" -d "$data/train.jsonl" --valid "$data/valid.jsonl" --template chatml -o "$out/$selector" \
     --selector "$selector" --epochs "${DEMO_EPOCHS:-1}" --batch "${DEMO_BATCH:-16}" \
     --rank "${DEMO_RANK:-16}" --lr "${DEMO_LR:-4e-4}" --seed "${DEMO_SEED:-1}"
   echo "training took $(($(date +%s) - began)) s"

@@ -8,7 +8,9 @@
 #include "tokenizer/tokenizer.h"
 
 typedef enum ist_template {
-  IST_TEMPLATE_AUTO, /* chatml where the vocabulary has its tokens, else alpaca */
+  IST_TEMPLATE_AUTO,  /* the model's own where it has one, else chatml where the vocabulary
+                         has its tokens, else alpaca */
+  IST_TEMPLATE_MODEL, /* the chat template that came with the model */
   IST_TEMPLATE_CHATML,
   IST_TEMPLATE_ALPACA,
   IST_TEMPLATE_PAPER, /* the IST authors' prompt, exact white space; EOS appended
@@ -16,7 +18,9 @@ typedef enum ist_template {
   IST_TEMPLATE_NONE   /* the texts as they are */
 } ist_template;
 
-typedef enum ist_loss_on { IST_LOSS_COMPLETION, IST_LOSS_ALL } ist_loss_on;
+/* All replies, the whole text, or the last reply only. */
+typedef enum ist_loss_on { IST_LOSS_COMPLETION, IST_LOSS_ALL, IST_LOSS_LAST } ist_loss_on;
+int ist_loss_on_from_name(const char *name); /* completion, all, last; -1: unknown */
 
 typedef enum ist_role { IST_ROLE_SYSTEM, IST_ROLE_USER, IST_ROLE_ASSISTANT } ist_role;
 typedef struct ist_message {
@@ -52,7 +56,8 @@ void ist_record_free(ist_record *r); /* its line stays */
 ist_status ist_records_read(ist_records *out, const char *path, ist_error *err);
 void ist_records_free(ist_records *r);
 
-/* AUTO becomes one of the others; chatml is refused where the vocabulary lacks its tokens. */
+/* AUTO becomes one of the others; chatml is refused where the vocabulary lacks its
+ * tokens, the model's own where there is none that can be read. */
 ist_status ist_template_resolve(ist_template *t, const ist_tokenizer *tok, ist_error *err);
 const char *ist_template_name(ist_template t);
 int ist_template_from_name(const char *name); /* -1: unknown */

@@ -22,6 +22,14 @@ typedef struct builder {
  * last supervised token, 0 if there is none. */
 static int64_t supervise(uint8_t *mask, int64_t n, ist_loss_on loss_on) {
   if (loss_on == IST_LOSS_ALL) memset(mask, 1, (size_t)n);
+  if (loss_on == IST_LOSS_LAST) {
+    int64_t end = n;
+    while (end > 0 && !mask[end - 1]) end--;
+    int64_t begin = end;
+    while (begin > 0 && mask[begin - 1] == mask[end - 1]) begin--;
+    memset(mask, 0, (size_t)begin);
+  }
+  for (int64_t t = 0; t < n; t++) mask[t] = mask[t] != 0;
   mask[0] = 0;
   while (n > 0 && !mask[n - 1]) n--;
   return n;

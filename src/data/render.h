@@ -4,7 +4,8 @@
 
 #include "data/data.h"
 
-/* Tokens with their mask: 1 where the token belongs to a completion. */
+/* Tokens with their mask: 1 or 2 where the token belongs to a completion, by turns, so
+ * that completions can be told apart. */
 typedef struct ist_rendered {
   ist_ids ids;
   uint8_t *mask;
@@ -20,5 +21,11 @@ ist_status ist_render_record(ist_rendered *out, const ist_record *r, const ist_t
  * assistant's, else the record and the opening of a reply. */
 ist_status ist_render_prompt(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
                              ist_template tmpl, ist_error *err);
+
+/* chat.c: the same by the model's own template. */
+ist_status ist_chat_record(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
+                           ist_error *err);
+ist_status ist_chat_prompt(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
+                           ist_error *err);
 
 #endif

@@ -10,11 +10,10 @@
 
 #include "data/render.h"
 
-static const char *const names[] = {[IST_TEMPLATE_AUTO] = "auto",
-                                    [IST_TEMPLATE_CHATML] = "chatml",
-                                    [IST_TEMPLATE_ALPACA] = "alpaca",
-                                    [IST_TEMPLATE_PAPER] = "paper",
-                                    [IST_TEMPLATE_NONE] = "none"};
+static const char *const names[] = {
+    [IST_TEMPLATE_AUTO] = "auto",     [IST_TEMPLATE_MODEL] = "model",
+    [IST_TEMPLATE_CHATML] = "chatml", [IST_TEMPLATE_ALPACA] = "alpaca",
+    [IST_TEMPLATE_PAPER] = "paper",   [IST_TEMPLATE_NONE] = "none"};
 
 const char *ist_template_name(ist_template t) {
   return names[t];
@@ -26,8 +25,33 @@ int ist_template_from_name(const char *name) {
   return -1;
 }
 
+int ist_loss_on_from_name(const char *name) {
+  static const char *const loss_names[] = {
+      [IST_LOSS_COMPLETION] = "completion", [IST_LOSS_ALL] = "all", [IST_LOSS_LAST] = "last"};
+  for (int k = 0; k <= IST_LOSS_LAST; k++)
+    if (strcmp(loss_names[k], name) == 0) return k;
+  return -1;
+}
+
 #define IM_START "<|im_start|>"
 #define IM_END   "<|im_end|>"
+
+/* The model's own template must be there and be understood. */
+static ist_status check_model_template(const ist_tokenizer *tok, ist_error *err) {
+  const char *text = ist_tokenizer_chat_template(tok);
+  if (ist_tokenizer_chat(tok)) return IST_OK;
+  if (text) {
+    ist_jinja *chat = NULL;
+    ist_status status = ist_jinja_parse(&chat, text, strlen(text), err);
+    ist_jinja_free(chat);
+    ist_error_context(err, "the model's chat template");
+    ist_hint(err, "use the template chatml, alpaca or none");
+    return status == IST_OK ? IST_ERR_NOMEM : status;
+  }
+  ist_fail(err, IST_ERR_ARG, "the model has no chat template of its own");
+  ist_hint(err, "use the template auto, chatml, alpaca or none");
+  return IST_ERR_ARG;
+}
 
 ist_status ist_template_resolve(ist_template *t, const ist_tokenizer *tok, ist_error *err) {
   bool chatml = ist_tokenizer_find(tok, IM_START) >= 0 && ist_tokenizer_find(tok, IM_END) >= 0;
@@ -38,8 +62,9 @@ ist_status ist_template_resolve(ist_template *t, const ist_tokenizer *tok, ist_e
     ist_hint(err, "use the template alpaca or none");
     return IST_ERR_ARG;
   }
+  if (*t == IST_TEMPLATE_AUTO && ist_tokenizer_chat_template(tok)) *t = IST_TEMPLATE_MODEL;
   if (*t == IST_TEMPLATE_AUTO) *t = chatml ? IST_TEMPLATE_CHATML : IST_TEMPLATE_ALPACA;
-  return IST_OK;
+  return *t == IST_TEMPLATE_MODEL ? check_model_template(tok, err) : IST_OK;
 }
 
 /* ---- Writing tokens ---- */
@@ -48,6 +73,7 @@ typedef struct writer {
   const ist_tokenizer *tok;
   ist_rendered *out;
   ist_buf text; /* text of the prompt that waits to be tokenised as one */
+  int turn;     /* completions so far */
   ist_error *err;
 } writer;
 
@@ -55,7 +81,8 @@ typedef struct writer {
 static ist_status set_mask(writer *w, int64_t from, bool completion) {
   ist_rendered *o = w->out;
   IST_TRY(ist_grow(&o->mask, &o->mask_cap, o->ids.n, 1, w->err));
-  if (o->ids.n > from) memset(o->mask + from, completion, (size_t)(o->ids.n - from));
+  if (o->ids.n > from)
+    memset(o->mask + from, completion ? 1 + w->turn % 2 : 0, (size_t)(o->ids.n - from));
   return IST_OK;
 }
 
@@ -174,6 +201,7 @@ static ist_status put_reply(writer *w, ist_template t, const ist_message *m) {
   IST_TRY(put_text(w, m->text, m->len, true));
   int32_t end = templates[t].end(w->tok);
   if (end >= 0) IST_TRY(put_token(w, end, true));
+  w->turn++;
   ist_buf_str(&w->text, templates[t].after);
   return IST_OK;
 }
@@ -266,6 +294,9 @@ static ist_status render(writer *w, const ist_record *r, ist_template tmpl, int6
                          bool prompt) {
   IST_ASSERT(tmpl != IST_TEMPLATE_AUTO && r->n_messages > 0);
   if (r->plain) tmpl = IST_TEMPLATE_NONE;
+  if (tmpl == IST_TEMPLATE_MODEL)
+    return prompt ? ist_chat_prompt(w->out, r, w->tok, w->err)
+                  : ist_chat_record(w->out, r, w->tok, w->err);
   if (tmpl != IST_TEMPLATE_PAPER) return by_message(w, r, tmpl, prompt);
   return prompt ? paper_prompt(w, r) : paper_record(w, r, max_tokens);
 }

@@ -22,7 +22,7 @@ static ist_status prompt_ids(ist_ids *ids, const ist_model *m, const char *promp
   int tmpl = ist_template_from_name(name);
   if (tmpl < 0)
     return ist_fail(err, IST_ERR_ARG,
-                    "template: found \"%s\", expected auto, chatml, alpaca, paper or none", name);
+                    "template: found \"%s\", expected auto, model, chatml, alpaca, paper or none", name);
   ist_template resolved = (ist_template)tmpl;
   IST_TRY(ist_template_resolve(&resolved, m->tokenizer, err));
   /* The strings are only read. */
@@ -77,7 +77,7 @@ static ist_status stream(ist_generator *g, const ist_ids *prompt, const ist_gene
       break;
     }
     r->new_tokens++;
-    status = ist_tokenizer_decode(tok, &id, 1, false, &pending, err);
+    status = ist_tokenizer_decode_piece(tok, id, false, &pending, err);
     if (status == IST_OK && pending.len) more = emit(&pending, false, each, user);
     if (r->new_tokens == o->max_new) break;
     g->seq[0].next = id;

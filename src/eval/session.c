@@ -63,7 +63,7 @@ ist_status ist_eval_read(ist_records *records, ist_template *tmpl, const ist_mod
   int found = ist_template_from_name(name);
   if (found < 0) {
     return ist_fail(err, IST_ERR_ARG,
-                    "template: found \"%s\", expected auto, chatml, alpaca, paper or none", name);
+                    "template: found \"%s\", expected auto, model, chatml, alpaca, paper or none", name);
   }
   *tmpl = (ist_template)found;
   IST_TRY(ist_template_resolve(tmpl, m->tokenizer, err));
@@ -74,12 +74,11 @@ ist_status ist_eval_dataset(ist_dataset *data, const ist_model *m, const ist_eva
                             ist_error *err) {
   ist_records records = {0};
   ist_data_options d = {.max_tokens = o->max_tokens, .limit = o->limit};
-  bool all = strcmp(o->loss_on, "all") == 0;
-  if (!all && strcmp(o->loss_on, "completion") != 0) {
-    return ist_fail(err, IST_ERR_ARG, "loss_on: found \"%s\", expected completion or all",
+  int loss_on = ist_loss_on_from_name(o->loss_on);
+  if (loss_on < 0)
+    return ist_fail(err, IST_ERR_ARG, "loss_on: found \"%s\", expected completion, all or last",
                     o->loss_on);
-  }
-  d.loss_on = all ? IST_LOSS_ALL : IST_LOSS_COMPLETION;
+  d.loss_on = (ist_loss_on)loss_on;
   ist_status status = ist_eval_read(&records, &d.tmpl, m, o, err);
   if (status == IST_OK) status = ist_dataset_build(data, &records, m->tokenizer, &d, err);
   ist_records_free(&records);

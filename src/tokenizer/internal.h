@@ -306,6 +306,7 @@ struct ist_tokenizer {
   ist_bpe bpe;
   ist_decoding decoding;
   char *pre_name, *chat_template; /* chat_template: NULL when the file has none */
+  ist_jinja *chat;                /* parsed; NULL also where it does not parse */
 };
 /* After everything is read: indexes the specials and marks whole tokens. */
 ist_status ist_tokenizer_finish(ist_tokenizer *t, bool ignore_merges, ist_error *err);

@@ -73,6 +73,10 @@ ist_status ist_tokenizer_finish(ist_tokenizer *t, bool ignore_merges, ist_error 
   IST_TRY(index_specials(t, err));
   if (t->vocab.bos < 0) t->vocab.add_bos = false;
   if (t->vocab.eos < 0) t->vocab.add_eos = false;
+  /* A template that does not parse is no hindrance until it is asked for. */
+  const char *chat = t->chat_template;
+  if (chat && ist_jinja_parse(&t->chat, chat, strlen(chat), NULL) == IST_ERR_NOMEM)
+    return ist_fail_nomem(err, "the chat template", strlen(chat));
   return mark_whole(t, ignore_merges, err);
 }
 
@@ -88,6 +92,7 @@ void ist_tokenizer_free(ist_tokenizer *t) {
   ist_free(t->decoding.to);
   ist_free(t->pre_name);
   ist_free(t->chat_template);
+  ist_jinja_free(t->chat);
   ist_free(t);
 }
 
@@ -304,6 +309,9 @@ bool ist_tokenizer_is_control(const ist_tokenizer *t, int32_t id) {
 
 const char *ist_tokenizer_chat_template(const ist_tokenizer *t) {
   return t->chat_template;
+}
+const ist_jinja *ist_tokenizer_chat(const ist_tokenizer *t) {
+  return t->chat;
 }
 const char *ist_tokenizer_pre(const ist_tokenizer *t) {
   return t->pre_name;

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "format/gguf.h"
+#include "jinja/jinja.h"
 
 /* Reads tokenizer.ggml.*: byte-level BPE by one of the splitting rules of rules.c
  * (model gpt2), or SentencePiece's BPE by scores (model llama). Others are refused
@@ -62,7 +63,9 @@ bool ist_tokenizer_add_eos(const ist_tokenizer *t);
 bool ist_tokenizer_is_eog(const ist_tokenizer *t, int32_t id); /* ends generation */
 bool ist_tokenizer_is_control(const ist_tokenizer *t, int32_t id);
 const char *ist_tokenizer_chat_template(const ist_tokenizer *t); /* NULL: none */
-const char *ist_tokenizer_pre(const ist_tokenizer *t);           /* "smollm", ... */
-size_t ist_tokenizer_bytes(const ist_tokenizer *t);              /* memory held, for the plan */
+/* The same parsed; NULL also where it does not parse. */
+const ist_jinja *ist_tokenizer_chat(const ist_tokenizer *t);
+const char *ist_tokenizer_pre(const ist_tokenizer *t); /* "smollm", ... */
+size_t ist_tokenizer_bytes(const ist_tokenizer *t);    /* memory held, for the plan */
 
 #endif

@@ -120,14 +120,14 @@ static ist_status check(const ist_train_options *o, ist_error *err) {
   }
   if (!o->targets || !*o->targets)
     return ist_fail(err, IST_ERR_ARG, "targets: found nothing, expected names of modules");
-  IST_TRY(ONE_OF(o, loss_on, "completion", "all"));
+  IST_TRY(ONE_OF(o, loss_on, "completion", "all", "last"));
   IST_TRY(ONE_OF(o, reward, "exp", "normalised"));
   IST_TRY(ONE_OF(o, lr_schedule, "linear", "cosine", "constant"));
   IST_TRY(ONE_OF(o, recompute, "auto", "none", "mlp", "layer"));
   IST_TRY(ONE_OF(o, order, "auto", "token", "layer"));
   if (ist_template_from_name(o->template_name) < 0) {
     return ist_fail(err, IST_ERR_ARG,
-                    "template: found \"%s\", expected auto, chatml, alpaca, paper or none",
+                    "template: found \"%s\", expected auto, model, chatml, alpaca, paper or none",
                     o->template_name);
   }
   return check_ranges(o, err);

@@ -16,7 +16,7 @@ static const char *samples_folder(void) {
 static ist_status append_file(ist_trainer *t, const char *path, int source, ist_error *err) {
   const ist_data_options opt = {
       .tmpl = t->tmpl,
-      .loss_on = strcmp(t->options.loss_on, "all") == 0 ? IST_LOSS_ALL : IST_LOSS_COMPLETION,
+      .loss_on = (ist_loss_on)ist_loss_on_from_name(t->options.loss_on),
       .max_tokens = t->options.max_tokens,
       .limit = t->options.limit,
       .source = (int16_t)source,

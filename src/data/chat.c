@@ -1,0 +1,252 @@
+/* The model's own chat template: a record is rendered as one text, cut into
+ * stretches where the assistant begins and ends to write, and tokenised stretch by
+ * stretch. Where the template does not mark what is the assistant's, that is found
+ * by rendering what stands before a message and asking for a reply, as for
+ * generation, and by rendering up to the message's end: the text that both have in
+ * common with the whole is what goes before it, and up to its end. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "data/render.h"
+
+typedef struct text {
+  ist_buf b;
+  uint16_t *origin; /* ist_jinja_render's, a number a byte */
+} text;
+
+static void text_free(text *t) {
+  ist_buf_free(&t->b);
+  ist_free(t->origin);
+  *t = (text){0};
+}
+
+typedef struct chat {
+  const ist_record *record;
+  const ist_tokenizer *tok;
+  ist_rendered *out;
+  text whole;
+  uint8_t *literal; /* a byte for each of the whole's: from the template */
+  int turn;
+} chat;
+
+/* ---- Rendering ---- */
+
+static ist_status put_special(json_t *globals, const char *name, const ist_tokenizer *tok,
+                              int32_t id, ist_error *err) {
+  ist_buf b = {0};
+  if (id < 0) return IST_OK;
+  ist_status status = ist_tokenizer_decode_piece(tok, id, true, &b, err);
+  if (status == IST_OK) json_object_set_new(globals, name, json_stringn(b.p ? b.p : "", b.len));
+  ist_buf_free(&b);
+  return status;
+}
+
+/* The variables of the template for the first n messages. */
+static ist_status make_globals(json_t *globals, const chat *c, int64_t n, bool reply,
+                               ist_error *err) {
+  static const char *const roles[] = {
+      [IST_ROLE_SYSTEM] = "system", [IST_ROLE_USER] = "user", [IST_ROLE_ASSISTANT] = "assistant"};
+  json_t *messages = json_array();
+  json_object_set_new(globals, "messages", messages);
+  for (int64_t i = 0; i < n; i++) {
+    const ist_message *m = &c->record->message[i];
+    json_t *content = json_stringn(m->text, m->len);
+    if (!content) return ist_fail(err, IST_ERR_DATA, "message %" PRId64 " is not valid UTF-8", i);
+    json_array_append_new(messages,
+                          json_pack("{s:s,s:o}", "role", roles[m->role], "content", content));
+  }
+  json_object_set_new(globals, "tools", json_null());
+  json_object_set_new(globals, "documents", json_null());
+  json_object_set_new(globals, "add_generation_prompt", json_boolean(reply));
+  IST_TRY(put_special(globals, "bos_token", c->tok, ist_tokenizer_bos(c->tok), err));
+  IST_TRY(put_special(globals, "eos_token", c->tok, ist_tokenizer_eos(c->tok), err));
+  IST_TRY(put_special(globals, "unk_token", c->tok, ist_tokenizer_unk(c->tok), err));
+  return put_special(globals, "pad_token", c->tok, ist_tokenizer_pad(c->tok), err);
+}
+
+/* The text of the first n messages, with the opening of a reply if asked for. */
+static ist_status render(text *out, const chat *c, int64_t n, bool reply, ist_error *err) {
+  json_t *globals = json_object();
+  if (!globals) return ist_fail_nomem(err, "a conversation", 64);
+  ist_status status = make_globals(globals, c, n, reply, err);
+  if (status == IST_OK)
+    status =
+        ist_jinja_render(ist_tokenizer_chat(c->tok), globals, NULL, &out->b, &out->origin, err);
+  json_decref(globals);
+  return status;
+}
+
+/* ---- What the assistant wrote ---- */
+
+typedef struct span {
+  size_t begin, end;
+} span;
+
+/* How much of the text of the first n messages the whole begins with; *all: it
+ * begins with all of it. A template may refuse a part of a conversation: then 0. */
+static size_t common(const chat *c, int64_t n, bool reply, bool *all) {
+  text part = {0};
+  size_t same = 0;
+  bool fine = n > 0 && render(&part, c, n, reply, NULL) == IST_OK;
+  while (fine && same < part.b.len && same < c->whole.b.len && part.b.p[same] == c->whole.b.p[same])
+    same++;
+  *all = fine && same == part.b.len;
+  text_free(&part);
+  return same;
+}
+
+/* Where the text of message i stands, by the origin of bytes; false: nowhere. */
+static bool find_message(const chat *c, int64_t i, span *s) {
+  *s = (span){c->whole.b.len, 0};
+  for (size_t at = 0; at < c->whole.b.len; at++) {
+    if ((c->whole.origin[at] & IST_JINJA_INPUT) != i + 1) continue;
+    if (at < s->begin) s->begin = at;
+    s->end = at + 1;
+  }
+  return s->end > 0;
+}
+
+/* Behind the token that ends a reply, in what the template writes from `at` on
+ * before the next text of the record; `at` where there is no such token. */
+static size_t behind_end_token(const chat *c, size_t at) {
+  ist_ids ids = {0};
+  ist_buf through = {0};
+  size_t end = at, found = at;
+  while (end < c->whole.b.len && c->literal[end]) end++;
+  const ist_encode_query q = {.text = c->whole.b.p + at,
+                              .len = end - at,
+                              .special = true,
+                              .literal = c->literal + at,
+                              .continued = true};
+  bool fine = ist_tokenizer_encode_query(c->tok, &q, &ids, NULL) == IST_OK;
+  for (int64_t i = 0; fine && i < ids.n && found == at; i++) {
+    fine = ist_tokenizer_decode_piece(c->tok, ids.p[i], true, &through, NULL) == IST_OK;
+    if (fine && ist_tokenizer_is_eog(c->tok, ids.p[i]) && through.len <= end - at)
+      found = at + through.len;
+  }
+  ist_buf_free(&through);
+  ist_ids_free(&ids);
+  return found;
+}
+
+/* Where the reply that is message i begins and ends in the whole text. */
+static bool find_reply(const chat *c, int64_t i, int64_t n, span *s) {
+  span inside;
+  bool all, found = find_message(c, i, &inside);
+  s->begin = common(c, i, true, &all);
+  /* A template may open a reply in another way than it shows one, or change what
+   * goes before once the conversation goes on. */
+  if (!all && found) s->begin = inside.begin;
+  s->end = c->whole.b.len;
+  if (i + 1 < n) {
+    s->end = common(c, i + 1, false, &all);
+    if (!all && found) s->end = behind_end_token(c, inside.end);
+  }
+  return (all || found || i + 1 == n) && s->begin < s->end;
+}
+
+/* The next stretch at or behind `from` that lies in a generation block. */
+static bool find_generated(const chat *c, size_t from, span *s) {
+  size_t n = c->whole.b.len;
+  while (from < n && !(c->whole.origin[from] & IST_JINJA_GENERATED)) from++;
+  s->begin = from;
+  while (from < n && (c->whole.origin[from] & IST_JINJA_GENERATED)) from++;
+  s->end = from;
+  return s->begin < s->end;
+}
+
+/* ---- Tokens ---- */
+
+/* Appends the tokens of a stretch of the whole text. */
+static ist_status put(chat *c, span s, bool reply, ist_error *err) {
+  ist_rendered *o = c->out;
+  int64_t from = o->ids.n;
+  const ist_encode_query q = {.text = c->whole.b.p + s.begin,
+                              .len = s.end - s.begin,
+                              .special = true,
+                              .literal = c->literal + s.begin,
+                              .continued = s.begin > 0};
+  if (s.begin >= s.end) return IST_OK;
+  IST_TRY(ist_tokenizer_encode_query(c->tok, &q, &o->ids, err));
+  IST_TRY(ist_grow(&o->mask, &o->mask_cap, o->ids.n, 1, err));
+  if (o->ids.n > from)
+    memset(o->mask + from, reply ? 1 + c->turn % 2 : 0, (size_t)(o->ids.n - from));
+  c->turn += reply;
+  return IST_OK;
+}
+
+/* What stands behind the token that ends a reply is not the assistant's: it goes
+ * with the text behind the reply. */
+static ist_status cut_behind_end(const chat *c, span *s, ist_error *err) {
+  ist_ids ids = {0};
+  ist_buf tail = {0};
+  const ist_encode_query q = {.text = c->whole.b.p + s->begin,
+                              .len = s->end - s->begin,
+                              .special = true,
+                              .literal = c->literal + s->begin,
+                              .continued = s->begin > 0};
+  ist_status status = ist_tokenizer_encode_query(c->tok, &q, &ids, err);
+  int64_t last = ids.n;
+  while (last > 0 && !ist_tokenizer_is_eog(c->tok, ids.p[last - 1])) last--;
+  for (int64_t i = last; last > 0 && i < ids.n && status == IST_OK; i++)
+    status = ist_tokenizer_decode_piece(c->tok, ids.p[i], true, &tail, err);
+  if (status == IST_OK && tail.len > 0 && tail.len < s->end - s->begin &&
+      memcmp(c->whole.b.p + s->end - tail.len, tail.p, tail.len) == 0)
+    s->end -= tail.len;
+  ist_buf_free(&tail);
+  ist_ids_free(&ids);
+  return status;
+}
+
+static ist_status put_between(chat *c, size_t *at, span s, ist_error *err) {
+  if (s.begin < *at) s.begin = *at;
+  if (s.end <= s.begin) return IST_OK;
+  IST_TRY(cut_behind_end(c, &s, err));
+  IST_TRY(put(c, (span){*at, s.begin}, false, err));
+  IST_TRY(put(c, s, true, err));
+  *at = s.end;
+  return IST_OK;
+}
+
+/* The whole text, replies apart. */
+static ist_status put_whole(chat *c, int64_t n, ist_error *err) {
+  size_t at = 0;
+  span s;
+  if (ist_jinja_has_generation(ist_tokenizer_chat(c->tok))) {
+    for (size_t from = 0; find_generated(c, from, &s); from = s.end)
+      IST_TRY(put_between(c, &at, s, err));
+  } else {
+    for (int64_t i = 0; i < n; i++)
+      if (c->record->message[i].role == IST_ROLE_ASSISTANT && find_reply(c, i, n, &s))
+        IST_TRY(put_between(c, &at, s, err));
+  }
+  return put(c, (span){at, c->whole.b.len}, false, err);
+}
+
+static ist_status write(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok, int64_t n,
+                        bool reply, ist_error *err) {
+  chat c = {.record = r, .tok = tok, .out = out};
+  ist_status status = render(&c.whole, &c, n, reply, err);
+  size_t len = c.whole.b.len;
+  if (status == IST_OK) {
+    c.literal = ist_calloc(len + 1, 1);
+    if (!c.literal) status = ist_fail_nomem(err, "a conversation", len);
+  }
+  for (size_t i = 0; status == IST_OK && i < len; i++)
+    c.literal[i] = (c.whole.origin[i] & IST_JINJA_INPUT) == IST_JINJA_TEMPLATE;
+  if (status == IST_OK) status = put_whole(&c, n, err);
+  ist_free(c.literal);
+  text_free(&c.whole);
+  return status;
+}
+
+ist_status ist_chat_record(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
+                           ist_error *err) {
+  return write(out, r, tok, r->n_messages, false, err);
+}
+
+ist_status ist_chat_prompt(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
+                           ist_error *err) {
+  bool answered = r->message[r->n_messages - 1].role == IST_ROLE_ASSISTANT;
+  return write(out, r, tok, r->n_messages - answered, true, err);
+}

@@ -1,0 +1,606 @@
+/* Filters and tests. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jinja/internal.h"
+
+typedef jinja_value (*filter_fn)(jinja_run *r, jinja_value v, const jinja_args *a);
+
+jinja_value ist_jinja_arg(const jinja_args *a, int64_t i, const char *name, jinja_value absent) {
+  if (i < a->n) return a->p[i];
+  for (int64_t k = 0; k < a->n_named; k++)
+    if (strcmp(a->name[k], name) == 0) return a->named[k];
+  return absent;
+}
+
+static jinja_value arg(const jinja_args *a, int64_t i, const char *name) {
+  return ist_jinja_arg(a, i, name, ist_jinja_none());
+}
+static bool flag(const jinja_args *a, int64_t i, const char *name, bool absent) {
+  return ist_jinja_true(ist_jinja_arg(a, i, name, ist_jinja_bool(absent)));
+}
+static int64_t whole(jinja_run *r, jinja_value v) {
+  if (!ist_jinja_is_number(v))
+    ist_jinja_fail(r, "expected a number, found '%s'", ist_jinja_kind_name(v));
+  return v.kind == V_INT ? v.i : (int64_t)ist_jinja_number(v);
+}
+
+/* ---- Text ---- */
+
+static jinja_value f_trim(jinja_run *r, jinja_value v, const jinja_args *a) {
+  jinja_value chars = arg(a, 0, "chars");
+  return ist_jinja_strip(r, ist_jinja_string(r, v), chars.kind == V_STRING ? chars.s : NULL, 3);
+}
+static jinja_value f_upper(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  return ist_jinja_case(r, ist_jinja_string(r, v), 'u');
+}
+static jinja_value f_lower(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  return ist_jinja_case(r, ist_jinja_string(r, v), 'l');
+}
+static jinja_value f_capitalize(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  return ist_jinja_case(r, ist_jinja_string(r, v), 'c');
+}
+
+/* Words begin behind white space and -({[< (jinja2's own rule). */
+static jinja_value f_title(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  const jinja_str *s = ist_jinja_string(r, v);
+  jinja_out *o = ist_jinja_out_new(r);
+  for (size_t at = 0; at < s->len;) {
+    size_t end = at;
+    while (end < s->len && !strchr(" \t\n\r\v\f-({[<", s->p[end])) end++;
+    const jinja_str *word = ist_jinja_case(r, ist_jinja_sub(r, s, at, end).s, 'c').s;
+    ist_jinja_write(r, o, word->p, word->len, word->origin);
+    for (; end < s->len && strchr(" \t\n\r\v\f-({[<", s->p[end]); end++)
+      ist_jinja_write_one(r, o, s->p + end, 1, s->origin ? s->origin[end] : 0);
+    at = end;
+  }
+  return ist_jinja_out_value(r, o);
+}
+
+static jinja_value f_replace(jinja_run *r, jinja_value v, const jinja_args *a) {
+  jinja_value count = arg(a, 2, "count");
+  return ist_jinja_replace(r, ist_jinja_string(r, v), ist_jinja_string(r, arg(a, 0, "old")),
+                           ist_jinja_string(r, arg(a, 1, "new")),
+                           count.kind == V_NONE ? -1 : whole(r, count));
+}
+
+static jinja_value f_indent(jinja_run *r, jinja_value v, const jinja_args *a) {
+  const jinja_str *s = ist_jinja_string(r, v);
+  jinja_value width = ist_jinja_arg(a, 0, "width", ist_jinja_int(4));
+  bool first = flag(a, 1, "first", false), blank = flag(a, 2, "blank", false);
+  jinja_out *o = ist_jinja_out_new(r);
+  char spaces[256];
+  int64_t n = width.kind == V_STRING ? 0 : whole(r, width);
+  if (n < 0 || n > 256) ist_jinja_fail(r, "an indentation of %lld", (long long)n);
+  memset(spaces, ' ', sizeof spaces);
+  const char *put = width.kind == V_STRING ? width.s->p : spaces;
+  size_t len = width.kind == V_STRING ? width.s->len : (size_t)n;
+  bool line_start = first;
+  for (size_t i = 0; i < s->len; i++) {
+    if (line_start && (blank || s->p[i] != '\n')) ist_jinja_write(r, o, put, len, NULL);
+    ist_jinja_write_one(r, o, s->p + i, 1, s->origin ? s->origin[i] : 0);
+    line_start = s->p[i] == '\n';
+  }
+  if (line_start && blank) ist_jinja_write(r, o, put, len, NULL);
+  return ist_jinja_out_value(r, o);
+}
+
+static jinja_value f_escape(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  const jinja_str *s = ist_jinja_string(r, v);
+  jinja_out *o = ist_jinja_out_new(r);
+  for (size_t i = 0; i < s->len; i++) {
+    char c = s->p[i];
+    const char *t = c == '&'    ? "&amp;"
+                    : c == '<'  ? "&lt;"
+                    : c == '>'  ? "&gt;"
+                    : c == '"'  ? "&#34;"
+                    : c == '\'' ? "&#39;"
+                                : NULL;
+    ist_jinja_write_one(r, o, t ? t : s->p + i, t ? strlen(t) : 1, s->origin ? s->origin[i] : 0);
+  }
+  v = ist_jinja_out_value(r, o);
+  v.safe = true;
+  return v;
+}
+
+static jinja_value f_string(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  const jinja_str *s = ist_jinja_string(r, v);
+  return (jinja_value){.kind = V_STRING, .s = s};
+}
+
+static jinja_value f_format(jinja_run *r, jinja_value v, const jinja_args *a) {
+  jinja_value args = ist_jinja_new_list(r, a->n);
+  args.tuple = true;
+  for (int64_t i = 0; i < a->n; i++) ist_jinja_append(r, args, a->p[i]);
+  return ist_jinja_percent(r, ist_jinja_string(r, v), args);
+}
+
+static jinja_value f_tojson(jinja_run *r, jinja_value v, const jinja_args *a) {
+  jinja_out *o = ist_jinja_out_new(r);
+  ist_jinja_to_json(r, o, v, a);
+  return ist_jinja_out_value(r, o);
+}
+
+static jinja_value f_urlencode(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  const jinja_str *s = ist_jinja_string(r, v);
+  jinja_out *o = ist_jinja_out_new(r);
+  for (size_t i = 0; i < s->len; i++) {
+    unsigned char c = (unsigned char)s->p[i];
+    char text[4] = {(char)c};
+    bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                 (c && strchr("-_.~/", c));
+    if (!plain) snprintf(text, sizeof text, "%%%02X", c);
+    ist_jinja_write_one(r, o, text, strlen(text), s->origin ? s->origin[i] : 0);
+  }
+  return ist_jinja_out_value(r, o);
+}
+
+static jinja_value f_wordcount(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  const jinja_str *s = ist_jinja_string(r, v);
+  int64_t n = 0;
+  bool inside = false;
+  for (size_t i = 0; i < s->len; i++) {
+    bool space = strchr(" \t\n\r\v\f", s->p[i]) != NULL;
+    n += !space && !inside;
+    inside = !space;
+  }
+  return ist_jinja_int(n);
+}
+
+/* ---- Numbers ---- */
+
+static jinja_value f_abs(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  if (v.kind == V_FLOAT) return ist_jinja_float(fabs(v.f));
+  int64_t i = whole(r, v);
+  return ist_jinja_int(i < 0 ? -i : i);
+}
+
+static bool parse_number(jinja_run *r, jinja_value v, double *out) {
+  if (ist_jinja_is_number(v)) {
+    *out = ist_jinja_number(v);
+    return true;
+  }
+  if (v.kind != V_STRING) return false;
+  const jinja_str *s = ist_jinja_strip(r, v.s, NULL, 3).s;
+  char text[64] = "", *end;
+  if (s->len == 0 || s->len >= sizeof text) return false;
+  memcpy(text, s->p, s->len);
+  *out = strtod(text, &end);
+  return *end == 0 && !strpbrk(text, "xX");
+}
+
+static jinja_value f_int(jinja_run *r, jinja_value v, const jinja_args *a) {
+  double f;
+  if (v.kind == V_INT) return v;
+  if (!parse_number(r, v, &f) || !(fabs(f) < 9e18))
+    return ist_jinja_arg(a, 0, "default", ist_jinja_int(0));
+  if (v.kind == V_STRING && !memchr(v.s->p, '.', v.s->len) && !memchr(v.s->p, 'e', v.s->len))
+    return ist_jinja_int(strtoll(ist_jinja_strip(r, v.s, NULL, 3).s->p, NULL, 10));
+  return ist_jinja_int((int64_t)f);
+}
+
+static jinja_value f_float(jinja_run *r, jinja_value v, const jinja_args *a) {
+  double f;
+  if (!parse_number(r, v, &f)) return ist_jinja_arg(a, 0, "default", ist_jinja_float(0));
+  return ist_jinja_float(f);
+}
+
+static jinja_value f_round(jinja_run *r, jinja_value v, const jinja_args *a) {
+  int64_t digits = whole(r, ist_jinja_arg(a, 0, "precision", ist_jinja_int(0)));
+  jinja_value method = arg(a, 1, "method");
+  if (!ist_jinja_is_number(v)) ist_jinja_fail(r, "round needs a number");
+  if (digits < -15 || digits > 15) return v;
+  double scale = pow(10, (double)digits), f = ist_jinja_number(v) * scale;
+  if (method.kind == V_STRING && ist_jinja_is(method.s, "ceil"))
+    f = ceil(f);
+  else if (method.kind == V_STRING && ist_jinja_is(method.s, "floor"))
+    f = floor(f);
+  else
+    f = nearbyint(f);
+  return v.kind == V_INT ? v : ist_jinja_float(f / scale);
+}
+
+/* ---- Sequences ---- */
+
+static jinja_value f_length(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  if (v.kind == V_STRING) return ist_jinja_int(ist_jinja_length(v.s));
+  if (v.kind == V_DICT) return ist_jinja_int(v.dict->n);
+  if ((v.kind != V_LIST && v.kind != V_UNDEFINED) || v.lazy)
+    ist_jinja_fail(r, "object of type '%s' has no len()", ist_jinja_kind_name(v));
+  return ist_jinja_int(v.kind == V_LIST ? v.list->n : 0);
+}
+
+static jinja_value f_first(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  const jinja_list *l = ist_jinja_items(r, v);
+  return l->n ? l->p[0] : ist_jinja_undefined("the first item of an empty sequence");
+}
+static jinja_value f_last(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  const jinja_list *l = ist_jinja_items(r, v);
+  return l->n ? l->p[l->n - 1] : ist_jinja_undefined("the last item of an empty sequence");
+}
+static jinja_value f_list(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  return ist_jinja_copy(r, v);
+}
+
+static jinja_value f_reverse(jinja_run *r, jinja_value v, const jinja_args *a) {
+  (void)a;
+  const jinja_list *l = ist_jinja_items(r, v);
+  jinja_value out = ist_jinja_new_list(r, l->n);
+  jinja_out *text = ist_jinja_out_new(r);
+  for (int64_t i = l->n; i-- > 0;) {
+    if (v.kind == V_STRING)
+      ist_jinja_print(r, text, l->p[i]);
+    else
+      ist_jinja_append(r, out, l->p[i]);
+  }
+  return v.kind == V_STRING ? ist_jinja_out_value(r, text) : out;
+}
+
+/* "a.b" of an item, or the item itself. */
+static jinja_value attribute(jinja_run *r, jinja_value v, jinja_value path) {
+  if (path.kind == V_NONE) return v;
+  if (path.kind != V_STRING) return ist_jinja_index(r, v, path);
+  for (size_t at = 0; at <= path.s->len;) {
+    const char *dot = memchr(path.s->p + at, '.', path.s->len - at);
+    size_t end = dot ? (size_t)(dot - path.s->p) : path.s->len;
+    jinja_value part = ist_jinja_sub(r, path.s, at, end);
+    if (end > at && strspn(part.s->p, "0123456789") >= end - at)
+      part = f_int(r, part, &(jinja_args){0});
+    v = ist_jinja_index(r, v, part);
+    at = end + 1;
+  }
+  return v;
+}
+
+static jinja_value f_join(jinja_run *r, jinja_value v, const jinja_args *a) {
+  const jinja_list *l = ist_jinja_items(r, v);
+  jinja_value by = ist_jinja_arg(a, 0, "d", ist_jinja_str(r, ""));
+  jinja_value attr = arg(a, 1, "attribute");
+  jinja_out *o = ist_jinja_out_new(r);
+  for (int64_t i = 0; i < l->n; i++) {
+    if (i) ist_jinja_print(r, o, by);
+    ist_jinja_print(r, o, attribute(r, l->p[i], attr));
+  }
+  return ist_jinja_out_value(r, o);
+}
+
+/* The items that lazy filters go through: of what is false, none. */
+static const jinja_list *lazy_items(jinja_run *r, jinja_value v) {
+  return ist_jinja_items(r, ist_jinja_true(v) ? v : ist_jinja_undefined("nothing"));
+}
+
+static jinja_value f_map(jinja_run *r, jinja_value v, const jinja_args *a) {
+  const jinja_list *l = lazy_items(r, v);
+  jinja_value attr = ist_jinja_arg(a, a->n, "attribute", ist_jinja_none());
+  jinja_value absent = ist_jinja_arg(a, a->n, "default", ist_jinja_undefined("default"));
+  jinja_value out = ist_jinja_new_list(r, l->n);
+  out.lazy = true;
+  for (int64_t i = 0; i < l->n; i++) {
+    jinja_value item;
+    if (attr.kind != V_NONE) {
+      item = attribute(r, l->p[i], attr);
+      if (item.kind == V_UNDEFINED) item = absent;
+    } else {
+      if (a->n == 0 || a->p[0].kind != V_STRING)
+        ist_jinja_fail(r, "map requires a filter argument");
+      jinja_args rest = *a;
+      rest.p++;
+      rest.n--;
+      char name[64] = "";
+      if (a->p[0].s->len >= sizeof name) ist_jinja_fail(r, "no such filter");
+      memcpy(name, a->p[0].s->p, a->p[0].s->len);
+      item = ist_jinja_filter(r, name, l->p[i], &rest);
+    }
+    ist_jinja_append(r, out, item);
+  }
+  return out;
+}
+
+/* select, reject, selectattr, rejectattr. */
+static jinja_value pick(jinja_run *r, jinja_value v, const jinja_args *a, bool by_attr, bool keep) {
+  const jinja_list *l = lazy_items(r, v);
+  jinja_value out = ist_jinja_new_list(r, 0);
+  out.lazy = true;
+  if (by_attr && a->n == 0) ist_jinja_fail(r, "missing the name of an attribute");
+  int64_t skip = by_attr;
+  char name[64] = "";
+  if (a->n > skip) {
+    const jinja_str *s = ist_jinja_string(r, a->p[skip]);
+    if (s->len >= sizeof name) ist_jinja_fail(r, "no such test");
+    memcpy(name, s->p, s->len);
+  }
+  jinja_args rest = *a;
+  rest.p += *name ? skip + 1 : skip;
+  rest.n -= *name ? skip + 1 : skip;
+  for (int64_t i = 0; i < l->n; i++) {
+    jinja_value item = by_attr ? attribute(r, l->p[i], a->p[0]) : l->p[i];
+    bool yes = *name ? ist_jinja_test(r, name, item, &rest) : ist_jinja_true(item);
+    if (yes == keep) ist_jinja_append(r, out, l->p[i]);
+  }
+  return out;
+}
+static jinja_value f_select(jinja_run *r, jinja_value v, const jinja_args *a) {
+  return pick(r, v, a, false, true);
+}
+static jinja_value f_reject(jinja_run *r, jinja_value v, const jinja_args *a) {
+  return pick(r, v, a, false, false);
+}
+static jinja_value f_selectattr(jinja_run *r, jinja_value v, const jinja_args *a) {
+  return pick(r, v, a, true, true);
+}
+static jinja_value f_rejectattr(jinja_run *r, jinja_value v, const jinja_args *a) {
+  return pick(r, v, a, true, false);
+}
+
+/* What values are ordered by: text without case, unless case_sensitive. */
+static jinja_value sort_key(jinja_run *r, jinja_value v, jinja_value attr, bool sensitive) {
+  jinja_value key = attribute(r, v, attr);
+  return key.kind == V_STRING && !sensitive ? ist_jinja_case(r, key.s, 'l') : key;
+}
+
+/* A stable merge sort of pairs of key and value, in n log n steps. */
+static void sort_pairs(jinja_run *r, jinja_pair *p, jinja_pair *spare, int64_t n, bool back) {
+  if (n < 2) return;
+  int64_t half = n / 2;
+  ist_jinja_step(r, n);
+  sort_pairs(r, p, spare, half, back);
+  sort_pairs(r, p + half, spare, n - half, back);
+  memcpy(spare, p, (size_t)half * sizeof *p);
+  for (int64_t i = 0, j = half, k = 0; i < half; k++) {
+    bool right = j < n && (back ? ist_jinja_order(r, p[j].key, spare[i].key) > 0
+                                : ist_jinja_order(r, p[j].key, spare[i].key) < 0);
+    p[k] = right ? p[j++] : spare[i++];
+  }
+}
+
+static jinja_value sorted(jinja_run *r, const jinja_pair *from, int64_t n, bool back,
+                          jinja_value out) {
+  jinja_pair *p = ist_jinja_new(r, (size_t)n + 1, sizeof *p);
+  jinja_pair *spare = ist_jinja_new(r, (size_t)n + 1, sizeof *p);
+  if (n) memcpy(p, from, (size_t)n * sizeof *p);
+  sort_pairs(r, p, spare, n, back);
+  for (int64_t i = 0; i < n; i++) ist_jinja_append(r, out, p[i].value);
+  return out;
+}
+
+static jinja_value f_sort(jinja_run *r, jinja_value v, const jinja_args *a) {
+  const jinja_list *l = ist_jinja_items(r, v);
+  bool sensitive = flag(a, 1, "case_sensitive", false);
+  jinja_value attr = arg(a, 2, "attribute");
+  jinja_pair *p = ist_jinja_new(r, (size_t)l->n + 1, sizeof *p);
+  for (int64_t i = 0; i < l->n; i++)
+    p[i] = (jinja_pair){sort_key(r, l->p[i], attr, sensitive), l->p[i]};
+  return sorted(r, p, l->n, flag(a, 0, "reverse", false), ist_jinja_new_list(r, l->n));
+}
+
+static jinja_value f_items(jinja_run *r, jinja_value v, const jinja_args *a) {
+  if (v.kind == V_UNDEFINED) return ist_jinja_new_list(r, 0);
+  if (v.kind != V_DICT) ist_jinja_fail(r, "Can only get item pairs from a mapping.");
+  const jinja_method m = {v, "items"};
+  return ist_jinja_call_method(r, &m, a);
+}
+
+static jinja_value f_dictsort(jinja_run *r, jinja_value v, const jinja_args *a) {
+  const jinja_args none = {0};
+  jinja_value pairs = f_items(r, v, &none), by = arg(a, 1, "by");
+  bool value = by.kind == V_STRING && ist_jinja_is(by.s, "value");
+  jinja_pair *p = ist_jinja_new(r, (size_t)pairs.list->n + 1, sizeof *p);
+  for (int64_t i = 0; i < pairs.list->n; i++)
+    p[i] = (jinja_pair){sort_key(r, pairs.list->p[i].list->p[value], ist_jinja_none(),
+                                 flag(a, 0, "case_sensitive", false)),
+                        pairs.list->p[i]};
+  return sorted(r, p, pairs.list->n, flag(a, 2, "reverse", false),
+                ist_jinja_new_list(r, pairs.list->n));
+}
+
+static jinja_value f_unique(jinja_run *r, jinja_value v, const jinja_args *a) {
+  const jinja_list *l = ist_jinja_items(r, v);
+  jinja_value out = ist_jinja_new_list(r, 0), seen = ist_jinja_new_list(r, 0);
+  for (int64_t i = 0; i < l->n; i++) {
+    jinja_value key =
+        sort_key(r, l->p[i], arg(a, 1, "attribute"), flag(a, 0, "case_sensitive", false));
+    if (ist_jinja_contains(r, seen, key)) continue;
+    ist_jinja_append(r, seen, key);
+    ist_jinja_append(r, out, l->p[i]);
+  }
+  return out;
+}
+
+static jinja_value extreme(jinja_run *r, jinja_value v, const jinja_args *a, int sign) {
+  const jinja_list *l = ist_jinja_items(r, v);
+  jinja_value attr = arg(a, 1, "attribute"), best = ist_jinja_undefined("an item of nothing"),
+              key = best;
+  for (int64_t i = 0; i < l->n; i++) {
+    jinja_value k = sort_key(r, l->p[i], attr, flag(a, 0, "case_sensitive", false));
+    if (i && ist_jinja_order(r, k, key) * sign <= 0) continue;
+    key = k;
+    best = l->p[i];
+  }
+  return best;
+}
+static jinja_value f_max(jinja_run *r, jinja_value v, const jinja_args *a) {
+  return extreme(r, v, a, 1);
+}
+static jinja_value f_min(jinja_run *r, jinja_value v, const jinja_args *a) {
+  return extreme(r, v, a, -1);
+}
+
+static jinja_value f_sum(jinja_run *r, jinja_value v, const jinja_args *a) {
+  const jinja_list *l = ist_jinja_items(r, v);
+  jinja_value attr = arg(a, 0, "attribute"), start = ist_jinja_arg(a, 1, "start", ist_jinja_int(0));
+  double f = ist_jinja_number(start);
+  bool real = start.kind == V_FLOAT;
+  for (int64_t i = 0; i < l->n; i++) {
+    jinja_value item = attribute(r, l->p[i], attr);
+    if (!ist_jinja_is_number(item)) ist_jinja_fail(r, "sum of what is no number");
+    real |= item.kind == V_FLOAT;
+    f += ist_jinja_number(item);
+  }
+  return real ? ist_jinja_float(f) : ist_jinja_int((int64_t)f);
+}
+
+static jinja_value f_batch(jinja_run *r, jinja_value v, const jinja_args *a) {
+  const jinja_list *l = ist_jinja_items(r, v);
+  int64_t n = whole(r, ist_jinja_arg(a, 0, "linecount", ist_jinja_int(0)));
+  jinja_value fill = arg(a, 1, "fill_with"), out = ist_jinja_new_list(r, 0);
+  if (n < 1) ist_jinja_fail(r, "batch of %lld", (long long)n);
+  for (int64_t i = 0; i < l->n; i += n) {
+    jinja_value row = ist_jinja_new_list(r, 0);
+    for (int64_t k = i; k < i + n && (k < l->n || fill.kind != V_NONE); k++)
+      ist_jinja_append(r, row, k < l->n ? l->p[k] : fill);
+    ist_jinja_append(r, out, row);
+  }
+  return out;
+}
+
+static jinja_value f_default(jinja_run *r, jinja_value v, const jinja_args *a) {
+  bool missing = v.kind == V_UNDEFINED || (flag(a, 1, "boolean", false) && !ist_jinja_true(v));
+  return missing ? ist_jinja_arg(a, 0, "default_value", ist_jinja_str(r, "")) : v;
+}
+static jinja_value f_attr(jinja_run *r, jinja_value v, const jinja_args *a) {
+  /* Items of a dict are no attributes. */
+  if (v.kind == V_DICT && !v.space) return ist_jinja_undefined("an attribute");
+  return attribute(r, v, arg(a, 0, "name"));
+}
+static jinja_value f_safe(jinja_run *r, jinja_value v, const jinja_args *a) {
+  v = f_string(r, v, a);
+  v.safe = true;
+  return v;
+}
+
+static const struct {
+  const char *name;
+  filter_fn fn;
+} filters[] = {
+    {"trim", f_trim},
+    {"upper", f_upper},
+    {"lower", f_lower},
+    {"capitalize", f_capitalize},
+    {"title", f_title},
+    {"replace", f_replace},
+    {"indent", f_indent},
+    {"escape", f_escape},
+    {"e", f_escape},
+    {"forceescape", f_escape},
+    {"string", f_string},
+    {"safe", f_safe},
+    {"format", f_format},
+    {"tojson", f_tojson},
+    {"urlencode", f_urlencode},
+    {"wordcount", f_wordcount},
+    {"abs", f_abs},
+    {"int", f_int},
+    {"float", f_float},
+    {"round", f_round},
+    {"length", f_length},
+    {"count", f_length},
+    {"first", f_first},
+    {"last", f_last},
+    {"list", f_list},
+    {"reverse", f_reverse},
+    {"join", f_join},
+    {"map", f_map},
+    {"select", f_select},
+    {"reject", f_reject},
+    {"selectattr", f_selectattr},
+    {"rejectattr", f_rejectattr},
+    {"sort", f_sort},
+    {"items", f_items},
+    {"dictsort", f_dictsort},
+    {"unique", f_unique},
+    {"max", f_max},
+    {"min", f_min},
+    {"sum", f_sum},
+    {"batch", f_batch},
+    {"default", f_default},
+    {"d", f_default},
+    {"attr", f_attr},
+};
+
+jinja_value ist_jinja_filter(jinja_run *r, const char *name, jinja_value v, const jinja_args *a) {
+  ist_jinja_step(r, 1);
+  for (size_t k = 0; k < sizeof filters / sizeof filters[0]; k++)
+    if (strcmp(filters[k].name, name) == 0) return filters[k].fn(r, v, a);
+  ist_jinja_fail(r, "no filter named '%.60s'", name);
+}
+
+/* ---- Tests ---- */
+
+static bool test_order(jinja_run *r, const char *name, jinja_value v, jinja_value x, bool *found) {
+  static const char *const names[][3] = {{"eq", "==", "equalto"},    {"ne", "!=", "!="},
+                                         {"lt", "<", "lessthan"},    {"le", "<=", "<="},
+                                         {"gt", ">", "greaterthan"}, {"ge", ">=", ">="}};
+  int k = 0;
+  while (k < 6 && strcmp(name, names[k][0]) != 0 && strcmp(name, names[k][1]) != 0 &&
+         strcmp(name, names[k][2]) != 0)
+    k++;
+  *found = k < 6;
+  if (k > 5) return false;
+  if (k < 2) return ist_jinja_equal(r, v, x) == (k == 0);
+  int order = ist_jinja_order(r, v, x);
+  return k == 2 ? order < 0 : k == 3 ? order <= 0 : k == 4 ? order > 0 : order >= 0;
+}
+
+static bool test_kind(const char *name, jinja_value v, bool *found) {
+  static const struct {
+    const char *name;
+    unsigned kinds;
+  } tests[] = {
+      {"undefined", 1u << V_UNDEFINED},
+      {"none", 1u << V_NONE},
+      {"boolean", 1u << V_BOOL},
+      {"integer", 1u << V_INT},
+      {"float", 1u << V_FLOAT},
+      {"number", 1u << V_INT | 1u << V_FLOAT | 1u << V_BOOL},
+      {"string", 1u << V_STRING},
+      {"mapping", 1u << V_DICT},
+      {"sequence", 1u << V_STRING | 1u << V_LIST | 1u << V_DICT | 1u << V_UNDEFINED},
+      {"iterable", 1u << V_STRING | 1u << V_LIST | 1u << V_DICT | 1u << V_UNDEFINED | 1u << V_LOOP},
+      {"callable", 1u << V_MACRO | 1u << V_FUNCTION | 1u << V_METHOD | 1u << V_CYCLER},
+      {"defined", ~(1u << V_UNDEFINED)},
+  };
+  *found = true;
+  if (v.kind == V_DICT && v.space && strcmp(name, "defined") != 0) return false;
+  for (size_t k = 0; k < sizeof tests / sizeof tests[0]; k++)
+    if (strcmp(tests[k].name, name) == 0) return tests[k].kinds >> v.kind & 1;
+  if (strcmp(name, "true") == 0) return v.kind == V_BOOL && v.b;
+  if (strcmp(name, "false") == 0) return v.kind == V_BOOL && !v.b;
+  *found = false;
+  return false;
+}
+
+bool ist_jinja_test(jinja_run *r, const char *name, jinja_value v, const jinja_args *a) {
+  bool found;
+  jinja_value x = arg(a, 0, "other");
+  bool yes = test_kind(name, v, &found);
+  if (!found) yes = test_order(r, name, v, x, &found);
+  if (found) return yes;
+  if (strcmp(name, "in") == 0) return ist_jinja_contains(r, x, v);
+  if (strcmp(name, "odd") == 0) return whole(r, v) % 2 != 0;
+  if (strcmp(name, "even") == 0) return whole(r, v) % 2 == 0;
+  if (strcmp(name, "divisibleby") == 0) {
+    if (whole(r, x) == 0) ist_jinja_fail(r, "division by zero");
+    return whole(r, v) % whole(r, x) == 0;
+  }
+  if (strcmp(name, "sameas") == 0) return v.kind == x.kind && ist_jinja_equal(r, v, x);
+  if (strcmp(name, "upper") == 0 || strcmp(name, "lower") == 0) {
+    const jinja_method m = {{.kind = V_STRING, .s = ist_jinja_string(r, v)},
+                            *name == 'u' ? "isupper" : "islower"};
+    return ist_jinja_true(ist_jinja_call_method(r, &m, &(jinja_args){0}));
+  }
+  ist_jinja_fail(r, "no test named '%.60s'", name);
+}

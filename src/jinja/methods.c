@@ -1,0 +1,460 @@
+/* The methods of strings, dictionaries and lists that templates call. Those that
+ * would change a value are refused, as in the immutable sandbox. */
+#include <string.h>
+
+#include <utf8proc.h>
+
+#include "jinja/internal.h"
+
+typedef jinja_value (*string_fn)(jinja_run *r, const jinja_str *s, const jinja_args *a);
+
+static const jinja_str *string_arg(jinja_run *r, const jinja_args *a, int64_t i, const char *name) {
+  jinja_value v = ist_jinja_arg(a, i, name, ist_jinja_none());
+  if (v.kind != V_STRING)
+    ist_jinja_fail(r, "argument %d must be str, not %s", (int)i + 1, ist_jinja_kind_name(v));
+  return v.s;
+}
+
+/* The argument as a string, NULL when it is none or absent. */
+static const jinja_str *optional(jinja_run *r, const jinja_args *a, int64_t i, const char *name) {
+  jinja_value v = ist_jinja_arg(a, i, name, ist_jinja_none());
+  return v.kind == V_NONE ? NULL : string_arg(r, a, i, name);
+}
+
+static int64_t count_arg(const jinja_args *a, int64_t i, const char *name) {
+  jinja_value v = ist_jinja_arg(a, i, name, ist_jinja_int(-1));
+  return v.kind == V_INT ? v.i : -1;
+}
+
+/* ---- Strings ---- */
+
+static jinja_value s_strip(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  return ist_jinja_strip(r, s, optional(r, a, 0, "chars"), 3);
+}
+static jinja_value s_lstrip(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  return ist_jinja_strip(r, s, optional(r, a, 0, "chars"), 1);
+}
+static jinja_value s_rstrip(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  return ist_jinja_strip(r, s, optional(r, a, 0, "chars"), 2);
+}
+static jinja_value s_upper(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  (void)a;
+  return ist_jinja_case(r, s, 'u');
+}
+static jinja_value s_lower(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  (void)a;
+  return ist_jinja_case(r, s, 'l');
+}
+static jinja_value s_title(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  (void)a;
+  return ist_jinja_case(r, s, 't');
+}
+static jinja_value s_capitalize(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  (void)a;
+  return ist_jinja_case(r, s, 'c');
+}
+
+static bool has_end(const jinja_str *s, const jinja_str *part, bool begin) {
+  return part->len <= s->len &&
+         memcmp(begin ? s->p : s->p + s->len - part->len, part->p, part->len) == 0;
+}
+
+/* startswith and endswith take a string or a tuple of strings. */
+static jinja_value affix(jinja_run *r, const jinja_str *s, const jinja_args *a, bool begin) {
+  jinja_value v = ist_jinja_arg(a, 0, "prefix", ist_jinja_none());
+  if (v.kind != V_LIST) return ist_jinja_bool(has_end(s, string_arg(r, a, 0, "prefix"), begin));
+  for (int64_t i = 0; i < v.list->n; i++)
+    if (v.list->p[i].kind == V_STRING && has_end(s, v.list->p[i].s, begin))
+      return ist_jinja_bool(true);
+  return ist_jinja_bool(false);
+}
+static jinja_value s_startswith(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  return affix(r, s, a, true);
+}
+static jinja_value s_endswith(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  return affix(r, s, a, false);
+}
+static jinja_value s_removeprefix(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  const jinja_str *part = string_arg(r, a, 0, "prefix");
+  return ist_jinja_sub(r, s, has_end(s, part, true) ? part->len : 0, s->len);
+}
+static jinja_value s_removesuffix(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  const jinja_str *part = string_arg(r, a, 0, "suffix");
+  return ist_jinja_sub(r, s, 0, s->len - (has_end(s, part, false) ? part->len : 0));
+}
+
+static jinja_value s_replace(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  return ist_jinja_replace(r, s, string_arg(r, a, 0, "old"), string_arg(r, a, 1, "new"),
+                           count_arg(a, 2, "count"));
+}
+
+/* The place of `what`, in characters; -1. */
+static int64_t place(const jinja_str *s, const jinja_str *what, bool last) {
+  int64_t hit = ist_jinja_find(s, what, 0);
+  for (int64_t next = hit; last && next >= 0 && what->len;
+       next = ist_jinja_find(s, what, (size_t)next + 1))
+    hit = next;
+  if (hit < 0) return -1;
+  const jinja_str before = {s->p, (size_t)hit, NULL};
+  return ist_jinja_length(&before);
+}
+static jinja_value s_find(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  return ist_jinja_int(place(s, string_arg(r, a, 0, "sub"), false));
+}
+static jinja_value s_rfind(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  return ist_jinja_int(place(s, string_arg(r, a, 0, "sub"), true));
+}
+static jinja_value s_index(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  int64_t i = place(s, string_arg(r, a, 0, "sub"), false);
+  if (i < 0) ist_jinja_fail(r, "substring not found");
+  return ist_jinja_int(i);
+}
+static jinja_value s_count(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  const jinja_str *what = string_arg(r, a, 0, "sub");
+  int64_t n = 0;
+  if (what->len == 0) return ist_jinja_int(ist_jinja_length(s) + 1);
+  for (int64_t at = 0; (at = ist_jinja_find(s, what, (size_t)at)) >= 0; at += (int64_t)what->len)
+    n++;
+  return ist_jinja_int(n);
+}
+
+static void add_part(jinja_run *r, jinja_value list, const jinja_str *s, size_t begin, size_t end) {
+  ist_jinja_append(r, list, ist_jinja_sub(r, s, begin, end));
+}
+
+static size_t space_at(const jinja_str *s, size_t at) {
+  utf8proc_int32_t c;
+  utf8proc_ssize_t n =
+      utf8proc_iterate((const utf8proc_uint8_t *)s->p + at, (utf8proc_ssize_t)(s->len - at), &c);
+  if (n <= 0) return 0;
+  bool space = (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85;
+  utf8proc_category_t k = utf8proc_category(c);
+  space |= k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL || k == UTF8PROC_CATEGORY_ZP;
+  return space ? (size_t)n : 0;
+}
+
+/* split() without a separator: words between white space. */
+static jinja_value split_words(jinja_run *r, const jinja_str *s, int64_t max) {
+  jinja_value out = ist_jinja_new_list(r, 0);
+  size_t at = 0, space;
+  for (;;) {
+    while (at < s->len && (space = space_at(s, at)) > 0) at += space;
+    if (at == s->len) return out;
+    size_t begin = at;
+    if (max >= 0 && out.list->n == max) {
+      add_part(r, out, s, at, s->len);
+      return out;
+    }
+    while (at < s->len && space_at(s, at) == 0) at++;
+    add_part(r, out, s, begin, at);
+  }
+}
+
+static jinja_value s_split(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  const jinja_str *by = optional(r, a, 0, "sep");
+  int64_t max = count_arg(a, 1, "maxsplit");
+  if (!by) return split_words(r, s, max);
+  if (by->len == 0) ist_jinja_fail(r, "empty separator");
+  jinja_value out = ist_jinja_new_list(r, 0);
+  size_t at = 0;
+  for (int64_t hit; (max < 0 || out.list->n < max) && (hit = ist_jinja_find(s, by, at)) >= 0;) {
+    add_part(r, out, s, at, (size_t)hit);
+    at = (size_t)hit + by->len;
+  }
+  add_part(r, out, s, at, s->len);
+  return out;
+}
+
+/* The last place of `by` that ends at or before `end`. */
+static int64_t find_back(const jinja_str *s, const jinja_str *by, size_t end) {
+  for (int64_t at = (int64_t)end - (int64_t)by->len; at >= 0; at--)
+    if (memcmp(s->p + at, by->p, by->len) == 0) return at;
+  return -1;
+}
+
+static jinja_value s_rsplit(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  const jinja_str *by = optional(r, a, 0, "sep");
+  int64_t max = count_arg(a, 1, "maxsplit");
+  if (!by || max < 0) return s_split(r, s, a);
+  if (by->len == 0) ist_jinja_fail(r, "empty separator");
+  jinja_value back = ist_jinja_new_list(r, 0), out = ist_jinja_new_list(r, 0);
+  size_t end = s->len;
+  for (int64_t hit; back.list->n < max && (hit = find_back(s, by, end)) >= 0; end = (size_t)hit)
+    add_part(r, back, s, (size_t)hit + by->len, end);
+  add_part(r, out, s, 0, end);
+  for (int64_t i = back.list->n; i-- > 0;) ist_jinja_append(r, out, back.list->p[i]);
+  return out;
+}
+
+static jinja_value partition(jinja_run *r, const jinja_str *s, const jinja_args *a, bool last) {
+  const jinja_str *by = string_arg(r, a, 0, "sep");
+  if (by->len == 0) ist_jinja_fail(r, "empty separator");
+  int64_t hit = last ? find_back(s, by, s->len) : ist_jinja_find(s, by, 0);
+  size_t at = hit >= 0 ? (size_t)hit : last ? 0 : s->len, behind = hit >= 0 ? at + by->len : at;
+  jinja_value out = ist_jinja_new_list(r, 3);
+  out.tuple = true;
+  add_part(r, out, s, 0, at);
+  add_part(r, out, s, at, behind);
+  add_part(r, out, s, behind, s->len);
+  return out;
+}
+static jinja_value s_partition(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  return partition(r, s, a, false);
+}
+static jinja_value s_rpartition(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  return partition(r, s, a, true);
+}
+
+static jinja_value s_splitlines(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  bool keep = ist_jinja_true(ist_jinja_arg(a, 0, "keepends", ist_jinja_bool(false)));
+  jinja_value out = ist_jinja_new_list(r, 0);
+  for (size_t at = 0; at < s->len;) {
+    size_t end = at;
+    while (end < s->len && s->p[end] != '\n' && s->p[end] != '\r') end++;
+    size_t behind = end + (end < s->len);
+    if (behind < s->len && s->p[end] == '\r' && s->p[behind] == '\n') behind++;
+    add_part(r, out, s, at, keep ? behind : end);
+    at = behind;
+  }
+  return out;
+}
+
+static jinja_value s_join(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  const jinja_list *l = ist_jinja_items(r, ist_jinja_arg(a, 0, "iterable", ist_jinja_none()));
+  jinja_out *o = ist_jinja_out_new(r);
+  for (int64_t i = 0; i < l->n; i++) {
+    if (l->p[i].kind != V_STRING)
+      ist_jinja_fail(r, "sequence item %lld: expected str instance, %s found", (long long)i,
+                     ist_jinja_kind_name(l->p[i]));
+    if (i) ist_jinja_write(r, o, s->p, s->len, s->origin);
+    ist_jinja_write(r, o, l->p[i].s->p, l->p[i].s->len, l->p[i].s->origin);
+  }
+  return ist_jinja_out_value(r, o);
+}
+
+/* "{} {name}".format(...), without specifications. */
+static jinja_value s_format(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  jinja_out *o = ist_jinja_out_new(r);
+  int64_t used = 0;
+  for (size_t i = 0; i < s->len; i++) {
+    char c = s->p[i];
+    bool twice = i + 1 < s->len && s->p[i + 1] == c;
+    if ((c != '{' && c != '}') || twice) {
+      ist_jinja_write_one(r, o, &c, 1, s->origin ? s->origin[i] : 0);
+      i += (c == '{' || c == '}') && twice;
+      continue;
+    }
+    const char *close = c == '{' ? memchr(s->p + i, '}', s->len - i) : NULL;
+    if (!close) ist_jinja_fail(r, "a single '%c' in a format string", c);
+    char name[64] = "";
+    size_t n = (size_t)(close - (s->p + i)) - 1;
+    if (n >= sizeof name || memchr(s->p + i, ':', n + 1))
+      ist_jinja_fail(r, "a format string with more than names is not supported");
+    memcpy(name, s->p + i + 1, n);
+    jinja_value v = ist_jinja_undefined(name);
+    if (n == 0 && used < a->n) v = a->p[used++];
+    for (int64_t k = 0; k < a->n_named; k++)
+      if (strcmp(a->name[k], name) == 0) v = a->named[k];
+    if (n && name[0] >= '0' && name[0] <= '9' && name[0] - '0' < a->n) v = a->p[name[0] - '0'];
+    if (v.kind == V_UNDEFINED) ist_jinja_fail(r, "format has no argument '%s'", name);
+    ist_jinja_print(r, o, v);
+    i += n + 1;
+  }
+  return ist_jinja_out_value(r, o);
+}
+
+/* True for a string that is not empty and whose characters all are such. */
+static jinja_value all_of(const jinja_str *s, bool (*is)(utf8proc_category_t k, int32_t c)) {
+  for (size_t at = 0; at < s->len;) {
+    utf8proc_int32_t c;
+    utf8proc_ssize_t n =
+        utf8proc_iterate((const utf8proc_uint8_t *)s->p + at, (utf8proc_ssize_t)(s->len - at), &c);
+    if (n <= 0 || !is(utf8proc_category(c), c)) return ist_jinja_bool(false);
+    at += (size_t)n;
+  }
+  return ist_jinja_bool(s->len > 0);
+}
+static bool digit(utf8proc_category_t k, int32_t c) {
+  (void)c;
+  return k == UTF8PROC_CATEGORY_ND;
+}
+static bool alpha(utf8proc_category_t k, int32_t c) {
+  (void)c;
+  return k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO;
+}
+static bool alnum(utf8proc_category_t k, int32_t c) {
+  return alpha(k, c) || (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO);
+}
+static bool space(utf8proc_category_t k, int32_t c) {
+  return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x1f) || c == 0x85 ||
+         k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL || k == UTF8PROC_CATEGORY_ZP;
+}
+static jinja_value s_isdigit(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  (void)r, (void)a;
+  return all_of(s, digit);
+}
+static jinja_value s_isalpha(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  (void)r, (void)a;
+  return all_of(s, alpha);
+}
+static jinja_value s_isalnum(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  (void)r, (void)a;
+  return all_of(s, alnum);
+}
+static jinja_value s_isspace(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  (void)r, (void)a;
+  return all_of(s, space);
+}
+static jinja_value is_case(jinja_run *r, const jinja_str *s, char how) {
+  jinja_value same = ist_jinja_case(r, s, how),
+              other = ist_jinja_case(r, s, how == 'u' ? 'l' : 'u');
+  jinja_value v = {.kind = V_STRING, .s = s};
+  return ist_jinja_bool(ist_jinja_equal(r, same, v) && !ist_jinja_equal(r, other, v));
+}
+static jinja_value s_isupper(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  (void)a;
+  return is_case(r, s, 'u');
+}
+static jinja_value s_islower(jinja_run *r, const jinja_str *s, const jinja_args *a) {
+  (void)a;
+  return is_case(r, s, 'l');
+}
+
+static const struct {
+  const char *name;
+  string_fn fn;
+} string_methods[] = {
+    {"strip", s_strip},
+    {"lstrip", s_lstrip},
+    {"rstrip", s_rstrip},
+    {"upper", s_upper},
+    {"lower", s_lower},
+    {"title", s_title},
+    {"capitalize", s_capitalize},
+    {"startswith", s_startswith},
+    {"endswith", s_endswith},
+    {"removeprefix", s_removeprefix},
+    {"removesuffix", s_removesuffix},
+    {"replace", s_replace},
+    {"find", s_find},
+    {"rfind", s_rfind},
+    {"index", s_index},
+    {"count", s_count},
+    {"split", s_split},
+    {"rsplit", s_rsplit},
+    {"partition", s_partition},
+    {"rpartition", s_rpartition},
+    {"splitlines", s_splitlines},
+    {"join", s_join},
+    {"format", s_format},
+    {"isdigit", s_isdigit},
+    {"isnumeric", s_isdigit},
+    {"isdecimal", s_isdigit},
+    {"isalpha", s_isalpha},
+    {"isalnum", s_isalnum},
+    {"isspace", s_isspace},
+    {"isupper", s_isupper},
+    {"islower", s_islower},
+};
+enum { STRING_METHODS = sizeof string_methods / sizeof string_methods[0] };
+
+/* ---- Dictionaries and lists ---- */
+
+static const char *const dict_methods[] = {"get", "items", "keys", "values", "copy", NULL};
+static const char *const list_methods[] = {"index", "count", "copy", NULL};
+static const char *const changing[] = {"append", "extend",  "insert",     "pop",
+                                       "remove", "clear",   "sort",       "reverse",
+                                       "update", "popitem", "setdefault", NULL};
+
+static bool listed(const char *const *names, const char *name) {
+  for (; *names; names++)
+    if (strcmp(*names, name) == 0) return true;
+  return false;
+}
+
+static jinja_value dict_method(jinja_run *r, const jinja_method *m, const jinja_args *a) {
+  const jinja_dict *d = m->self.dict;
+  if (strcmp(m->name, "get") == 0) {
+    const jinja_value *v = ist_jinja_get(r, d, ist_jinja_arg(a, 0, "key", ist_jinja_none()));
+    return v ? *v : ist_jinja_arg(a, 1, "default", ist_jinja_none());
+  }
+  jinja_value out = ist_jinja_new_list(r, d->n);
+  if (strcmp(m->name, "copy") == 0) {
+    out = ist_jinja_new_dict(r);
+    for (int64_t i = 0; i < d->n; i++) ist_jinja_put(r, out.dict, d->p[i].key, d->p[i].value);
+    return out;
+  }
+  for (int64_t i = 0; i < d->n; i++) {
+    if (strcmp(m->name, "items") == 0) {
+      jinja_value pair = ist_jinja_new_list(r, 2);
+      pair.tuple = true;
+      ist_jinja_append(r, pair, d->p[i].key);
+      ist_jinja_append(r, pair, d->p[i].value);
+      ist_jinja_append(r, out, pair);
+    } else {
+      ist_jinja_append(r, out, strcmp(m->name, "keys") == 0 ? d->p[i].key : d->p[i].value);
+    }
+  }
+  return out;
+}
+
+static jinja_value list_method(jinja_run *r, const jinja_method *m, const jinja_args *a) {
+  const jinja_list *l = m->self.list;
+  if (strcmp(m->name, "copy") == 0) return ist_jinja_copy(r, m->self);
+  jinja_value what = ist_jinja_arg(a, 0, "value", ist_jinja_none());
+  int64_t n = 0;
+  for (int64_t i = 0; i < l->n; i++) {
+    if (!ist_jinja_equal(r, l->p[i], what)) continue;
+    if (strcmp(m->name, "index") == 0) return ist_jinja_int(i);
+    n++;
+  }
+  if (strcmp(m->name, "index") == 0) ist_jinja_fail(r, "the value is not in the list");
+  return ist_jinja_int(n);
+}
+
+static jinja_value loop_method(jinja_run *r, const jinja_method *m, const jinja_args *a) {
+  jinja_loop *l = m->self.loop;
+  if (strcmp(m->name, "cycle") == 0) {
+    if (a->n == 0) ist_jinja_fail(r, "no items for cycling given");
+    return a->p[l->at % a->n];
+  }
+  jinja_value now = ist_jinja_new_list(r, a->n);
+  for (int64_t i = 0; i < a->n; i++) ist_jinja_append(r, now, a->p[i]);
+  bool changed = !l->seen || !ist_jinja_equal(r, now, l->last);
+  l->seen = true;
+  l->last = now;
+  return ist_jinja_bool(changed);
+}
+
+bool ist_jinja_has_method(jinja_value v, const char *name) {
+  switch (v.kind) {
+    case V_STRING:
+      for (int k = 0; k < STRING_METHODS; k++)
+        if (strcmp(string_methods[k].name, name) == 0) return true;
+      return false;
+    case V_DICT: return !v.space && (listed(dict_methods, name) || listed(changing, name));
+    case V_LIST: return listed(list_methods, name) || listed(changing, name);
+    case V_LOOP: return strcmp(name, "cycle") == 0 || strcmp(name, "changed") == 0;
+    case V_CYCLER: return strcmp(name, "next") == 0 || strcmp(name, "reset") == 0;
+    default: return false;
+  }
+}
+
+jinja_value ist_jinja_call_method(jinja_run *r, const jinja_method *m, const jinja_args *a) {
+  if (m->self.kind == V_STRING)
+    for (int k = 0; k < STRING_METHODS; k++)
+      if (strcmp(string_methods[k].name, m->name) == 0)
+        return string_methods[k].fn(r, m->self.s, a);
+  if (m->self.kind == V_LOOP) return loop_method(r, m, a);
+  if (m->self.kind == V_CYCLER) {
+    jinja_cycler *c = m->self.cycler;
+    if (strcmp(m->name, "reset") == 0) {
+      c->at = 0;
+      return ist_jinja_none();
+    }
+    return c->items->p[c->at++ % c->items->n];
+  }
+  if (listed(changing, m->name))
+    ist_jinja_fail(r, "'%s' would change a value, which templates may not", m->name);
+  return m->self.kind == V_DICT ? dict_method(r, m, a) : list_method(r, m, a);
+}
