@@ -98,31 +98,61 @@ void ist_tokenizer_free(ist_tokenizer *t) {
 
 /* ---- Encoding ---- */
 
+/* In a long text the same words come again and again: the tokens of short pieces
+ * are remembered, by a hash of their bytes. */
+enum { CACHE = 4096, CACHE_BYTES = 16, CACHE_IDS = 6, CACHE_FROM = 32768 };
+typedef struct cached {
+  uint64_t key[2]; /* the bytes, zeros behind them */
+  int32_t ids[CACHE_IDS];
+  uint8_t len, n; /* len 0: empty */
+} cached;
+
 typedef struct encoder {
   const ist_tokenizer *t;
+  cached *cache; /* CACHE entries; NULL: the text is too short for it */
   ist_pieces pieces;
   ist_bpe_scratch scratch;
   ist_special_hits raw_hits, hits;
   ist_buf text, spare; /* a stretch being normalised */
-  bool control;        /* control tokens in text that has no marks of its own */
   ist_ids *out;
 } encoder;
+
+static ist_status encode_new(encoder *e, const char *piece, size_t size, ist_error *err) {
+  const ist_vocab *v = &e->t->vocab;
+  int32_t id = ist_strtab_find(&v->by_bytes, piece, size);
+  if (id >= 0 && (v->flags[id] & IST_TOKEN_WHOLE)) return ist_ids_add(e->out, id, err);
+  return ist_bpe_encode(&e->t->bpe, v, &e->scratch, piece, size, e->out, err);
+}
+
+static ist_status encode_piece(encoder *e, const char *piece, size_t size, ist_error *err) {
+  if (!e->cache || size > CACHE_BYTES) return encode_new(e, piece, size, err);
+  uint64_t key[2] = {0};
+  memcpy(key, piece, size);
+  uint64_t hash = (key[0] ^ key[1] * UINT64_C(0xC2B2AE3D27D4EB4F)) * UINT64_C(0x9E3779B97F4A7C15);
+  cached *c = &e->cache[hash >> 52];
+  if (c->len == size && c->key[0] == key[0] && c->key[1] == key[1]) {
+    for (int i = 0; i < c->n; i++) IST_TRY(ist_ids_add(e->out, c->ids[i], err));
+    return IST_OK;
+  }
+  int64_t from = e->out->n;
+  IST_TRY(encode_new(e, piece, size, err));
+  int64_t n = e->out->n - from;
+  if (n > CACHE_IDS) return IST_OK;
+  *c = (cached){.key = {key[0], key[1]}, .len = (uint8_t)size, .n = (uint8_t)n};
+  memcpy(c->ids, e->out->p + from, (size_t)n * sizeof *c->ids);
+  return IST_OK;
+}
 
 /* Text without special tokens. `first`: with it the whole text begins. */
 static ist_status encode_plain(encoder *e, const char *text, size_t len, bool first,
                                ist_error *err) {
-  const ist_vocab *v = &e->t->vocab;
   ist_pieces_start(&e->pieces, text, len, first);
   for (;;) {
     const char *piece;
     size_t size;
     IST_TRY(ist_pieces_next(&e->pieces, &piece, &size, err));
     if (size == 0) return IST_OK;
-    int32_t id = ist_strtab_find(&v->by_bytes, piece, size);
-    if (id >= 0 && (v->flags[id] & IST_TOKEN_WHOLE))
-      IST_TRY(ist_ids_add(e->out, id, err));
-    else
-      IST_TRY(ist_bpe_encode(&e->t->bpe, v, &e->scratch, piece, size, e->out, err));
+    IST_TRY(encode_piece(e, piece, size, err));
   }
 }
 
@@ -139,9 +169,8 @@ static ist_status encode_stretch(encoder *e, const char *text, size_t len, bool 
     text = e->text.p;
     len = e->text.len;
   }
-  /* No control token is matched here: where text may not become one, normalising
-   * must not make it one either. */
-  const ist_special_query q = {.text = text, .len = len, .leftmost = true, .control = e->control};
+  /* Control tokens are all matched in the raw text, where it is known what may be one. */
+  const ist_special_query q = {.text = text, .len = len, .leftmost = true};
   IST_TRY(ist_specials_find(&e->t->normalized, &e->t->vocab, &q, &e->hits, err));
   size_t at = 0;
   for (int64_t i = 0; i < e->hits.n; i++) {
@@ -160,7 +189,6 @@ static ist_status encode_all(encoder *e, const ist_encode_query *q, ist_error *e
                                      .leftmost = e->t->leftmost,
                                      .control = q->special,
                                      .literal = q->literal};
-  e->control = q->special && !q->literal;
   IST_TRY(ist_specials_find(&e->t->raw, &e->t->vocab, &special, &e->raw_hits, err));
   size_t at = 0;
   for (int64_t i = 0; i <= e->raw_hits.n; i++) {
@@ -181,11 +209,13 @@ ist_status ist_tokenizer_encode_query(const ist_tokenizer *t, const ist_encode_q
     return ist_fail(err, IST_ERR_DATA, "a text of %zu bytes, at most %d can be tokenised", q->len,
                     INT32_MAX);
   encoder e = {.t = t, .out = out};
+  if (q->len >= CACHE_FROM) e.cache = ist_calloc(CACHE, sizeof *e.cache);
   int64_t before = out->n;
   ist_status status = encode_all(&e, q, err);
   if (status != IST_OK) out->n = before;
   ist_pieces_free(&e.pieces);
   ist_bpe_scratch_free(&e.scratch);
+  ist_free(e.cache);
   ist_free(e.hits.p);
   ist_free(e.raw_hits.p);
   ist_buf_free(&e.text);
