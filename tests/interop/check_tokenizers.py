@@ -98,7 +98,7 @@ def strings(count):
     return out
 
 
-def train(pre, norm, characters):
+def train(pre, norm, characters, size=900):
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if characters:
         tok = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -110,8 +110,8 @@ def train(pre, norm, characters):
     if pre:
         tok.pre_tokenizer = pre
     special = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)] if characters else []
-    trainer = trainers.BpeTrainer(vocab_size=900 + len(special), initial_alphabet=alphabet,
-                                  special_tokens=special, show_progress=False, **({"limit_alphabet": 150} if characters else {}))
+    trainer = trainers.BpeTrainer(vocab_size=size + (0 if characters else 256) + len(special), initial_alphabet=alphabet,
+                                  special_tokens=special, show_progress=False, **({"limit_alphabet": min(150, size // 2)} if characters else {}))
     tok.train_from_iterator(corpus(), trainer)
     if characters:  # the trainer made special tokens of the bytes
         j = json.loads(tok.to_str())
@@ -164,11 +164,11 @@ def check_json(name, tok, folder, texts):
                    [tok.token_to_id("Normal é")])
 
 
-def sentencepiece_model(prefix):
+def sentencepiece_model(prefix, size=4000):
     model = io.BytesIO()
     lines = [s.replace("\n", " ") for s in corpus()]
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=model, vocab_size=4000, model_type="bpe",
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=size, model_type="bpe",
         byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=prefix,
         remove_extra_whitespaces=False, split_digits=True, allow_whitespace_only_pieces=True,
         minloglevel=2)

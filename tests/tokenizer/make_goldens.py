@@ -1,4 +1,4 @@
-"""Makes tests/tokenizer/golden: four small byte-level tokenizers, trained with HF
+"""Makes tests/tokenizer/golden: small byte-level tokenizers, trained with HF
 tokenizers, one for each pre-tokeniser rule, and the ids HF gives for 2,200 strings.
 
     python tests/tokenizer/make_goldens.py        (pip: tokenizers, gguf, safetensors, numpy)
@@ -32,6 +32,26 @@ LLAMA = (
 )
 
 
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+OPEN, END = r"[^\r\n\p{L}\p{N}]?", r"\s*[\r\n]+|\s+(?!\S)|\s+"
+CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+CASED = OPEN + UPPER + "*" + LOWER + "+%s|" + OPEN + UPPER + "+" + LOWER + "*%s|%s"
+SLASHED = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + END
+DEEPSEEK3 = (
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|" + END
+)
+# Expressions that split one after another.
+SPLITS = {
+    "qwen35": [LLAMA.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r" ?[^\s\p{L}\p{N}]+", r" ?[^\s\p{L}\p{M}\p{N}]+") % r"\p{N}"],
+    "tekken": [CASED % ("", "", r"\p{N}") + SLASHED],
+    "gpt-4o": [CASED % (CONTRACTION + "?", CONTRACTION + "?", r"\p{N}{1,3}") + SLASHED],
+    "deepseek-coder": [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}"],
+    "deepseek-v3": [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3],
+    "bloom": [r" ?[^(\s|[.,!?…。，、।۔،])]+"],
+}
+
+
 def split_rule(rule):
     """HF's form of a rule, by the tokenizer.json of the models that use it."""
     level = pre_tokenizers.ByteLevel
@@ -41,6 +61,9 @@ def split_rule(rule):
         return pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), level(add_prefix_space=False, use_regex=True)]
         )
+    if rule in SPLITS:
+        steps = [pre_tokenizers.Split(Regex(p), "isolated") for p in SPLITS[rule]]
+        return pre_tokenizers.Sequence(steps + [level(add_prefix_space=False, use_regex=False)])
     pattern = Regex(LLAMA % (r"\p{N}{1,3}" if rule == "llama-bpe" else r"\p{N}"))
     return pre_tokenizers.Sequence(
         [pre_tokenizers.Split(pattern, "isolated"), level(add_prefix_space=False, use_regex=False)]
@@ -134,7 +157,7 @@ def make_strings():
 
 def train(rule):
     rng = random.Random(7)
-    tok = Tokenizer(models.BPE(ignore_merges=rule == "llama-bpe"))
+    tok = Tokenizer(models.BPE(ignore_merges=rule in ("llama-bpe", "tekken")))
     tok.pre_tokenizer = split_rule(rule)
     corpus = SENTENCES * 20 + [random_text(rng) for _ in range(2000)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -188,7 +211,7 @@ def main():
         "text.start": np.cumsum([0] + [len(s) for s, _ in strings]).astype(np.int32),
         "parse": np.array([p for _, p in strings], np.uint8),
     }
-    for rule in ["gpt-2", "llama-bpe", "qwen2", "smollm"]:
+    for rule in ["gpt-2", "llama-bpe", "qwen2", "smollm", *SPLITS]:
         plain = train(rule)
         vocab, merges = read_back(plain)
         write_gguf(rule, vocab, merges)

@@ -66,8 +66,10 @@ static void test_golden(void **state) {
   ist_safetensors *s = NULL;
   if (ist_safetensors_open(&s, GOLDEN "strings.safetensors", &err) != IST_OK)
     fail_msg("%s", err.message);
-  static const char *const rules[] = {"gpt-2", "llama-bpe", "qwen2", "smollm"};
-  for (int r = 0; r < 4; r++) check_rule(s, rules[r]);
+  static const char *const rules[] = {"gpt-2",       "llama-bpe", "qwen2",  "smollm",
+                                      "qwen35",      "tekken",    "gpt-4o", "deepseek-coder",
+                                      "deepseek-v3", "bloom"};
+  for (size_t r = 0; r < sizeof rules / sizeof rules[0]; r++) check_rule(s, rules[r]);
   ist_safetensors_close(s);
 }
 
