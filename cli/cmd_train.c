@@ -79,7 +79,12 @@ int ist_cmd_train(ist_args *a) {
   ist_model *m = NULL;
   ist_trainer *t = NULL;
   int signal_number = 0;
-  ist_status s = ist_cmd_open_model(&m, a, &err);
+  ist_status s = IST_OK;
+  if (a->adapter && a->resume_dir)
+    s = ist_cli_fail(
+        &err, IST_ERR_ARG,
+        "--adapter and --resume exclude each other: a run goes on with its own adapter");
+  if (!s) s = ist_cmd_open_model(&m, a, &err);
   if (!s) s = ist_trainer_open(&t, m, &a->train, &err);
   if (!s) s = run(t, m, a, &signal_number, &err);
   ist_live_clear();

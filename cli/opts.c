@@ -77,6 +77,7 @@ void ist_args_init(ist_args *a) {
   ist_train_options_init(&a->train);
   ist_eval_options_init(&a->eval);
   ist_generate_options_init(&a->generate);
+  ist_merge_options_init(&a->merge);
   a->train.output = "out";
   a->compute = "auto";
   a->backend = "cpu";
@@ -439,6 +440,10 @@ static ist_status take_option(line *l, ist_command_id command, int argc, char **
 
 static ist_status take_argument(ist_args *a, const char *text, ist_error *err) {
   const ist_command *c = &ist_commands[a->command];
+  if (a->argument && !a->second && c->most > 1) {
+    a->second = text;
+    return IST_OK;
+  }
   if (a->argument || !c->most) {
     ist_cli_fail(err, IST_ERR_ARG, "unexpected argument \"%s\" of ist %s", text, c->name);
     if (c->most)
@@ -496,7 +501,8 @@ static ist_status check_required(const ist_args *a, ist_error *err) {
     ist_cli_hint(err, "%.*s", (int)strcspn(c->example, "\n"), c->example);
     return IST_ERR_ARG;
   }
-  if (c->arguments[0] && c->arguments[0] != '[' && !a->argument) {
+  bool complete = c->most > 1 ? a->second != NULL : a->argument != NULL;
+  if (c->arguments[0] && c->arguments[0] != '[' && !complete) {
     ist_cli_fail(err, IST_ERR_ARG, "ist %s needs %s", c->name, c->arguments);
     ist_cli_hint(err, "%.*s", (int)strcspn(c->example, "\n"), c->example);
     return IST_ERR_ARG;

@@ -21,9 +21,11 @@ extern const ist_command ist_commands[IST_N_COMMANDS];
 typedef struct ist_args {
   ist_command_id command;
   const char *argument; /* what stood beside the options, or NULL */
+  const char *second;   /* the second of two, or NULL */
   ist_train_options train;
   ist_eval_options eval;
   ist_generate_options generate;
+  ist_merge_options merge;
   const char *model_path, *adapter, *compute, *backend, *preset, *resume_dir;
   const char *task, *tokens, *logits_out, *examples, *shape, *type;
   int64_t threads, report_every, show;

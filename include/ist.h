@@ -108,8 +108,8 @@ typedef struct ist_model_info {
 IST_API void ist_model_get_info(const ist_model *m, ist_model_info *info);
 
 /* Puts an adapter on the model: a Hugging Face PEFT directory (or the output
- * directory of a run). NULL takes it off. */
-IST_API ist_status ist_model_set_adapter(ist_model *m, const char *dir, ist_error *err);
+ * directory of a run), or a GGUF adapter file. NULL takes it off. */
+IST_API ist_status ist_model_set_adapter(ist_model *m, const char *path, ist_error *err);
 
 /* Text <-> tokens. *ids / *text are fresh memory, freed by ist_free_memory. With
  * `special`, the texts of control tokens are those tokens. */
@@ -205,7 +205,9 @@ typedef struct ist_trainer ist_trainer;
 
 /* Reads the data, plans the memory, reserves it, and restores the newest
  * checkpoint where options->resume asks for it. The model is borrowed until
- * ist_trainer_close and carries the trainer's adapters until then. Nothing is
+ * ist_trainer_close and carries the trainer's adapters until then. A model that
+ * carries an adapter (ist_model_set_adapter) is trained on from there in a new run:
+ * targets, rank and alpha are then the adapter's. Nothing is
  * written before everything was checked. */
 IST_API ist_status ist_trainer_open(ist_trainer **out, ist_model *m,
                                     const ist_train_options *options, ist_error *err);
@@ -256,6 +258,54 @@ IST_API ist_status ist_trainer_finish(ist_trainer *t, ist_error *err);
 
 /* Peak resident memory of this process (VmHWM), in bytes; 0 where unknown. */
 IST_API int64_t ist_peak_memory(void);
+
+/* ---- Merging and comparing ---------------------------------------------------- */
+
+typedef struct ist_merge_options {
+  size_t size;
+  const char *adapter; /* a PEFT directory or a GGUF adapter; NULL: none, only convert */
+  const char *output;  /* NAME.gguf, or else a Hugging Face folder */
+  /* GGUF: the type of the matrices ("Q4_K", ...; NULL: each its own). A Hugging Face
+   * folder: F32, F16 or BF16 (NULL: BF16). */
+  const char *type;
+  int64_t shard_bytes; /* Hugging Face: most bytes of weights in one file */
+  bool overwrite;      /* replace what is there */
+} ist_merge_options;
+IST_API void ist_merge_options_init(ist_merge_options *o);
+
+/* What became of one tensor, relative to the norm of the base's: `change` is what the
+ * adapter did, `error` what storing the result in `type` added. Measured where values
+ * were computed; 0 where bytes were copied. */
+typedef struct ist_merge_tensor {
+  const char *name, *type; /* borrowed during the call */
+  int64_t layer;           /* -1: none */
+  bool merged;             /* the adapter changes it */
+  double change, error;
+} ist_merge_tensor;
+typedef void (*ist_merge_fn)(void *user, const ist_merge_tensor *tensor);
+typedef struct ist_merge_result {
+  int64_t tensors, merged, bytes;
+  double change, error; /* over the tensors whose values were computed */
+} ist_merge_result;
+/* Writes the model with the adapter merged into its weights, a tensor at a time.
+ * Metadata and tokenizer are kept. `each` (may be NULL) is called once a tensor. */
+IST_API ist_status ist_merge(const ist_model *m, const ist_merge_options *options,
+                             ist_merge_fn each, void *user, ist_merge_result *result,
+                             ist_error *err);
+
+/* How far one tensor moved from A to B. Two models: of the weights, relative to A's
+ * norm. Two adapters: of what they add to the weights (scale B A). */
+typedef struct ist_diff_tensor {
+  const char *name; /* borrowed during the call */
+  int64_t layer;    /* -1: none */
+  double norm_a, norm_b, norm_diff;
+  double cosine; /* between A's and B's values; NaN where one is 0 */
+  bool only_a, only_b;
+} ist_diff_tensor;
+typedef void (*ist_diff_fn)(void *user, const ist_diff_tensor *tensor);
+/* Compares two GGUF models, or two adapters (PEFT directories or GGUF). */
+IST_API ist_status ist_diff(const char *a, const char *b, ist_diff_fn each, void *user,
+                            ist_error *err);
 
 /* ---- Evaluation and generation --------------------------------------------- */
 

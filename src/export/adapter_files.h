@@ -10,10 +10,10 @@
 ist_status ist_adapter_save(const char *dir, const ist_adapters *ad, const ist_model *m,
                             ist_error *err);
 
-/* Reads a PEFT directory that fits the model into `ad`, parameters in fresh
- * memory (*params, owned by the caller). Every tensor must have its place and
- * every place its tensor. */
-ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, const char *dir,
+/* Reads a PEFT directory, or a file as a GGUF adapter, that fits the model into `ad`,
+ * parameters in fresh memory (*params, owned by the caller). Every tensor must have
+ * its place and every place its tensor. */
+ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, const char *path,
                             const ist_model *m, ist_error *err);
 
 #endif

@@ -1,112 +1,84 @@
-#include <math.h>
+/* A PEFT directory or a GGUF adapter put on a model: updates -> ist_adapters. */
 #include <string.h>
 
 #include "base/mem.h"
 #include "export/adapter_files.h"
-#include "format/peft_dir.h"
+#include "export/updates.h"
 
-static ist_status unsupported(const char *dir, const char *field, ist_error *err) {
-  return ist_fail(err, IST_ERR_UNSUPPORTED,
-                  "%s/adapter_config.json: %s: found a value that is not supported", dir, field);
-}
-
-/* What the config asks for, in our terms; features beyond plain LoRA by name. */
-static ist_status read_config(ist_adapter_config *out, const ist_peft_config *c,
-                              const ist_model_config *model, const char *dir, ist_error *err) {
-  const struct {
-    bool there;
-    const char *field;
-  } refused[] = {
-      {c->rslora, "use_rslora"},
-      {c->dora, "use_dora"},
-      {c->fan_in_fan_out && !model->family->hf_transposes, "fan_in_fan_out"},
-      {c->exclude.n || c->exclude_regex, "exclude_modules"},
-      {c->modules_to_save.n, "modules_to_save"},
-      {c->n_rank_pattern, "rank_pattern"},
-      {c->n_alpha_pattern, "alpha_pattern"},
-      {c->n_layers, "layers_to_transform"},
-      {c->layers_pattern.n, "layers_pattern"},
-  };
-  for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-    if (refused[i].there) return unsupported(dir, refused[i].field, err);
-  }
-  *out = (ist_adapter_config){
-      .method = "lora", .rank = c->r, .alpha = c->alpha, .dropout = c->dropout};
-  if (c->target_regex) return ist_model_targets(model, c->target_regex, &out->modules, err);
-  if (!c->targets.n) return unsupported(dir, "target_modules", err);
-  for (int64_t i = 0; i < c->targets.n; i++) {
-    uint32_t one;
-    IST_TRY(ist_model_targets(model, c->targets.p[i], &one, err));
-    out->modules |= one;
+/* What the engine runs: low-rank updates of a layer's linears. */
+static ist_status refuse_other(const ist_updates *u, const char *path, ist_error *err) {
+  for (int64_t i = 0; i < u->n; i++) {
+    const ist_update *p = &u->p[i];
+    const char *what = p->magnitude   ? "DoRA"
+                       : p->layer < 0 ? "an adapter on the embedding or the head"
+                       : p->whole     ? "a whole matrix"
+                                      : NULL;
+    if (!what) continue;
+    ist_fail(err, IST_ERR_UNSUPPORTED, "%s: found %s, which can be merged but not run as it is",
+             path, what);
+    ist_hint(err, "ist merge -m MODEL --adapter %s merged.gguf", path);
+    return IST_ERR_UNSUPPORTED;
   }
   return IST_OK;
 }
 
-static ist_status load_half(ist_adapters *ad, const ist_model *m, const ist_peft_dir *d, int64_t l,
-                            ist_module mod, ist_half half, ist_error *err) {
-  char name[160];
-  int64_t rows, cols;
-  ist_adapter_peft_name(name, sizeof name, &m->config, l, mod, half);
-  ist_adapter_shape(ad, mod, half, &rows, &cols);
-  const ist_st_tensor *t = ist_safetensors_find(d->tensors, name);
-  if (!t)
-    return ist_fail(err, IST_ERR_MISMATCH, "%s: %s: found no such tensor", d->tensors->path, name);
-  if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != cols) {
-    return ist_fail(
-        err, IST_ERR_MISMATCH,
-        "%s: %s: found %lld x %lld, expected %lld x %lld (is it an adapter of another base model?)",
-        d->tensors->path, name, (long long)t->shape[0],
-        (long long)(t->n_dims > 1 ? t->shape[1] : 1), (long long)rows, (long long)cols);
+/* The engine has one rank and one scale for all: the largest rank, and the alpha of
+ * the first. What an adapter has otherwise is made to fit: smaller ranks are filled
+ * up with zeros, which stay zeros in training, and B takes the quotient of the
+ * scales. */
+static ist_adapter_config common_config(const ist_updates *u) {
+  ist_adapter_config c = {.method = "lora", .dropout = u->dropout};
+  for (int64_t i = 0; i < u->n; i++) {
+    c.modules |= 1u << u->p[i].id;
+    if (u->p[i].rank > c.rank) c.rank = u->p[i].rank;
   }
-  float *values = ist_calloc((size_t)(rows * cols), sizeof *values);
-  if (!values) return ist_fail_nomem(err, name, (size_t)(rows * cols) * sizeof *values);
-  ist_status status = ist_st_to_f32(t, values, rows * cols, err);
-  for (int64_t i = 0; status == IST_OK && i < rows * cols; i++) {
-    if (!isfinite(values[i]))
-      status = ist_fail(err, IST_ERR_FORMAT, "%s: %s: found a value that is not finite",
-                        d->tensors->path, name);
-  }
-  if (status == IST_OK) ist_adapter_write(ad, &m->config, l, mod, half, true, values);
-  ist_free(values);
-  return status;
+  c.alpha = u->p[0].scale * (double)c.rank;
+  return c;
 }
 
-static ist_status load_tensors(ist_adapters *ad, const ist_model *m, const ist_peft_dir *d,
-                               ist_error *err) {
-  int64_t used = 0;
-  for (int64_t l = 0; l < ad->L; l++) {
-    for (int mod = 0; mod < IST_MOD_COUNT; mod++) {
-      if (!ad->layout.module[mod].rank) continue;
-      IST_TRY(load_half(ad, m, d, l, (ist_module)mod, IST_HALF_A, err));
-      IST_TRY(load_half(ad, m, d, l, (ist_module)mod, IST_HALF_B, err));
-      used += 2;
-    }
+static ist_status put_update(ist_adapters *ad, const ist_model *m, const ist_update *u,
+                             ist_error *err) {
+  const ist_module mod = (ist_module)u->id;
+  const int64_t rank = ad->layout.module[mod].rank;
+  const float factor = (float)(u->scale / ad->layout.module[mod].scale);
+  float *a = ist_calloc((size_t)(rank * u->cols), sizeof *a);
+  float *b = ist_calloc((size_t)(u->rows * rank), sizeof *b);
+  bool ok = a && b;
+  if (ok) {
+    memcpy(a, u->a, (size_t)(u->rank * u->cols) * sizeof *a);
+    for (int64_t i = 0; i < u->rows; i++)
+      for (int64_t k = 0; k < u->rank; k++) b[i * rank + k] = factor * u->b[i * u->rank + k];
+    ist_adapter_write(ad, &m->config, u->layer, mod, IST_HALF_A, false, a);
+    ist_adapter_write(ad, &m->config, u->layer, mod, IST_HALF_B, false, b);
   }
-  if (used == d->tensors->n) return IST_OK;
-  return ist_fail(err, IST_ERR_MISMATCH,
-                  "%s: found %lld tensors, expected the %lld of this model's target modules",
-                  d->tensors->path, (long long)d->tensors->n, (long long)used);
+  ist_free(a);
+  ist_free(b);
+  return ok ? IST_OK : ist_fail_nomem(err, "adapter", (size_t)(rank * u->cols) * sizeof *a);
 }
 
-ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, const char *dir,
-                            const ist_model *m, ist_error *err) {
-  *params = NULL;
-  ist_peft_dir *d;
-  IST_TRY(ist_peft_open(&d, dir, err));
-  ist_adapter_config c;
+static ist_status put_updates(ist_adapters *ad, unsigned char **params, const ist_updates *u,
+                              const ist_model *m, ist_error *err) {
+  ist_adapter_config c = common_config(u);
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&m->config, &sizes);
-  ist_status status = read_config(&c, &d->config, &m->config, dir, err);
-  if (status == IST_OK)
-    status = ist_adapters_layout(ad, &c, &sizes, m->config.L, ist_wide(m->compute), err);
-  if (status == IST_OK) {
-    size_t bytes = (size_t)ist_dtype_bytes(ad->dt, ad->L * ad->layout.params);
-    ad->params = *params = ist_calloc(bytes, 1);
-    status = *params ? load_tensors(ad, m, d, err) : ist_fail_nomem(err, "adapter", bytes);
-  }
-  ist_peft_close(d);
-  if (status == IST_OK) return IST_OK;
+  IST_TRY(ist_adapters_layout(ad, &c, &sizes, m->config.L, ist_wide(m->compute), err));
+  size_t bytes = (size_t)ist_dtype_bytes(ad->dt, ad->L * ad->layout.params);
+  ad->params = *params = ist_calloc(bytes, 1);
+  if (!*params) return ist_fail_nomem(err, "adapter", bytes);
+  for (int64_t i = 0; i < u->n; i++) IST_TRY(put_update(ad, m, &u->p[i], err));
+  return IST_OK;
+}
+
+ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, const char *path,
+                            const ist_model *m, ist_error *err) {
+  *params = NULL;
+  ist_updates u;
+  IST_TRY(ist_updates_read(&u, path, m, err));
+  ist_status s = refuse_other(&u, path, err);
+  if (s == IST_OK) s = put_updates(ad, params, &u, m, err);
+  ist_updates_free(&u);
+  if (s == IST_OK) return IST_OK;
   ist_free(*params);
   *params = NULL;
-  return status;
+  return s;
 }

@@ -5,6 +5,7 @@
 
 #include "base/dtype.h"
 #include "base/file.h"
+#include "format/tensor_read.h"
 
 typedef enum ist_gguf_type {
   IST_GGUF_U8,
@@ -98,9 +99,6 @@ void ist_gguf_put_f32s(ist_gguf_writer *w, const char *key, const float *v, uint
 /* Copies a key with its value, whatever its type, from a file that was read;
  * "general.alignment" is left out, since files are written with the default. */
 void ist_gguf_put_kv(ist_gguf_writer *w, const ist_gguf_kv *kv);
-/* Produces bytes [offset, offset + n) of the tensor, always whole rows, into dst. */
-typedef ist_status (*ist_tensor_read_fn)(void *user, int64_t offset, int64_t n, unsigned char *dst,
-                                         ist_error *err);
 void ist_gguf_put_tensor(ist_gguf_writer *w, const char *name, ist_dtype type, int n_dims,
                          const int64_t *ne, ist_tensor_read_fn read, void *user);
 /* As above with the bytes at hand (borrowed until written). */

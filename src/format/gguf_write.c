@@ -3,8 +3,6 @@
 #include "format/gguf.h"
 
 #define ALIGNMENT 32u
-/* Bytes of tensor data asked for at a time, where a row is not longer. */
-#define CHUNK ((int64_t)4 << 20)
 
 typedef struct item {
   ist_dtype type;
@@ -160,12 +158,11 @@ static void write_header(const ist_gguf_writer *w, ist_wfile *f) {
   write_padding(f, sizeof head + w->kv.len + w->infos.len);
 }
 
-static ist_status write_item(const item *it, ist_wfile *f, unsigned char *chunk, int64_t room,
-                             ist_error *err) {
+static ist_status write_item(const item *it, ist_wfile *f, unsigned char *chunk, ist_error *err) {
   if (it->data) {
     ist_wfile_write(f, it->data, (size_t)it->bytes);
   } else {
-    int64_t step = room / it->row_bytes * it->row_bytes;
+    int64_t step = ist_tensor_chunk_bytes(it->row_bytes);
     for (int64_t at = 0; at < it->bytes; at += step) {
       int64_t n = it->bytes - at < step ? it->bytes - at : step;
       IST_TRY(it->read(it->user, at, n, chunk, err));
@@ -177,14 +174,14 @@ static ist_status write_item(const item *it, ist_wfile *f, unsigned char *chunk,
 }
 
 static ist_status write_items(const ist_gguf_writer *w, ist_wfile *f, ist_error *err) {
-  int64_t room = CHUNK;
+  int64_t room = IST_TENSOR_CHUNK;
   for (int64_t i = 0; i < w->n_items; i++)
     if (!w->items[i].data && w->items[i].row_bytes > room) room = w->items[i].row_bytes;
   unsigned char *chunk = ist_calloc((size_t)room, 1);
   if (!chunk) return ist_fail_nomem(err, "tensor data to write", (size_t)room);
   ist_status s = IST_OK;
   for (int64_t i = 0; i < w->n_items && s == IST_OK; i++)
-    s = write_item(&w->items[i], f, chunk, room, err);
+    s = write_item(&w->items[i], f, chunk, err);
   ist_free(chunk);
   return s;
 }

@@ -13,17 +13,44 @@ static const char suffix_a[] = ".lora_a", suffix_b[] = ".lora_b";
 
 /* ---- Writing ---- */
 
+/* The embedding is looked up, not multiplied: llama.cpp takes its lora_a as (V, r),
+ * whose rows are looked up, and its lora_b as (D, r). In our terms, an update B A of
+ * the matrix (V, D), lora_a is B and lora_b the transpose of A. */
+static bool is_embedding(const char *name) {
+  return strcmp(name, "token_embd.weight") == 0;
+}
+
+/* (rows, cols) -> (cols, rows) */
+static void copy_transposed(float *dst, const float *v, int64_t rows, int64_t cols) {
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < cols; j++) dst[j * rows + i] = v[i * cols + j];
+}
+
 /* One half of an item, as the GGUF writer pulls it. */
 typedef struct half_source {
   const ist_lora_item *item;
   int half;
 } half_source;
 
+static ist_status pull_transposed_a(const half_source *h, int64_t offset, int64_t n,
+                                    unsigned char *dst) {
+  const ist_lora_pair *p = &h->item->pair;
+  const float *a = h->item->make(h->item->user, 0);
+  int64_t row0 = offset / (p->r * (int64_t)sizeof *a), rows = n / (p->r * (int64_t)sizeof *a);
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t k = 0; k < p->r; k++)
+      memcpy(dst + (i * p->r + k) * (int64_t)sizeof *a, &a[k * p->in + row0 + i], sizeof *a);
+  return IST_OK;
+}
+
 static ist_status pull_half(void *user, int64_t offset, int64_t n, unsigned char *dst,
                             ist_error *err) {
   (void)err;
   const half_source *h = user;
-  memcpy(dst, (const char *)h->item->make(h->item->user, h->half) + offset, (size_t)n);
+  const bool embedding = is_embedding(h->item->pair.name);
+  if (embedding && h->half == 1) return pull_transposed_a(h, offset, n, dst);
+  const int half = embedding ? 1 : h->half;
+  memcpy(dst, (const char *)h->item->make(h->item->user, half) + offset, (size_t)n);
   return IST_OK;
 }
 
@@ -33,7 +60,11 @@ static void put_half(ist_gguf_writer *w, half_source *h) {
   size_t len = strlen(p->name);
   memcpy(full, p->name, len);
   memcpy(full + len, h->half ? suffix_b : suffix_a, SUFFIX + 1);
-  const int64_t ne[2] = {h->half ? p->r : p->in, h->half ? p->out : p->r};
+  int64_t ne[2] = {h->half ? p->r : p->in, h->half ? p->out : p->r};
+  if (is_embedding(p->name)) {
+    ne[0] = p->r;
+    ne[1] = h->half ? p->in : p->out;
+  }
   ist_gguf_put_tensor(w, full, IST_F32, 2, ne, pull_half, h);
 }
 
@@ -142,15 +173,23 @@ static ist_status read_pair(const ist_gguf *g, const ist_gguf_tensor *a, ist_lor
   name[base] = 0;
   IST_TRY(check_half(g, a, err));
   IST_TRY(check_half(g, b, err));
-  if (a->ne[1] != b->ne[0])
+  const bool embedding = is_embedding(name);
+  const int64_t rank_a = a->ne[embedding ? 0 : 1];
+  if (rank_a != b->ne[0])
     return ist_fail(err, IST_ERR_FORMAT,
                     "%s: '%s': lora_a has rank %" PRId64 ", lora_b has rank %" PRId64, g->path,
-                    name, a->ne[1], b->ne[0]);
-  p->in = a->ne[0];
-  p->r = a->ne[1];
-  p->out = b->ne[1];
-  p->a = to_f32(a);
-  p->b = to_f32(b);
+                    name, rank_a, b->ne[0]);
+  p->r = rank_a;
+  p->in = embedding ? b->ne[1] : a->ne[0];
+  p->out = embedding ? a->ne[1] : b->ne[1];
+  p->a = to_f32(embedding ? b : a);
+  p->b = to_f32(embedding ? a : b);
+  if (embedding && p->a) {
+    float *t = ist_calloc((size_t)(p->in * p->r), sizeof *t);
+    if (t) copy_transposed(t, p->a, p->in, p->r);
+    ist_free((void *)(uintptr_t)p->a);
+    p->a = t;
+  }
   return p->a && p->b ? IST_OK : ist_fail_nomem(err, g->path, (size_t)(a->bytes + b->bytes));
 }
 

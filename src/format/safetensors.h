@@ -4,6 +4,7 @@
 
 #include "base/dtype.h"
 #include "base/file.h"
+#include "format/tensor_read.h"
 
 #define IST_ST_MAX_DIMS 8
 
@@ -47,9 +48,15 @@ typedef struct ist_st_item {
   const void *(*make)(void *user); /* instead of data */
   void *user;
 } ist_st_item;
+/* Bytes of the tensor. */
+int64_t ist_st_item_bytes(const ist_st_item *it);
 /* Atomic. Names must differ. Order in the file: by falling element size, then name (as HF's
  * writer). meta: n_meta pairs of strings {key, value}; "format":"pt" is always added. */
 ist_status ist_safetensors_write(const char *path, const ist_st_item *items, int64_t n,
                                  const char *const (*meta)[2], int64_t n_meta, ist_error *err);
+/* The same without metadata for tensors that are larger than memory: read(item.user, ...)
+ * gives their rows when the file is written. */
+ist_status ist_safetensors_stream(const char *path, const ist_st_item *items, int64_t n,
+                                  ist_tensor_read_fn read, ist_error *err);
 
 #endif

@@ -5,7 +5,7 @@
 
 #include "format/json.h"
 
-static int64_t item_bytes(const ist_st_item *it) {
+int64_t ist_st_item_bytes(const ist_st_item *it) {
   int64_t n = ist_dtype_get(it->type)->bytes;
   for (int d = 0; d < it->n_dims; d++) n *= it->shape[d];
   return n;
@@ -29,7 +29,7 @@ static json_t *entry_of(const ist_st_item *it, int64_t at) {
     return NULL;
   }
   return json_pack("{s:s, s:o, s:[I,I]}", "dtype", ist_dtype_get(it->type)->name, "shape", shape,
-                   "data_offsets", (json_int_t)at, (json_int_t)(at + item_bytes(it)));
+                   "data_offsets", (json_int_t)at, (json_int_t)(at + ist_st_item_bytes(it)));
 }
 
 static ist_status add_metadata(json_t *header, const char *const (*meta)[2], int64_t n_meta,
@@ -57,7 +57,7 @@ static ist_status build_header(json_t *header, const ist_st_item *const *items, 
                       "tensor '%s' cannot be written: its name is not UTF-8 text, "
                       "or memory ran out",
                       items[i]->name);
-    at += item_bytes(items[i]);
+    at += ist_st_item_bytes(items[i]);
   }
   return IST_OK;
 }
@@ -80,29 +80,63 @@ static ist_status header_text(ist_buf *out, const ist_st_item *const *items, int
   return s;
 }
 
+static ist_status stream_data(const ist_st_item *it, ist_wfile *f, ist_tensor_read_fn read,
+                              ist_error *err) {
+  int64_t bytes = ist_st_item_bytes(it);
+  int64_t step = ist_tensor_chunk_bytes(it->n_dims > 1 ? bytes / it->shape[0] : bytes);
+  unsigned char *chunk = ist_calloc((size_t)(step < bytes ? step : bytes), 1);
+  if (!chunk) return ist_fail_nomem(err, it->name, (size_t)step);
+  ist_status s = IST_OK;
+  for (int64_t at = 0; at < bytes && s == IST_OK; at += step) {
+    int64_t n = bytes - at < step ? bytes - at : step;
+    s = read(it->user, at, n, chunk, err);
+    if (s == IST_OK) ist_wfile_write(f, chunk, (size_t)n);
+  }
+  ist_free(chunk);
+  return s;
+}
+
 static ist_status write_file(const char *path, const ist_buf *head, const ist_st_item *const *items,
-                             int64_t n, ist_error *err) {
+                             int64_t n, ist_tensor_read_fn read, ist_error *err) {
   ist_wfile f;
   IST_TRY(ist_wfile_open(&f, path, err));
   ist_wfile_write(&f, &(uint64_t){head->len}, 8);
   ist_wfile_write(&f, head->p, head->len);
-  for (int64_t i = 0; i < n; i++) {
-    const void *data = items[i]->make ? items[i]->make(items[i]->user) : items[i]->data;
-    ist_wfile_write(&f, data, (size_t)item_bytes(items[i]));
+  ist_status s = IST_OK;
+  for (int64_t i = 0; i < n && s == IST_OK; i++) {
+    if (read) {
+      s = stream_data(items[i], &f, read, err);
+    } else {
+      const void *data = items[i]->make ? items[i]->make(items[i]->user) : items[i]->data;
+      ist_wfile_write(&f, data, (size_t)ist_st_item_bytes(items[i]));
+    }
   }
-  return ist_wfile_commit(&f, err);
+  if (s == IST_OK) return ist_wfile_commit(&f, err);
+  ist_wfile_close(&f);
+  return s;
 }
 
-ist_status ist_safetensors_write(const char *path, const ist_st_item *items, int64_t n,
-                                 const char *const (*meta)[2], int64_t n_meta, ist_error *err) {
+static ist_status write_all(const char *path, const ist_st_item *items, int64_t n,
+                            const char *const (*meta)[2], int64_t n_meta, ist_tensor_read_fn read,
+                            ist_error *err) {
   const ist_st_item **order = ist_calloc((size_t)n, sizeof *order);
   if (!order) return ist_fail_nomem(err, path, (size_t)n * sizeof *order);
   for (int64_t i = 0; i < n; i++) order[i] = &items[i];
   qsort(order, (size_t)n, sizeof *order, by_size_then_name);
   ist_buf head = {0};
   ist_status s = header_text(&head, order, n, meta, n_meta, err);
-  if (s == IST_OK) s = write_file(path, &head, order, n, err);
+  if (s == IST_OK) s = write_file(path, &head, order, n, read, err);
   ist_buf_free(&head);
   ist_free(order);
   return s;
+}
+
+ist_status ist_safetensors_write(const char *path, const ist_st_item *items, int64_t n,
+                                 const char *const (*meta)[2], int64_t n_meta, ist_error *err) {
+  return write_all(path, items, n, meta, n_meta, NULL, err);
+}
+
+ist_status ist_safetensors_stream(const char *path, const ist_st_item *items, int64_t n,
+                                  ist_tensor_read_fn read, ist_error *err) {
+  return write_all(path, items, n, NULL, 0, read, err);
 }

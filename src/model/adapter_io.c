@@ -35,10 +35,7 @@ static int64_t grouped(const ist_model_config *c, int64_t row) {
   return i / c->E * group + per + which * c->E + i % c->E;
 }
 
-/* The outside row of our row of B: Hugging Face's or GGUF's. */
-static int64_t outside_row(const ist_model_config *c, ist_module m, ist_half half, bool hf,
-                           int64_t row) {
-  if (half == IST_HALF_A) return row;
+int64_t ist_outside_row(const ist_model_config *c, ist_module m, bool hf, int64_t row) {
   bool qk = (m == IST_MOD_Q || m == IST_MOD_K) && c->family->ggml_permutes_qk;
   if (qk && hf && c->permuted_qk) return unpermuted(c, row);
   if (qk && !hf && !c->permuted_qk) return permuted(c, row);
@@ -53,7 +50,7 @@ static void move(const ist_adapters *ad, const ist_model_config *c, int64_t laye
   int64_t offset = half == IST_HALF_A ? ad->layout.module[m].a : ad->layout.module[m].b;
   ist_view v = ist_adapter_param(ad, layer, offset, rows, cols);
   for (int64_t r = 0; r < rows; r++) {
-    float *theirs = outside + outside_row(c, m, half, hf, r) * cols;
+    float *theirs = outside + (half == IST_HALF_A ? r : ist_outside_row(c, m, hf, r)) * cols;
     for (int64_t i = 0; i < cols; i++) {
       int64_t at = r * cols + i;
       if (v.dt == IST_F64 && read)

@@ -13,6 +13,10 @@ typedef enum ist_half { IST_HALF_A, IST_HALF_B } ist_half;
 void ist_adapter_peft_name(char *out, size_t size, const ist_model_config *c, int64_t layer,
                            ist_module m, ist_half half);
 
+/* The row outside (Hugging Face's, or GGUF's) of our row of a module's matrix, or of B:
+ * q and k of some families are permuted, fused q, k, v grouped by head. */
+int64_t ist_outside_row(const ist_model_config *c, ist_module m, bool hf, int64_t row);
+
 /* Rows and columns of one half: (rank, in) or (out, rank). */
 void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int64_t *rows,
                        int64_t *cols);

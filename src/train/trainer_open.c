@@ -67,6 +67,22 @@ static ist_status step_limits(const ist_trainer *t, ist_runner_limits *step,
   return IST_OK;
 }
 
+/* A model that carries an adapter is trained on from there: the adapter's modules, rank
+ * and alpha become the run's. */
+static ist_status adopt_adapter(ist_trainer *t, ist_error *err) {
+  const ist_adapter_config *c = &t->model->loaded.config;
+  ist_buf names = {0};
+  for (int m = 0; m < IST_MOD_COUNT; m++)
+    if (c->modules & 1u << m)
+      ist_buf_printf(&names, "%s%s", names.len ? "," : "", ist_module_name((ist_module)m));
+  if (names.failed) return ist_fail_nomem(err, "targets", names.len);
+  ist_free((void *)(uintptr_t)t->options.targets);
+  t->options.targets = names.p;
+  t->options.rank = c->rank;
+  t->options.alpha = c->alpha;
+  return IST_OK;
+}
+
 static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&t->model->config, &sizes);
@@ -258,10 +274,14 @@ json_t *ist_trainer_settings(const ist_trainer *t) {
   return NULL;
 }
 
-/* Without a checkpoint the adapters start at their initial values. */
+/* Without a checkpoint the adapters start at their initial values, or at those of the
+ * adapter that the model carries. */
 static void start_fresh(ist_trainer *t) {
-  for (int64_t l = 0; l < t->adapters.L; l++)
-    t->adapters.method->init(&t->adapters, l, t->options.seed);
+  const ist_adapters *ad = &t->adapters;
+  const unsigned char *loaded = t->options.resume ? NULL : t->model->own_adapter;
+  for (int64_t l = 0; l < t->adapters.L; l++) ad->method->init(ad, l, t->options.seed);
+  if (loaded)
+    memcpy(ad->params, loaded, (size_t)ist_dtype_bytes(ad->dt, ad->L * ad->layout.params));
   t->progress.best_loss = INFINITY;
   t->progress.last_valid = NAN;
 }
@@ -327,6 +347,7 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
   }
   ist_status status = ist_trainer_load_data(t, err);
   if (status == IST_OK && saved) status = check_resume(t, saved, err);
+  if (status == IST_OK && t->model->own_adapter && !saved) status = adopt_adapter(t, err);
   if (status == IST_OK) status = lay_out_adapters(t, err);
   if (status == IST_OK) status = open_selector(t, err);
   if (status == IST_OK) count_steps(t);

@@ -133,6 +133,27 @@ grep -q 'ist train --resume stopped' err || fail "SIGINT: does not say how to go
 step=$(sed -n 's/^stopped after step \([0-9]*\);.*/\1/p' err)
 works "step $((step + 1))/" train --resume stopped --steps $((step + 1)) --eval-every -1
 
+# ---- Adapters: trained on, merged, compared
+works 'step 2/2' train -m "$model" -d data.jsonl -o onward --adapter "$IST_GOLDEN_DIR/adapters/patterns" --steps 2 --batch 2 --probe-batch 2 --eval-every -1
+grep -q '"targets": "q,k,up"' onward/settings.json || fail "train --adapter: not the adapter's targets"
+refused 2 'exclude each other' train --resume onward --adapter run
+works 'tensors merged' merge -m "$model" --adapter run -o merged.gguf -d data.jsonl --limit 4
+works '"error"' merge -m "$model" --adapter run -o small.gguf --type Q8_0 --json
+works 'all together' diff "$model" merged.gguf
+works '"relative"' diff run onward --json
+works 'weights' merge -m "$model" --adapter run/adapter.gguf -o hf
+[ -s hf/model.safetensors ] && [ -s hf/tokenizer.json ] || fail "merge: no folder"
+refused 1 'is there already' merge -m "$model" --adapter run -o merged.gguf
+refused 2 'found "Q3_K"' merge -m "$model" --adapter run -o x.gguf --type Q3_K
+refused 2 'the base model itself' merge -m merged.gguf --adapter run -o merged.gguf --overwrite
+refused 1 nowhere merge -m "$model" --adapter nowhere -o x.gguf
+refused 2 'needs --adapter' merge -m "$model" -o x.gguf
+refused 2 'needs A B' diff merged.gguf
+refused 2 'a model and an adapter' diff merged.gguf run
+"$ist" generate -q -m merged.gguf -n 8 --compute f32 'say 3' >a.txt 2>err || fail "generate from a merged model"
+"$ist" generate -q -m "$model" --adapter run -n 8 --compute f32 --template chatml 'say 3' >b.txt 2>err || fail "generate"
+cmp -s a.txt b.txt || fail "merged and unmerged write different texts"
+
 # ---- The other commands
 works perplexity eval -m "$model" -d data.jsonl --adapter run --limit 4
 works '"perplexity"' eval -m "$model" -d data.jsonl --limit 4 --json

@@ -76,9 +76,7 @@ def work_folder():
 
 def ist(command, *args, stdin=None):
     """Standard output of the command; its error message where it fails."""
-    line = [IST, command, *map(str, args)]
-    if command not in ("inspect", "merge", "diff", "make-model"):
-        line += ["--threads", str(THREADS)]
+    line = [IST, command, *map(str, args), "--threads", str(THREADS)]
     run = subprocess.run(line, input=stdin, capture_output=True, text=True)
     if run.returncode:
         sys.exit(f"{' '.join(line)}\n{run.stderr}")

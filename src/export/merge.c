@@ -1,0 +1,266 @@
+#include "export/merge.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/mem.h"
+#include "base/parallel.h"
+#include "format/quant.h"
+
+/* ---- The list ---- */
+
+bool ist_merge_unties(const ist_model *m, const ist_updates *u) {
+  return m->config.tied && (ist_updates_find(u, -1, IST_T_EMBED) != NULL ||
+                            ist_updates_find(u, -1, IST_T_OUTPUT) != NULL);
+}
+
+static ist_status add(ist_merge_list *list, const ist_model *m, const ist_updates *u,
+                      const char *name, int64_t layer, int id, bool bias, const ist_stored *from,
+                      ist_error *err) {
+  IST_TRY(ist_grow(&list->p, &list->cap, list->n + 1, sizeof *list->p, err));
+  ist_merge_item *it = &list->p[list->n++];
+  *it = (ist_merge_item){.model = m,
+                         .update = bias ? NULL : ist_updates_find(u, layer, id),
+                         .name = ist_strdup(name),
+                         .layer = layer,
+                         .id = id,
+                         .bias = bias,
+                         .from = *from,
+                         .to = from->type};
+  return it->name ? IST_OK : ist_fail_nomem(err, name, strlen(name));
+}
+
+/* The file's tensor is this one, and nothing beside it. */
+static bool is_tensor(const ist_stored *s, const ist_gguf_tensor *t) {
+  return s->data == t->data && s->n_parts == 0 && s->cols == t->ne[0] && s->rows == t->ne[1];
+}
+
+/* Adds the tensor of the model that the file's tensor is; none that the engine uses (the
+ * factors of rotation): nothing. */
+static ist_status add_tensor(ist_merge_list *list, const ist_model *m, const ist_updates *u,
+                             const ist_gguf_tensor *t, ist_error *err) {
+  char name[128];
+  snprintf(name, sizeof name, "%.*s", (int)t->name.len, t->name.p);
+  for (int64_t l = -1; l < m->config.L; l++) {
+    int first = l < 0 ? IST_T_MODEL_FIRST : 0, end = l < 0 ? (int)IST_T_END : IST_T_LAYER_COUNT;
+    for (int i = first; i < end; i++) {
+      const ist_stored *weight = ist_weights_stored(&m->weights, l, i);
+      const ist_stored *bias = ist_weights_stored_bias(&m->weights, l, i);
+      if (is_tensor(weight, t)) return add(list, m, u, name, l, i, false, weight, err);
+      if (is_tensor(bias, t)) return add(list, m, u, name, l, i, true, bias, err);
+    }
+  }
+  return IST_OK;
+}
+
+/* A matrix that the file keeps inside another, or turned, is not in the list. */
+static ist_status check_all_listed(const ist_merge_list *list, const ist_updates *u,
+                                   ist_error *err) {
+  for (int64_t i = 0; i < u->n; i++) {
+    bool listed = false;
+    for (int64_t j = 0; j < list->n && !listed; j++) listed = list->p[j].update == &u->p[i];
+    if (listed) continue;
+    char name[96];
+    ist_tensor_name(name, sizeof name, u->p[i].layer, u->p[i].id);
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "%s: the base keeps this matrix inside another tensor; merging into one is not "
+                    "supported",
+                    name);
+  }
+  return IST_OK;
+}
+
+ist_status ist_merge_list_make(ist_merge_list *out, const ist_model *m, const ist_updates *u,
+                               ist_error *err) {
+  *out = (ist_merge_list){0};
+  if (!m->gguf)
+    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: the base of a merge must be a GGUF file",
+                    m->path);
+  ist_status s = IST_OK;
+  for (int64_t i = 0; i < m->gguf->n_tensors && s == IST_OK; i++)
+    s = add_tensor(out, m, u, &m->gguf->tensor[i], err);
+  if (s == IST_OK && ist_merge_unties(m, u))
+    s = add(out, m, u, "output.weight", -1, IST_T_OUTPUT, false, ist_weights_head(&m->weights),
+            err);
+  if (s == IST_OK) s = check_all_listed(out, u, err);
+  if (s != IST_OK) ist_merge_list_free(out);
+  return s;
+}
+
+void ist_merge_list_free(ist_merge_list *list) {
+  for (int64_t i = 0; i < list->n; i++) {
+    ist_free(list->p[i].name);
+    ist_free(list->p[i].order);
+  }
+  ist_free(list->p);
+  *list = (ist_merge_list){0};
+}
+
+bool ist_merge_is_copy(const ist_merge_item *it) {
+  return !it->update && it->to == it->from.type && !it->order;
+}
+
+/* ---- Rows ---- */
+
+typedef struct job {
+  const ist_merge_item *item;
+  int64_t row0;
+  unsigned char *dst;
+  float *work;      /* (rows, 2 cols): the values, and a copy to compare with */
+  double (*sum)[3]; /* (rows): base, change, error */
+} job;
+
+static double square_of_difference(const float *a, const float *b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++)
+    sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+  return sum;
+}
+
+static double square(const float *a, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += (double)a[i] * (double)a[i];
+  return sum;
+}
+
+static void merge_rows(void *arg, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const job *j = arg;
+  const ist_merge_item *it = j->item;
+  const int64_t cols = it->from.cols, row_bytes = ist_dtype_bytes(it->to, cols);
+  for (int64_t r = begin; r < end; r++) {
+    float *w = j->work + 2 * r * cols, *other = w + cols;
+    int64_t row = j->row0 + r;
+    if (it->order) row = it->order[row];
+    ist_dequant_f32(w, it->from.data + ist_dtype_bytes(it->from.type, row * cols), it->from.type,
+                    cols);
+    j->sum[r][0] = square(w, cols);
+    if (it->update) {
+      memcpy(other, w, (size_t)cols * sizeof *w);
+      ist_update_rows(it->update, w, row, 1);
+      j->sum[r][1] = square_of_difference(w, other, cols);
+    }
+    unsigned char *dst = j->dst + r * row_bytes;
+    ist_quantise(dst, w, it->to, cols);
+    ist_dequant_f32(other, dst, it->to, cols);
+    j->sum[r][2] = square_of_difference(w, other, cols);
+  }
+}
+
+ist_status ist_merge_read(void *user, int64_t offset, int64_t n, unsigned char *dst,
+                          ist_error *err) {
+  ist_merge_item *it = user;
+  const int64_t cols = it->from.cols, row_bytes = ist_dtype_bytes(it->to, cols);
+  const int64_t rows = n / row_bytes;
+  job j = {it, offset / row_bytes, dst, ist_calloc((size_t)(2 * rows * cols), sizeof(float)),
+           ist_calloc((size_t)rows, sizeof *j.sum)};
+  ist_status s = j.work && j.sum
+                     ? IST_OK
+                     : ist_fail_nomem(err, it->name, (size_t)(2 * rows * cols) * sizeof(float));
+  if (s == IST_OK) ist_parallel_for(rows, 1, merge_rows, &j);
+  for (int64_t r = 0; s == IST_OK && r < rows; r++) {
+    it->base2 += j.sum[r][0];
+    it->change2 += j.sum[r][1];
+    it->error2 += j.sum[r][2];
+  }
+  ist_free(j.work);
+  ist_free(j.sum);
+  return s;
+}
+
+/* ---- The public call ---- */
+
+void ist_merge_options_init(ist_merge_options *o) {
+  *o = (ist_merge_options){.size = sizeof *o, .shard_bytes = INT64_C(4) << 30};
+}
+
+static bool ends_in_gguf(const char *path) {
+  size_t n = strlen(path);
+  return n > 5 && strcmp(path + n - 5, ".gguf") == 0;
+}
+
+/* The base is never changed, and nothing is overwritten unasked. */
+static ist_status check_output(const ist_model *m, const ist_merge_options *o, ist_error *err) {
+  struct stat out, base;
+  if (stat(o->output, &out) != 0) return IST_OK;
+  if (stat(m->path, &base) == 0 && out.st_dev == base.st_dev && out.st_ino == base.st_ino)
+    return ist_fail(err, IST_ERR_ARG, "%s: found the base model itself, expected another name",
+                    o->output);
+  if (ends_in_gguf(o->output) ? o->overwrite && S_ISREG(out.st_mode) : false) return IST_OK;
+  if (!ends_in_gguf(o->output) && S_ISDIR(out.st_mode)) {
+    char *config = ist_path_join(o->output, "config.json");
+    bool used = config && ist_file_exists(config);
+    ist_free(config);
+    if (!used || o->overwrite) return IST_OK;
+  }
+  ist_status s = ist_fail(err, IST_ERR_IO, "%s: is there already", o->output);
+  ist_hint(err, "--overwrite replaces it");
+  return s;
+}
+
+static ist_status read_type(const ist_merge_options *o, bool gguf, int *type, ist_error *err) {
+  *type = -1;
+  if (!o->type) return IST_OK;
+  *type = ist_dtype_from_name(o->type);
+  const bool plain = *type == IST_F32 || *type == IST_F16 || *type == IST_BF16;
+  if (*type >= 0 && (gguf ? ist_quantise_supported((ist_dtype)*type) : plain)) return IST_OK;
+  return ist_fail(err, IST_ERR_ARG, "type: found \"%s\", expected one of %s", o->type,
+                  gguf ? "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"
+                       : "F32, F16, BF16 for a Hugging Face folder");
+}
+
+static ist_merge_tensor tensor_of(const ist_merge_item *it) {
+  const double base = sqrt(it->base2);
+  return (ist_merge_tensor){
+      .name = it->name,
+      .type = ist_dtype_get(it->to)->name,
+      .layer = it->layer,
+      .merged = it->update != NULL,
+      .change = base > 0 ? sqrt(it->change2) / base : 0,
+      .error = base > 0 ? sqrt(it->error2) / base : 0,
+  };
+}
+
+static void report(const ist_merge_list *list, ist_merge_fn each, void *user, ist_merge_result *r) {
+  double base2 = 0, change2 = 0, error2 = 0;
+  *r = (ist_merge_result){.tensors = list->n};
+  for (int64_t i = 0; i < list->n; i++) {
+    const ist_merge_item *it = &list->p[i];
+    r->bytes += ist_dtype_bytes(it->to, it->from.rows * it->from.cols);
+    ist_merge_tensor t = tensor_of(it);
+    if (each) each(user, &t);
+    r->merged += it->update != NULL;
+    base2 += it->base2;
+    change2 += it->change2;
+    error2 += it->error2;
+  }
+  if (base2 > 0) {
+    r->change = sqrt(change2 / base2);
+    r->error = sqrt(error2 / base2);
+  }
+}
+
+ist_status ist_merge(const ist_model *m, const ist_merge_options *options, ist_merge_fn each,
+                     void *user, ist_merge_result *result, ist_error *err) {
+  ist_merge_options o;
+  ist_merge_options_init(&o);
+  memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+  if (!o.output) return ist_fail(err, IST_ERR_ARG, "output: found nothing, expected a path");
+  const bool gguf = ends_in_gguf(o.output);
+  int type;
+  IST_TRY(read_type(&o, gguf, &type, err));
+  IST_TRY(check_output(m, &o, err));
+  ist_updates u = {0};
+  ist_merge_list list = {0};
+  ist_status s = o.adapter ? ist_updates_read(&u, o.adapter, m, err) : IST_OK;
+  if (s == IST_OK) s = ist_merge_list_make(&list, m, &u, err);
+  if (s == IST_OK && gguf) s = ist_merge_write_gguf(&list, m, type, o.output, o.adapter, err);
+  if (s == IST_OK && !gguf)
+    s = ist_merge_write_hf(&list, m, type < 0 ? IST_BF16 : (ist_dtype)type, o.shard_bytes, o.output,
+                           err);
+  if (s == IST_OK) report(&list, each, user, result);
+  ist_merge_list_free(&list);
+  ist_updates_free(&u);
+  return s;
+}

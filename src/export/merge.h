@@ -1,0 +1,51 @@
+/* Merging an adapter into its base, a tensor at a time: shared by the two writers. */
+#ifndef IST_EXPORT_MERGE_H
+#define IST_EXPORT_MERGE_H
+
+#include "export/updates.h"
+#include "format/tensor_read.h"
+
+/* One tensor of the result, and what was measured while it was written. */
+typedef struct ist_merge_item {
+  const ist_model *model;
+  const ist_update *update; /* NULL: the base's values */
+  char *name;               /* in the file that is written; owned */
+  int64_t layer;
+  int id;
+  bool bias;
+  ist_stored from; /* the base's tensor */
+  ist_dtype to;
+  int64_t *order; /* (rows) the base's row for each row written; NULL: the same. Owned */
+  /* Sums of squares: the base, what the adapter changed, and what storing the
+   * result in its type changed again. */
+  double base2, change2, error2;
+} ist_merge_item;
+
+typedef struct ist_merge_list {
+  ist_merge_item *p;
+  int64_t n, cap;
+} ist_merge_list;
+
+/* Lists every tensor and bias of the model with its update, in the order of the base,
+ * a GGUF; an output head of its own is added where a tied base is changed on one side
+ * only. */
+ist_status ist_merge_list_make(ist_merge_list *out, const ist_model *m, const ist_updates *u,
+                               ist_error *err);
+void ist_merge_list_free(ist_merge_list *list);
+/* True when the result cannot share one matrix for embedding and head any more. */
+bool ist_merge_unties(const ist_model *m, const ist_updates *u);
+
+/* An ist_tensor_read_fn over an ist_merge_item. */
+ist_status ist_merge_read(void *item, int64_t offset, int64_t n, unsigned char *dst,
+                          ist_error *err);
+/* The bytes of the base can be copied as they are. */
+bool ist_merge_is_copy(const ist_merge_item *item);
+
+/* type: the type of the weight matrices, -1 for each its own. */
+ist_status ist_merge_write_gguf(ist_merge_list *list, const ist_model *m, int type,
+                                const char *path, const char *adapter, ist_error *err);
+/* type: F32, F16 or BF16. */
+ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, ist_dtype type,
+                              int64_t shard_bytes, const char *dir, ist_error *err);
+
+#endif

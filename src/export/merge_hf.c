@@ -1,0 +1,228 @@
+/* The merged model as a Hugging Face folder: sharded safetensors with an index,
+ * configuration, tokenizer. Everything is written beside the folder and moved into
+ * it at the end. */
+#include <dirent.h>
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "export/hf_folder.h"
+#include "export/merge.h"
+#include "format/safetensors.h"
+#include "model/adapter_io.h"
+
+/* ---- Weights ---- */
+
+/* Which row of the base each of Hugging Face's is. */
+static ist_status set_order(ist_merge_item *it, ist_error *err) {
+  const ist_model_config *c = &it->model->config;
+  if (it->layer < 0 || it->id >= (int)IST_MOD_COUNT) return IST_OK;
+  bool same = true;
+  for (int64_t r = 0; r < it->from.rows && same; r++)
+    same = ist_outside_row(c, (ist_module)it->id, true, r) == r;
+  if (same && !it->bias) return IST_OK;
+  if (it->bias && !(c->family->ggml_permutes_qk && it->id <= (int)IST_MOD_K)) return IST_OK;
+  if (it->bias)
+    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: permuted biases are not supported in a folder",
+                    it->name);
+  it->order = ist_calloc((size_t)it->from.rows, sizeof *it->order);
+  if (!it->order) return ist_fail_nomem(err, it->name, (size_t)it->from.rows * sizeof *it->order);
+  for (int64_t r = 0; r < it->from.rows; r++)
+    it->order[ist_outside_row(c, (ist_module)it->id, true, r)] = r;
+  return IST_OK;
+}
+
+static ist_status rename_item(ist_merge_item *it, ist_error *err) {
+  char stem[128], name[160];
+  if (!ist_tensor_hf_stem(stem, sizeof stem, &it->model->config, it->layer, it->id))
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "%s: found a tensor that a Hugging Face folder of this family does not have",
+                    it->name);
+  snprintf(name, sizeof name, "%s.%s", stem, it->bias ? "bias" : "weight");
+  char *copy = ist_strdup(name);
+  if (!copy) return ist_fail_nomem(err, name, sizeof name);
+  ist_free(it->name);
+  it->name = copy;
+  return IST_OK;
+}
+
+static ist_status fill_items(ist_st_item *items, ist_merge_list *list, ist_dtype type,
+                             ist_error *err) {
+  for (int64_t i = 0; i < list->n; i++) {
+    ist_merge_item *it = &list->p[i];
+    bool vector = it->from.rows == 1;
+    it->to = type;
+    IST_TRY(set_order(it, err));
+    IST_TRY(rename_item(it, err));
+    items[i] = (ist_st_item){.name = it->name,
+                             .type = type,
+                             .n_dims = vector ? 1 : 2,
+                             .shape = {vector ? it->from.cols : it->from.rows, it->from.cols},
+                             .user = it};
+  }
+  return IST_OK;
+}
+
+/* Where each shard begins: shard[s] .. shard[s + 1]. Returns their number. */
+static int64_t split_shards(int64_t *shard, const ist_st_item *items, int64_t n,
+                            int64_t shard_bytes) {
+  int64_t count = 0, bytes = 0;
+  for (int64_t i = 0; i < n; i++) {
+    int64_t b = ist_st_item_bytes(&items[i]);
+    if (i == 0 || (bytes + b > shard_bytes && bytes > 0)) {
+      shard[count++] = i;
+      bytes = 0;
+    }
+    bytes += b;
+  }
+  shard[count] = n;
+  return count;
+}
+
+static void shard_name(char *out, size_t size, int64_t s, int64_t count) {
+  if (count == 1)
+    snprintf(out, size, "model.safetensors");
+  else
+    snprintf(out, size, "model-%05lld-of-%05lld.safetensors", (long long)s + 1, (long long)count);
+}
+
+static ist_status write_json(const char *dir, const char *name, json_t *root, ist_error *err) {
+  char *path = ist_path_join(dir, name);
+  char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
+  json_decref(root);
+  ist_status s =
+      path && text ? ist_file_write(path, text, strlen(text), err) : ist_fail_nomem(err, name, 0);
+  ist_free(path);
+  free(text);
+  return s;
+}
+
+static ist_status write_index(const char *dir, const ist_st_item *items, const int64_t *shard,
+                              int64_t count, ist_error *err) {
+  json_t *map = json_object();
+  int64_t bytes = 0;
+  for (int64_t s = 0; s < count; s++) {
+    char name[64];
+    shard_name(name, sizeof name, s, count);
+    for (int64_t i = shard[s]; i < shard[s + 1]; i++) {
+      json_object_set_new(map, items[i].name, json_string(name));
+      bytes += ist_st_item_bytes(&items[i]);
+    }
+  }
+  return write_json(
+      dir, "model.safetensors.index.json",
+      json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)bytes, "weight_map", map),
+      err);
+}
+
+static ist_status write_shards(const char *dir, const ist_st_item *items, int64_t n,
+                               int64_t shard_bytes, ist_error *err) {
+  int64_t *shard = ist_calloc((size_t)n + 1, sizeof *shard);
+  if (!shard) return ist_fail_nomem(err, dir, (size_t)n * sizeof *shard);
+  int64_t count = split_shards(shard, items, n, shard_bytes);
+  ist_status status = IST_OK;
+  for (int64_t s = 0; s < count && status == IST_OK; s++) {
+    char name[64];
+    shard_name(name, sizeof name, s, count);
+    char *path = ist_path_join(dir, name);
+    status = path ? ist_safetensors_stream(path, items + shard[s], shard[s + 1] - shard[s],
+                                           ist_merge_read, err)
+                  : ist_fail_nomem(err, dir, sizeof name);
+    ist_free(path);
+  }
+  if (status == IST_OK && count > 1) status = write_index(dir, items, shard, count, err);
+  ist_free(shard);
+  return status;
+}
+
+/* ---- The tokenizer ---- */
+
+static ist_status write_tokenizer(const char *dir, const ist_model *m, ist_error *err) {
+  ist_error why;
+  json_t *tokenizer = ist_hf_tokenizer(m, &why);
+  if (!tokenizer && why.code == IST_ERR_UNSUPPORTED) {
+    ist_log(IST_LOG_WARN, "%s; the folder gets no tokenizer: copy it from the original",
+            why.message);
+    return IST_OK;
+  }
+  IST_TRY(write_json(dir, "tokenizer.json", tokenizer, err));
+  IST_TRY(write_json(dir, "tokenizer_config.json", ist_hf_tokenizer_config(m), err));
+  const char *chat = ist_tokenizer_chat_template(m->tokenizer);
+  if (!chat) return IST_OK;
+  char *path = ist_path_join(dir, "chat_template.jinja");
+  ist_status s = path ? ist_file_write(path, chat, strlen(chat), err) : ist_fail_nomem(err, dir, 0);
+  ist_free(path);
+  return s;
+}
+
+/* ---- The folder ---- */
+
+static ist_status write_all(const char *dir, ist_merge_list *list, const ist_model *m,
+                            ist_dtype type, int64_t shard_bytes, ist_error *err) {
+  bool tied = true;
+  for (int64_t i = 0; i < list->n; i++) tied &= list->p[i].id != IST_T_OUTPUT;
+  json_t *config = ist_hf_config(m, type, tied, err);
+  if (!config) return err ? err->code : IST_ERR_UNSUPPORTED;
+  ist_st_item *items = ist_calloc((size_t)list->n, sizeof *items);
+  ist_status s = items ? fill_items(items, list, type, err)
+                       : ist_fail_nomem(err, dir, (size_t)list->n * sizeof *items);
+  if (s == IST_OK) s = ist_mkdirs(dir, err);
+  if (s == IST_OK) s = write_shards(dir, items, list->n, shard_bytes, err);
+  if (s == IST_OK) s = write_tokenizer(dir, m, err);
+  if (s == IST_OK) s = write_json(dir, "generation_config.json", ist_hf_generation_config(m), err);
+  if (s == IST_OK) s = write_json(dir, "config.json", json_incref(config), err);
+  json_decref(config);
+  ist_free(items);
+  return s;
+}
+
+/* Calls fn for every file of `from` that fits the pattern. */
+static ist_status each_file(const char *from, const char *pattern, const char *to,
+                            ist_status (*fn)(const char *from, const char *to, ist_error *err),
+                            ist_error *err) {
+  DIR *d = opendir(from);
+  if (!d) return ist_fail(err, IST_ERR_IO, "cannot open '%s': %s", from, strerror(errno));
+  ist_status s = IST_OK;
+  const struct dirent *e;
+  while (s == IST_OK && (e = readdir(d))) {
+    if (e->d_name[0] == '.' || fnmatch(pattern, e->d_name, 0) != 0) continue;
+    char *source = ist_path_join(from, e->d_name), *target = ist_path_join(to, e->d_name);
+    s = source && target ? fn(source, target, err) : ist_fail_nomem(err, from, 0);
+    ist_free(source);
+    ist_free(target);
+  }
+  closedir(d);
+  return s;
+}
+
+static ist_status move_file(const char *from, const char *to, ist_error *err) {
+  if (rename(from, to) == 0) return IST_OK;
+  return ist_fail(err, IST_ERR_IO, "cannot rename '%s' to '%s': %s", from, to, strerror(errno));
+}
+
+static ist_status drop_file(const char *from, const char *to, ist_error *err) {
+  (void)to;
+  if (unlink(from) == 0) return IST_OK;
+  return ist_fail(err, IST_ERR_IO, "cannot remove '%s': %s", from, strerror(errno));
+}
+
+ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, ist_dtype type,
+                              int64_t shard_bytes, const char *dir, ist_error *err) {
+  ist_buf temp = {0};
+  size_t len = strlen(dir);
+  while (len > 1 && dir[len - 1] == '/') len--;
+  ist_buf_printf(&temp, "%.*s.tmp-%ld", (int)len, dir, (long)getpid());
+  if (temp.failed) return ist_fail_nomem(err, dir, len);
+  ist_status s = write_all(temp.p, list, m, type, shard_bytes, err);
+  if (s == IST_OK) s = ist_mkdirs(dir, err);
+  /* What an earlier model left would be read with the new one. */
+  if (s == IST_OK) s = each_file(dir, "model*.safetensors*", dir, drop_file, err);
+  if (s == IST_OK) s = each_file(temp.p, "*", dir, move_file, err);
+  ist_error ignored;
+  ist_remove_tree(temp.p, &ignored);
+  ist_buf_free(&temp);
+  return s;
+}

@@ -1,0 +1,75 @@
+#include "export/updates.h"
+
+#include <math.h>
+#include <sys/stat.h>
+
+#include "base/mem.h"
+
+ist_update *ist_updates_add(ist_updates *u, const ist_model *m, int64_t layer, int id) {
+  if (ist_grow(&u->p, &u->cap, u->n + 1, sizeof *u->p, NULL) != IST_OK) return NULL;
+  ist_update *p = &u->p[u->n++];
+  *p = (ist_update){.layer = layer, .id = id};
+  bool need;
+  ist_tensor_shape(&m->config, id, &p->rows, &p->cols, &need);
+  return p;
+}
+
+void ist_updates_free(ist_updates *u) {
+  for (int64_t i = 0; i < u->n; i++) {
+    ist_free(u->p[i].a);
+    ist_free(u->p[i].b);
+    ist_free(u->p[i].magnitude);
+    ist_free(u->p[i].whole);
+  }
+  ist_free(u->p);
+  *u = (ist_updates){0};
+}
+
+const ist_update *ist_updates_find(const ist_updates *u, int64_t layer, int id) {
+  for (int64_t i = 0; i < u->n; i++)
+    if (u->p[i].layer == layer && u->p[i].id == id) return &u->p[i];
+  return NULL;
+}
+
+ist_status ist_check_finite(const float *v, int64_t n, const char *path, const char *name,
+                            ist_error *err) {
+  for (int64_t i = 0; i < n; i++)
+    if (!isfinite(v[i]))
+      return ist_fail(err, IST_ERR_FORMAT, "%s: %s[%lld]: found %g, expected finite values", path,
+                      name, (long long)i, (double)v[i]);
+  return IST_OK;
+}
+
+ist_status ist_updates_read(ist_updates *out, const char *path, const ist_model *m,
+                            ist_error *err) {
+  struct stat st;
+  *out = (ist_updates){0};
+  bool file = stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
+  ist_status s =
+      file ? ist_updates_read_gguf(out, path, m, err) : ist_updates_read_peft(out, path, m, err);
+  if (s == IST_OK && out->n == 0)
+    s = ist_fail(err, IST_ERR_MISMATCH, "%s: found an adapter for none of this model's modules",
+                 path);
+  if (s != IST_OK) ist_updates_free(out);
+  return s;
+}
+
+/* One row: w + scale b A, then g. The norm is summed in double. */
+static void update_row(const ist_update *u, float *w, int64_t row) {
+  if (u->whole) memcpy(w, u->whole + row * u->cols, (size_t)u->cols * sizeof *w);
+  for (int64_t k = 0; k < u->rank; k++) {
+    const float *a = u->a + k * u->cols;
+    float factor = (float)(u->scale * (double)u->b[row * u->rank + k]);
+    for (int64_t i = 0; i < u->cols; i++) w[i] += factor * a[i];
+  }
+  if (!u->magnitude) return;
+  double square = 0;
+  for (int64_t i = 0; i < u->cols; i++) square += (double)w[i] * (double)w[i];
+  /* A row of zeros has no direction that a magnitude could stretch. */
+  float g = square > 0 ? (float)((double)u->magnitude[row] / sqrt(square)) : 0.0f;
+  for (int64_t i = 0; i < u->cols; i++) w[i] *= g;
+}
+
+void ist_update_rows(const ist_update *u, float *w, int64_t row0, int64_t n) {
+  for (int64_t r = 0; r < n; r++) update_row(u, w + r * u->cols, row0 + r);
+}

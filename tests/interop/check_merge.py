@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Adapters that PEFT makes on the real model, run and merged by ist: PEFT's logits; the merged
+folder in transformers, its tokenizer too; the merged GGUF in llama.cpp."""
+
+import warnings
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoTokenizer
+
+from common import *
+
+PROMPT = "The old harbour is"
+TEXTS = [PROMPT, "In 1984 there were 365 days,\n\n  and (so they say) one cat's ear.", "naïve  日本 😀"]
+ADAPTERS = {
+    "lora": dict(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"]),
+    "rslora": dict(r=16, lora_alpha=8, use_rslora=True, target_modules="all-linear"),
+    "patterns": dict(r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "up_proj"],
+                     rank_pattern={r"layers\.1\d\..*q_proj": 12}, alpha_pattern={"k_proj": 3},
+                     layers_to_transform=list(range(5, 25))),
+    "dora": dict(r=8, lora_alpha=16, use_dora=True, target_modules=["q_proj", "k_proj", "o_proj"]),
+}
+RUN_UNMERGED = ("lora", "rslora", "patterns")
+
+
+def make(path, config, folder):
+    """A PEFT adapter with random values on the dequantised model."""
+    torch.manual_seed(7)
+    model = get_peft_model(hf_model(path), LoraConfig(task_type="CAUSAL_LM", **config)).eval()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.copy_(torch.randn_like(weight) * 0.02)
+        elif "magnitude" in name:
+            weight.mul_(1 + 0.1 * torch.rand_like(weight))
+    model.save_pretrained(folder)
+    return model
+
+
+def check_folder(checks, path, name, adapter, theirs, ids, folder):
+    ist("merge", "-m", path, "--adapter", adapter, "-o", folder, "--type", "F32", "--shard-size",
+        "200M", "-q")
+    model = hf_model(folder)
+    checks.at_most(f"{name}: merged folder in transformers against PEFT, logits, relative",
+                   relative(hf_logits(model, ids), theirs), 1e-3)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    same = [tokenizer.encode(t, add_special_tokens=False) == i
+            for t, i in zip(TEXTS, ist_ids(path, TEXTS))]
+    checks.true(f"{name}: the folder's tokenizer gives ist's tokens", all(same), str(same))
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    checks.true(f"{name}: the folder has the chat template", "<|im_start|>user" in chat)
+
+
+def check_gguf(checks, path, name, adapter, theirs, ids, folder):
+    exact = folder / f"{name}.gguf"
+    ist("merge", "-m", path, "--adapter", adapter, "-o", exact, "--type", "F32", "-q")
+    checks.at_most(f"{name}: merged GGUF (F32) in ist against PEFT, logits, relative",
+                   relative(ist_logits(exact, ids), theirs), 1e-3)
+    llm = llama_model(exact)
+    checks.at_most(f"{name}: merged GGUF (F32) in llama.cpp against PEFT, root mean square",
+                   rms(llama_logits(llm, ids), theirs), 0.01)
+    check_greedy(checks, f"{name}: merged GGUF (F32) in llama.cpp", llm, ids, exact, PROMPT, 50)
+    for kind in ("Q8_0", "Q4_K"):
+        small = folder / f"{name}-{kind}.gguf"
+        ist("merge", "-m", path, "--adapter", adapter, "-o", small, "--type", kind, "-q")
+        check_greedy(checks, f"{name}: merged GGUF ({kind}) in llama.cpp", llama_model(small), ids,
+                     small, PROMPT, 50, limit=1.0)
+        small.unlink()
+    exact.unlink()
+
+
+def main():
+    warnings.filterwarnings("ignore")
+    checks, path, folder = Checks(), model_path(), work_folder()
+    ids = ist_ids(path, [PROMPT])[0]
+    base = hf_logits(hf_model(path), ids)
+    for name, config in ADAPTERS.items():
+        adapter = folder / name
+        theirs = hf_logits(make(path, config, adapter), ids)
+        checks.true(f"{name}: the adapter does something", relative(theirs, base) > 0.02)
+        if name in RUN_UNMERGED:
+            checks.at_most(f"{name}: ist with the adapter against PEFT, logits, relative",
+                           relative(ist_logits(path, ids, adapter), theirs), 1e-3)
+        if name in ("lora", "dora"):
+            check_folder(checks, path, name, adapter, theirs, ids, folder / f"{name}-hf")
+            check_gguf(checks, path, name, adapter, theirs, ids, folder)
+    checks.done()
+
+
+if __name__ == "__main__":
+    main()
