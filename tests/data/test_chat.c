@@ -28,6 +28,11 @@ static const char *const no_merges[] = {NULL};
   "'</t>' not in c else '') + c + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}"    \
   "{{ '<|im_start|>assistant\\n' }}{% endif %}"
 
+/* A reply is asked for with an opening that shown replies do not have. */
+#define OPENED                                                                                 \
+  "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}" \
+  "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<t>' }}{% endif %}"
+
 static ist_tokenizer *open_with(const char *chat_template) {
   const small_vocab v = {.pre = "gpt-2",
                          .extra = extra,
@@ -88,6 +93,15 @@ static void test_masks(void **state) {
              "]\n");
   check(THINKING, &c,
         OPEN "[b" END "]\n" START "user\n\nq " END END "\n" START "assistant\n[<t></t>d" END "]\n");
+}
+
+/* What a prompt's opening and a reply happen to have in common is the reply's. */
+static void test_other_opening(void **state) {
+  (void)state;
+  turns c = {0};
+  add(&c, IST_ROLE_USER, "a");
+  add(&c, IST_ROLE_ASSISTANT, "<tx");
+  check(OPENED, &c, START "user\na" END "\n" START "assistant\n[<tx" END "]\n");
 }
 
 /* Random conversations out of awkward texts, the markers' own spellings included. */
@@ -208,7 +222,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_masks),        cmocka_unit_test(test_as_built_in),
       cmocka_unit_test(test_resolve),      cmocka_unit_test(test_refused),
-      cmocka_unit_test(test_loss_on_last),
+      cmocka_unit_test(test_loss_on_last), cmocka_unit_test(test_other_opening),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

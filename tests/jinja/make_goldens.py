@@ -109,7 +109,8 @@ x {%+ if yes +%} y {% endif %} {% raw %}{{ raw }} {% x %}{% endraw %} z {# gone 
 # The lines of the indented one belong together.
 first = SNIPPETS.index("  {% if yes %}   ")
 SNIPPETS[first:first + 3] = ["\n".join(SNIPPETS[first:first + 3]), "a\n  {%- if yes %}\n  b\n{% endif %}\n\nc\n",
-                            "{% for x in l %}\n- {{ x }}\n{% endfor %}\nend\n"]
+                            "{% for x in l %}\n- {{ x }}\n{% endfor %}\nend\n",
+                            "a\n   {{ n }}\n  {# gone #}\n\t{% if yes %}b{% endif %}\n  {{- n }} {{ n -}}\n c"]
 
 
 def main():
