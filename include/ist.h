@@ -1,6 +1,6 @@
 /* ist.h: the public interface of libist.
  *
- * libist fine-tunes a language model (a GGUF file) with Importance-aware Sparse
+ * libist fine-tunes a language model (GGUF or Hugging Face folder) with Importance-aware Sparse
  * Tuning (IST, Yao et al., EMNLP 2024 Findings, arXiv 2410.11772), on the CPU,
  * in about the memory it takes to run it.
  *
@@ -93,8 +93,8 @@ typedef struct ist_model_options {
 } ist_model_options;
 IST_API void ist_model_options_init(ist_model_options *o);
 
-/* Opens a GGUF file; its weights stay mapped and are never changed. Options may
- * be NULL. The model is owned by the caller. */
+/* Opens a GGUF file (of a split one the first) or a Hugging Face folder; its weights stay mapped
+ * and are never changed. Options may be NULL. The model is owned by the caller. */
 IST_API ist_status ist_model_open(ist_model **out, const char *path,
                                   const ist_model_options *options, ist_error *err);
 IST_API void ist_model_close(ist_model *m);
@@ -138,7 +138,7 @@ IST_API ist_status ist_tokenizer_token(const ist_tokenizer *t, int32_t id, char 
 IST_API ist_status ist_model_logits(ist_model *m, const int32_t *ids, int64_t n, float *logits,
                                     ist_error *err);
 
-/* A description of a file or directory as JSON text (GGUF model or adapter,
+/* A description of a file or directory as JSON text (GGUF model or adapter, model folder,
  * safetensors, PEFT directory, run directory, checkpoint); no weights are read.
  * Free with ist_free_memory. */
 IST_API ist_status ist_inspect(const char *path, char **json, ist_error *err);

@@ -9,6 +9,7 @@
 #include "format/gguf.h"
 #include "format/peft_dir.h"
 #include "format/safetensors.h"
+#include "format/source.h"
 
 /* Long arrays (a vocabulary) are shown by their first entries. */
 #define SHOWN 8
@@ -78,10 +79,11 @@ static json_t *metadata(const ist_gguf *g) {
   return root;
 }
 
-static json_t *gguf_tensors(const ist_gguf *g, int64_t *parameters, int64_t *bytes) {
+static json_t *tensor_list(const ist_gguf_tensor *tensor, int64_t n, int64_t *parameters,
+                           int64_t *bytes) {
   json_t *list = json_array();
-  for (int64_t i = 0; i < g->n_tensors; i++) {
-    const ist_gguf_tensor *t = &g->tensor[i];
+  for (int64_t i = 0; i < n; i++) {
+    const ist_gguf_tensor *t = &tensor[i];
     json_t *shape = json_array(); /* rows first, as the library speaks of it */
     int64_t elements = 1;
     for (int d = t->n_dims - 1; d >= 0; d--) {
@@ -102,7 +104,7 @@ static ist_status inspect_gguf(const char *path, json_t **out, ist_error *err) {
   ist_gguf *g;
   IST_TRY(ist_gguf_open(&g, path, err));
   int64_t parameters = 0, bytes = 0;
-  json_t *tensors = gguf_tensors(g, &parameters, &bytes);
+  json_t *tensors = tensor_list(g->tensor, g->n_tensors, &parameters, &bytes);
   ist_str type = {0};
   ist_gguf_get_str(g, "general.type", false, &type, NULL);
   bool adapter = type.len == 7 && memcmp(type.p, "adapter", 7) == 0;
@@ -165,14 +167,31 @@ static bool has(const char *dir, const char *name) {
   return there;
 }
 
+/* A model as Hugging Face keeps it: config.json and one or more safetensors files. */
+static ist_status inspect_folder(const char *dir, json_t **out, ist_error *err) {
+  ist_source s;
+  IST_TRY(ist_source_open_folder(&s, dir, err));
+  int64_t parameters = 0, bytes = 0;
+  json_t *tensors = tensor_list(s.tensor, s.n, &parameters, &bytes);
+  *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:O, s:o}", "path", dir, "kind",
+                   "Hugging Face folder", "files", (json_int_t)s.n_shards, "file_bytes",
+                   (json_int_t)s.file_bytes, "parameters", (json_int_t)parameters, "tensor_bytes",
+                   (json_int_t)bytes, "n_tensors", (json_int_t)s.n, "metadata", s.config, "tensors",
+                   tensors);
+  ist_source_close(&s);
+  return IST_OK;
+}
+
 /* A PEFT directory, a run's output (the same with more files) or a checkpoint. */
 static ist_status inspect_directory(const char *dir, json_t **out, ist_error *err) {
   const bool checkpoint = has(dir, "state.safetensors"),
              adapter = has(dir, "adapter_model.safetensors");
+  if (!checkpoint && !adapter && has(dir, "config.json")) return inspect_folder(dir, out, err);
   if (!checkpoint && !adapter) {
-    return ist_fail(
-        err, IST_ERR_FORMAT,
-        "%s: found neither adapter_model.safetensors nor state.safetensors in the directory", dir);
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s: found none of config.json, adapter_model.safetensors and "
+                    "state.safetensors in the directory",
+                    dir);
   }
   char *path = ist_path_join(dir, checkpoint ? "state.safetensors" : "adapter_model.safetensors");
   if (!path) return ist_fail_nomem(err, "path", strlen(dir));

@@ -62,7 +62,7 @@ static ist_status plan_once(ist_run_plan *plan, const ist_model *m, const ist_tr
       .step = {o->batch * o->max_tokens, o->batch, o->max_tokens, false},
       .probe = {probes ? o->probe_batch * o->probe_candidates * o->max_tokens : o->max_tokens,
                 probes ? o->probe_batch * o->probe_candidates : 1, o->max_tokens, false},
-      .file_bytes = (int64_t)m->gguf->map.size,
+      .file_bytes = m->source.file_bytes,
       .resident_bytes = resident,
       .max_memory = o->max_memory,
       .scratch = scratch_folder(o),
@@ -163,7 +163,8 @@ static json_t *layers_of(const ist_model *m, const ist_train_options *o, const i
 
 static ist_status plan_model(const ist_model *m, const ist_train_options *o, char **json,
                              ist_error *err) {
-  int64_t resident = ist_memory_resident(m->gguf->map.p, m->gguf->map.size);
+  ist_source_drop_pages(&m->source);
+  int64_t resident = ist_memory_resident(NULL, 0);
   ist_run_plan plan;
   IST_TRY(plan_once(&plan, m, o, resident, err));
   json_t *root = ist_plan_to_json(&plan), *layers = root ? layers_of(m, o, &plan, err) : NULL;

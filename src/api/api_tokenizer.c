@@ -57,10 +57,12 @@ ist_status ist_tokenizer_token(const ist_tokenizer *t, int32_t id, char **text, 
 
 ist_status ist_tokenize(const ist_model *m, const char *text, size_t len, bool special,
                         int32_t **ids, int64_t *n, ist_error *err) {
+  IST_TRY(ist_model_check_tokenizer(m, err));
   return ist_tokenizer_tokenize(m->tokenizer, text, len, special, ids, n, err);
 }
 
 ist_status ist_detokenize(const ist_model *m, const int32_t *ids, int64_t n, bool special,
                           char **text, size_t *len, ist_error *err) {
+  IST_TRY(ist_model_check_tokenizer(m, err));
   return ist_tokenizer_detokenize(m->tokenizer, ids, n, special, text, len, err);
 }

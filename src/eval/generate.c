@@ -12,6 +12,7 @@ void ist_generate_options_init(ist_generate_options *o) {
 /* Text -> prompt tokens, raw or as the user's message of a template. */
 static ist_status prompt_ids(ist_ids *ids, const ist_model *m, const char *prompt,
                              const ist_generate_options *o, ist_error *err) {
+  IST_TRY(ist_model_check_tokenizer(m, err));
   if (o->raw) {
     if (ist_tokenizer_add_bos(m->tokenizer))
       IST_TRY(ist_ids_add(ids, ist_tokenizer_bos(m->tokenizer), err));

@@ -66,6 +66,7 @@ ist_status ist_eval_read(ist_records *records, ist_template *tmpl, const ist_mod
                     "template: found \"%s\", expected auto, model, chatml, alpaca, paper or none", name);
   }
   *tmpl = (ist_template)found;
+  IST_TRY(ist_model_check_tokenizer(m, err));
   IST_TRY(ist_template_resolve(tmpl, m->tokenizer, err));
   return ist_records_read(records, o->data_path, err);
 }

@@ -53,7 +53,7 @@ static json_t *llama3_scaling(const ist_model *m, const ist_gguf_tensor *t, doub
 }
 
 static json_t *rope_scaling(const ist_model *m, double theta, ist_error *err) {
-  const ist_gguf_tensor *divisors = ist_gguf_find_tensor(m->gguf, "rope_freqs.weight");
+  const ist_gguf_tensor *divisors = ist_source_find(&m->source, "rope_freqs.weight");
   if (divisors) return llama3_scaling(m, divisors, theta, err);
   char key[96];
   double factor = 0;

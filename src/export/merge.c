@@ -78,8 +78,8 @@ ist_status ist_merge_list_make(ist_merge_list *out, const ist_model *m, const is
     return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: the base of a merge must be a GGUF file",
                     m->path);
   ist_status s = IST_OK;
-  for (int64_t i = 0; i < m->gguf->n_tensors && s == IST_OK; i++)
-    s = add_tensor(out, m, u, &m->gguf->tensor[i], err);
+  for (int64_t i = 0; i < m->source.n && s == IST_OK; i++)
+    s = add_tensor(out, m, u, &m->source.tensor[i], err);
   if (s == IST_OK && ist_merge_unties(m, u))
     s = add(out, m, u, "output.weight", -1, IST_T_OUTPUT, false, ist_weights_head(&m->weights),
             err);

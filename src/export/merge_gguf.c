@@ -71,7 +71,7 @@ static void put_text(ist_gguf_writer *w, const char *key, const char *text) {
 static void put_keys(ist_gguf_writer *w, const ist_model *m, int type, const char *adapter) {
   for (int64_t i = 0; i < m->gguf->n_kv; i++) {
     const ist_gguf_kv *kv = &m->gguf->kv[i];
-    bool replaced = key_is(kv, PROVENANCE, true) ||
+    bool replaced = key_is(kv, PROVENANCE, true) || key_is(kv, "split.", true) ||
                     (type >= 0 && (key_is(kv, "general.file_type", false) ||
                                    key_is(kv, "general.quantization_version", false)));
     if (!replaced) ist_gguf_put_kv(w, kv);
@@ -99,8 +99,8 @@ static void put_tensor(ist_gguf_writer *w, ist_merge_item *it) {
 
 /* Tensors that belong to the file but not to the engine (rotary factors). */
 static void put_side_tensors(ist_gguf_writer *w, const ist_model *m, const ist_merge_list *list) {
-  for (int64_t i = 0; i < m->gguf->n_tensors; i++) {
-    const ist_gguf_tensor *t = &m->gguf->tensor[i];
+  for (int64_t i = 0; i < m->source.n; i++) {
+    const ist_gguf_tensor *t = &m->source.tensor[i];
     bool listed = false;
     for (int64_t j = 0; j < list->n && !listed; j++) listed = list->p[j].from.data == t->data;
     char name[64];

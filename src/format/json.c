@@ -1,8 +1,8 @@
 #include "format/json.h"
 
-ist_status ist_json_parse(json_t **out, const char *text, size_t len, ist_error *err) {
+static ist_status parse(json_t **out, const char *text, size_t len, size_t flags, ist_error *err) {
   json_error_t e;
-  *out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
+  *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | flags, &e);
   if (!*out)
     return ist_fail(err, IST_ERR_FORMAT, "not valid JSON: %s (line %d, column %d)", e.text, e.line,
                     e.column);
@@ -12,6 +12,18 @@ ist_status ist_json_parse(json_t **out, const char *text, size_t len, ist_error 
   json_decref(*out);
   *out = NULL;
   return s;
+}
+
+ist_status ist_json_parse(json_t **out, const char *text, size_t len, ist_error *err) {
+  return parse(out, text, len, 0, err);
+}
+
+ist_status ist_json_parse_config(json_t **out, const char *text, size_t len, ist_error *err) {
+  json_error_t e;
+  json_t *v = json_loadb(text, len, 0, &e);
+  bool huge = !v && json_error_code(&e) == json_error_numeric_overflow;
+  json_decref(v);
+  return parse(out, text, len, huge ? JSON_DECODE_INT_AS_REAL : 0, err);
 }
 
 const char *ist_json_kind(const json_t *v) {

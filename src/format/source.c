@@ -1,8 +1,14 @@
 #include "format/source.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/arena.h"
+
+#define SINGLE     "model.safetensors"
+#define INDEX      "model.safetensors.index.json"
 #define JSON_LIMIT (INT64_C(256) << 20) /* an index names every tensor */
 
 ist_source ist_source_of_gguf(const ist_gguf *g) {
@@ -10,13 +16,15 @@ ist_source ist_source_of_gguf(const ist_gguf *g) {
       .gguf = g, .n = g->n_tensors, .tensor = g->tensor, .file_bytes = (int64_t)g->map.size};
 }
 
+/* ---- Hugging Face folder ---------------------------------------------------------- */
+
 static ist_status read_json(json_t **out, const char *dir, const char *name, ist_error *err) {
   char *path = ist_path_join(dir, name);
   if (!path) return ist_fail_nomem(err, name, strlen(dir));
   ist_buf text = {0};
   ist_status status = ist_file_read(&text, path, JSON_LIMIT, err);
   if (status == IST_OK) {
-    status = ist_json_parse(out, text.p, text.len, err);
+    status = ist_json_parse_config(out, text.p, text.len, err);
     if (status != IST_OK) ist_error_context(err, "%s", path);
   }
   ist_buf_free(&text);
@@ -33,12 +41,12 @@ static ist_status open_shard(ist_source *s, const char *dir, const char *name, i
   return status;
 }
 
-static bool has_shard(const ist_source *s, const char *name) {
+static const ist_safetensors *find_shard(const ist_source *s, const char *name) {
   for (int64_t i = 0; i < s->n_shards; i++) {
     const char *path = s->shard[i]->path, *slash = strrchr(path, '/');
-    if (strcmp(slash ? slash + 1 : path, name) == 0) return true;
+    if (strcmp(slash ? slash + 1 : path, name) == 0) return s->shard[i];
   }
-  return false;
+  return NULL;
 }
 
 static ist_status reserve_shards(ist_source *s, size_t n, ist_error *err) {
@@ -47,42 +55,70 @@ static ist_status reserve_shards(ist_source *s, size_t n, ist_error *err) {
 }
 
 /* Every file that the index's weight_map names, once. */
-static ist_status open_indexed(ist_source *s, const char *dir, const json_t *index,
-                               ist_error *err) {
-  json_t *map = json_object_get(index, "weight_map"), *file;
-  if (!json_is_object(map) || json_object_size(map) == 0)
-    return ist_fail(err, IST_ERR_FORMAT,
-                    "model.safetensors.index.json: weight_map: found %s, expected an object",
-                    ist_json_kind(map));
+static ist_status open_indexed(ist_source *s, const char *dir, json_t *map, ist_error *err) {
+  json_t *file;
   IST_TRY(reserve_shards(s, json_object_size(map), err));
   const char *tensor;
   json_object_foreach(map, tensor, file) {
     const char *name = json_string_value(file);
-    if (!name || strchr(name, '/') || name[0] == '.')
+    if (!name || !name[0] || strpbrk(name, "/\\") || name[0] == '.')
       return ist_fail(err, IST_ERR_FORMAT,
-                      "model.safetensors.index.json: %s: found %s, expected the name of a file "
-                      "beside the index",
-                      tensor, name ? name : ist_json_kind(file));
-    if (!has_shard(s, name)) IST_TRY(open_shard(s, dir, name, err));
+                      "%s/" INDEX ": %s: found %s, expected the name of a file beside the index",
+                      dir, tensor, name ? name : ist_json_kind(file));
+    if (!find_shard(s, name)) IST_TRY(open_shard(s, dir, name, err));
   }
   return IST_OK;
 }
 
-static ist_status open_shards(ist_source *s, const char *dir, ist_error *err) {
-  char *single = ist_path_join(dir, "model.safetensors");
-  if (!single) return ist_fail_nomem(err, "path", strlen(dir));
-  bool whole = ist_file_exists(single);
-  ist_free(single);
-  if (whole) {
-    IST_TRY(reserve_shards(s, 1, err));
-    return open_shard(s, dir, "model.safetensors", err);
+/* Every tensor of the index is in the file it names. */
+static ist_status check_indexed(const ist_source *s, const char *dir, json_t *map, ist_error *err) {
+  const char *tensor;
+  json_t *file;
+  json_object_foreach(map, tensor, file) {
+    const ist_safetensors *shard = find_shard(s, json_string_value(file));
+    if (!ist_safetensors_find(shard, tensor))
+      return ist_fail(err, IST_ERR_FORMAT, "%s/" INDEX ": %s: found no such tensor in %s", dir,
+                      tensor, json_string_value(file));
   }
+  return IST_OK;
+}
+
+static ist_status open_index(ist_source *s, const char *dir, ist_error *err) {
   json_t *index = NULL;
-  ist_status status = read_json(&index, dir, "model.safetensors.index.json", err);
-  if (status == IST_OK) status = open_indexed(s, dir, index, err);
+  IST_TRY(read_json(&index, dir, INDEX, err));
+  json_t *map = json_object_get(index, "weight_map");
+  ist_status status = IST_OK;
+  if (!json_is_object(map) || json_object_size(map) == 0)
+    status = ist_fail(err, IST_ERR_FORMAT, "%s/" INDEX ": weight_map: found %s, expected an object",
+                      dir, json_is_object(map) ? "an empty one" : ist_json_kind(map));
+  if (status == IST_OK) status = open_indexed(s, dir, map, err);
+  if (status == IST_OK) status = check_indexed(s, dir, map, err);
   json_decref(index);
   return status;
 }
+
+static bool has_file(const char *dir, const char *name) {
+  char *path = ist_path_join(dir, name);
+  bool there = path && ist_file_exists(path);
+  ist_free(path);
+  return there;
+}
+
+static ist_status open_shards(ist_source *s, const char *dir, ist_error *err) {
+  if (has_file(dir, SINGLE)) {
+    IST_TRY(reserve_shards(s, 1, err));
+    return open_shard(s, dir, SINGLE, err);
+  }
+  if (has_file(dir, INDEX)) return open_index(s, dir, err);
+  ist_fail(err, IST_ERR_FORMAT, "%s: found neither " SINGLE " nor " INDEX " in the folder", dir);
+  if (has_file(dir, "pytorch_model.bin") || has_file(dir, "pytorch_model.bin.index.json"))
+    ist_hint(err,
+             "pytorch_model.bin is a pickle, which can run code and is not read; save the "
+             "model as safetensors");
+  return IST_ERR_FORMAT;
+}
+
+/* ---- One table of all tensors ------------------------------------------------------- */
 
 static int compare_names(ist_str a, ist_str b) {
   int order = memcmp(a.p, b.p, a.len < b.len ? a.len : b.len);
@@ -105,32 +141,44 @@ static ist_status describe(ist_gguf_tensor *out, const ist_st_tensor *t, const c
                            .ne = {1, 1, 1, 1},
                            .data = t->data,
                            .bytes = t->bytes};
-  for (int i = 0; i < t->n_dims; i++) out->ne[i] = t->shape[t->n_dims - 1 - i];
+  for (int i = 0; i < t->n_dims; i++) {
+    out->ne[i] = t->shape[t->n_dims - 1 - i];
+    if (out->ne[i] == 0)
+      return ist_fail(err, IST_ERR_FORMAT, "%s: %s: found a dimension of 0", path, t->name);
+  }
   return IST_OK;
 }
 
-/* One table of the tensors of all shards, sorted by name in by_name. */
-static ist_status join_shards(ist_source *s, ist_error *err) {
-  for (int64_t i = 0; i < s->n_shards; i++) s->n += s->shard[i]->n;
+static ist_status reserve_tensors(ist_source *s, ist_error *err) {
   s->own = ist_calloc((size_t)s->n + 1, sizeof *s->own);
   s->by_name = ist_calloc((size_t)s->n + 1, sizeof *s->by_name);
   if (!s->own || !s->by_name) return ist_fail_nomem(err, "tensors", (size_t)s->n * sizeof *s->own);
-  int64_t n = 0;
-  for (int64_t i = 0; i < s->n_shards; i++) {
-    for (int64_t j = 0; j < s->shard[i]->n; j++, n++) {
-      IST_TRY(describe(&s->own[n], &s->shard[i]->tensor[j], s->shard[i]->path, err));
-      s->by_name[n] = &s->own[n];
-    }
-  }
   s->tensor = s->own;
-  qsort(s->by_name, (size_t)n, sizeof *s->by_name, compare_tensors);
-  for (int64_t i = 1; i < n; i++) {
+  return IST_OK;
+}
+
+/* Sorts by name; a name that two files have is refused. */
+static ist_status sort_tensors(ist_source *s, ist_error *err) {
+  for (int64_t i = 0; i < s->n; i++) s->by_name[i] = &s->own[i];
+  qsort(s->by_name, (size_t)s->n, sizeof *s->by_name, compare_tensors);
+  for (int64_t i = 1; i < s->n; i++) {
     ist_str name = s->by_name[i]->name;
     if (compare_names(s->by_name[i - 1]->name, name) == 0)
-      return ist_fail(err, IST_ERR_FORMAT, "%.*s: found in two of the folder's files",
-                      (int)name.len, name.p);
+      return ist_fail(err, IST_ERR_FORMAT, "%.*s: found in two of the model's files", (int)name.len,
+                      name.p);
   }
   return IST_OK;
+}
+
+static ist_status join_shards(ist_source *s, ist_error *err) {
+  for (int64_t i = 0; i < s->n_shards; i++) s->n += s->shard[i]->n;
+  IST_TRY(reserve_tensors(s, err));
+  ist_gguf_tensor *next = s->own;
+  for (int64_t i = 0; i < s->n_shards; i++) {
+    for (int64_t j = 0; j < s->shard[i]->n; j++)
+      IST_TRY(describe(next++, &s->shard[i]->tensor[j], s->shard[i]->path, err));
+  }
+  return sort_tensors(s, err);
 }
 
 ist_status ist_source_open_folder(ist_source *s, const char *path, ist_error *err) {
@@ -142,17 +190,125 @@ ist_status ist_source_open_folder(ist_source *s, const char *path, ist_error *er
   return status;
 }
 
+/* ---- GGUF, whole or split ------------------------------------------------------------ */
+
+#define SPLIT_MAX  99999                  /* five digits */
+#define SPLIT_TAIL "-00001-of-00001.gguf" /* as long as every ending of a split file */
+
+/* Where "-00001-of-00003.gguf" begins in a path, and its two numbers. */
+static bool split_name(const char *path, size_t *prefix, int *number, int *count) {
+  size_t len = strlen(path), tail = strlen(SPLIT_TAIL);
+  char again[sizeof SPLIT_TAIL + 16];
+  if (len <= tail || sscanf(path + len - tail, "-%5d-of-%5d.gguf", number, count) != 2)
+    return false;
+  *prefix = len - tail;
+  if (*number < 1 || *count < 1) return false;
+  snprintf(again, sizeof again, "-%05d-of-%05d.gguf", *number, *count);
+  return strcmp(again, path + len - tail) == 0;
+}
+
+/* Part i (from 0) of n: its own keys say so. */
+static ist_status check_part(const ist_gguf *g, int64_t i, int64_t n, ist_error *err) {
+  int64_t number = -1, count = -1;
+  IST_TRY(ist_gguf_get_i64(g, "split.no", true, &number, err));
+  IST_TRY(ist_gguf_get_i64(g, "split.count", true, &count, err));
+  if (number == i && count == n) return IST_OK;
+  return ist_fail(err, IST_ERR_FORMAT,
+                  "%s: found split.no %lld of split.count %lld, expected %lld of %lld", g->path,
+                  (long long)number, (long long)count, (long long)i, (long long)n);
+}
+
+static ist_status join_parts(ist_source *s, ist_error *err) {
+  for (int64_t i = 0; i < s->n_parts; i++) s->n += s->part[i]->n_tensors;
+  int64_t expected = -1;
+  IST_TRY(ist_gguf_get_i64(s->gguf, "split.tensors.count", true, &expected, err));
+  if (expected != s->n)
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s: found %lld tensors in the %lld files, expected split.tensors.count %lld",
+                    s->gguf->path, (long long)s->n, (long long)s->n_parts, (long long)expected);
+  IST_TRY(reserve_tensors(s, err));
+  ist_gguf_tensor *next = s->own;
+  for (int64_t i = 0; i < s->n_parts; i++) {
+    for (int64_t j = 0; j < s->part[i]->n_tensors; j++) *next++ = s->part[i]->tensor[j];
+  }
+  return sort_tensors(s, err);
+}
+
+static ist_status open_parts(ist_source *s, const char *path, int64_t n, ist_error *err) {
+  size_t prefix;
+  int number, count;
+  if (!split_name(path, &prefix, &number, &count) || number != 1 || count != n)
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s: found the name of another file, expected the first of %lld, named "
+                    "PREFIX-00001-of-%05lld.gguf",
+                    path, (long long)n, (long long)n);
+  IST_TRY(check_part(s->gguf, 0, n, err));
+  for (int64_t i = 1; i < n; i++) {
+    ist_buf name = {0};
+    ist_buf_printf(&name, "%.*s-%05lld-of-%05lld.gguf", (int)prefix, path, (long long)i + 1,
+                   (long long)n);
+    ist_status status =
+        name.failed ? ist_fail_nomem(err, "path", prefix) : ist_gguf_open(&s->part[i], name.p, err);
+    ist_buf_free(&name);
+    if (status != IST_OK) return status;
+    s->n_parts++;
+    s->file_bytes += (int64_t)s->part[i]->map.size;
+    IST_TRY(check_part(s->part[i], i, n, err));
+  }
+  return join_parts(s, err);
+}
+
+static ist_status open_gguf(ist_source *s, const char *path, ist_error *err) {
+  memset(s, 0, sizeof *s);
+  ist_gguf *g;
+  IST_TRY(ist_gguf_open(&g, path, err));
+  int64_t n = 1;
+  ist_status status = ist_gguf_get_i64(g, "split.count", false, &n, err);
+  if (status == IST_OK && (n < 1 || n > SPLIT_MAX))
+    status = ist_fail(err, IST_ERR_FORMAT, "%s: split.count: found %lld, expected 1 to %d", path,
+                      (long long)n, SPLIT_MAX);
+  ist_gguf **part = status == IST_OK ? ist_calloc((size_t)n, sizeof *part) : NULL;
+  if (status == IST_OK && !part) status = ist_fail_nomem(err, "parts", (size_t)n * sizeof *part);
+  if (status != IST_OK) {
+    ist_gguf_close(g);
+    return status;
+  }
+  part[0] = g;
+  *s = ist_source_of_gguf(g);
+  s->part = part;
+  s->n_parts = 1;
+  if (n == 1) return IST_OK;
+  s->n = 0;
+  status = open_parts(s, path, n, err);
+  if (status != IST_OK) ist_source_close(s);
+  return status;
+}
+
+ist_status ist_source_open(ist_source *s, const char *path, ist_error *err) {
+  struct stat st;
+  bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+  return folder ? ist_source_open_folder(s, path, err) : open_gguf(s, path, err);
+}
+
 void ist_source_close(ist_source *s) {
   for (int64_t i = 0; i < s->n_shards; i++) ist_safetensors_close(s->shard[i]);
+  for (int64_t i = 0; i < s->n_parts; i++) ist_gguf_close(s->part[i]);
   ist_free(s->shard);
+  ist_free(s->part);
   ist_free(s->own);
   ist_free(s->by_name);
   json_decref(s->config);
   memset(s, 0, sizeof *s);
 }
 
+void ist_source_drop_pages(const ist_source *s) {
+  for (int64_t i = 0; i < s->n_parts; i++) ist_pages_drop(s->part[i]->map.p, s->part[i]->map.size);
+  for (int64_t i = 0; i < s->n_shards; i++)
+    ist_pages_drop(s->shard[i]->map.p, s->shard[i]->map.size);
+}
+
 const ist_gguf_tensor *ist_source_find(const ist_source *s, const char *name) {
-  if (s->gguf) return ist_gguf_find_tensor(s->gguf, name);
+  if (!s->by_name) return ist_gguf_find_tensor(s->gguf, name);
   const ist_str wanted = {name, strlen(name)};
   int64_t low = 0, high = s->n;
   while (low < high) {

@@ -25,21 +25,33 @@ static ist_status choose_backend(ist_model *m, const ist_model_options *o, ist_e
   return m->ctx.be->open ? m->ctx.be->open(&m->ctx, err) : IST_OK;
 }
 
+/* A folder may be without: enough for token ids. */
+static ist_status open_tokenizer(ist_model *m, ist_error *err) {
+  if (m->source.gguf) {
+    IST_TRY(ist_tokenizer_from_gguf(&m->tokenizer, m->source.gguf, err));
+  } else {
+    char *path = ist_path_join(m->path, "tokenizer.json");
+    if (!path) return ist_fail_nomem(err, "path", strlen(m->path));
+    bool there = ist_file_exists(path);
+    ist_free(path);
+    if (!there) return IST_OK;
+    IST_TRY(ist_tokenizer_open_json(&m->tokenizer, m->path, err));
+  }
+  if (ist_tokenizer_size(m->tokenizer) <= m->config.V) return IST_OK;
+  return ist_fail(err, IST_ERR_FORMAT,
+                  "tokenizer: found %lld tokens, expected at most the %lld rows of the embedding",
+                  (long long)ist_tokenizer_size(m->tokenizer), (long long)m->config.V);
+}
+
 static ist_status open_parts(ist_model *m, const char *path, const ist_model_options *o,
                              ist_error *err) {
   m->path = ist_strdup(path);
   if (!m->path) return ist_fail_nomem(err, "path", strlen(path));
-  IST_TRY(ist_gguf_open(&m->gguf, path, err));
-  m->source = ist_source_of_gguf(m->gguf);
+  IST_TRY(ist_source_open(&m->source, path, err));
+  m->gguf = m->source.gguf;
   ist_status status = ist_model_config_read(&m->config, &m->source, err);
   if (status == IST_OK) status = ist_weights_open(&m->weights, &m->config, &m->source, err);
-  if (status == IST_OK) status = ist_tokenizer_from_gguf(&m->tokenizer, m->gguf, err);
-  if (status == IST_OK && ist_tokenizer_size(m->tokenizer) > m->config.V) {
-    status = ist_fail(err, IST_ERR_FORMAT,
-                      "tokenizer.ggml.tokens: found %lld tokens, expected at most the %lld rows of "
-                      "token_embd.weight",
-                      (long long)ist_tokenizer_size(m->tokenizer), (long long)m->config.V);
-  }
+  if (status == IST_OK) status = open_tokenizer(m, err);
   if (status != IST_OK) {
     ist_error_context(err, "%s", path);
     return status;
@@ -73,7 +85,7 @@ void ist_model_close(ist_model *m) {
   ist_tokenizer_free(m->tokenizer);
   ist_weights_close(&m->weights);
   ist_model_config_free(&m->config);
-  ist_gguf_close(m->gguf);
+  ist_source_close(&m->source);
   ist_free(m->own_adapter);
   ist_free(m->template_name);
   ist_free(m->path);
@@ -84,8 +96,8 @@ void ist_model_close(ist_model *m) {
 static const char *main_type(const ist_model *m) {
   int64_t bytes[IST_DTYPE_COUNT] = {0};
   int best = 0;
-  for (int64_t i = 0; i < m->gguf->n_tensors; i++)
-    bytes[m->gguf->tensor[i].type] += m->gguf->tensor[i].bytes;
+  for (int64_t i = 0; i < m->source.n; i++)
+    bytes[m->source.tensor[i].type] += m->source.tensor[i].bytes;
   for (int t = 1; t < IST_DTYPE_COUNT; t++) {
     if (bytes[t] > bytes[best]) best = t;
   }
@@ -104,7 +116,7 @@ void ist_model_get_info(const ist_model *m, ist_model_info *info) {
       .V = c->V,
       .context = c->context,
       .parameters = m->weights.parameters,
-      .file_bytes = (int64_t)m->gguf->map.size,
+      .file_bytes = m->source.file_bytes,
       .tied_output = c->tied,
   };
   memcpy(info->name, c->name, sizeof info->name);
@@ -117,8 +129,8 @@ void ist_model_get_info(const ist_model *m, ist_model_info *info) {
 
 uint64_t ist_model_hash(const ist_model *m) {
   uint64_t hash = 0;
-  for (int64_t i = 0; i < m->gguf->n_tensors; i++) {
-    const ist_gguf_tensor *t = &m->gguf->tensor[i];
+  for (int64_t i = 0; i < m->source.n; i++) {
+    const ist_gguf_tensor *t = &m->source.tensor[i];
     hash = XXH64(t->name.p, t->name.len, hash);
     hash = XXH64(t->ne, sizeof t->ne, hash ^ (uint64_t)t->type);
     /* A page at the start and one at the end: a changed file is noticed
@@ -134,4 +146,11 @@ ist_status ist_model_check_free(const ist_model *m, ist_error *err) {
   if (!m->busy) return IST_OK;
   return ist_fail(err, IST_ERR_ARG, "%s: the model is in use by a trainer; close it first",
                   m->path);
+}
+
+ist_status ist_model_check_tokenizer(const ist_model *m, ist_error *err) {
+  if (m->tokenizer) return IST_OK;
+  ist_fail(err, IST_ERR_UNSUPPORTED, "%s: found no tokenizer.json in the folder", m->path);
+  ist_hint(err, "put the model's tokenizer.json beside its config.json");
+  return IST_ERR_UNSUPPORTED;
 }

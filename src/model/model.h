@@ -8,11 +8,11 @@
 
 struct ist_model {
   char *path;
-  ist_gguf *gguf;
-  ist_source source; /* its tensors and settings */
+  const ist_gguf *gguf; /* the source's, for its keys; NULL for a folder */
+  ist_source source;    /* its tensors and settings: a GGUF, or a Hugging Face folder */
   ist_model_config config;
   ist_weights weights;
-  ist_tokenizer *tokenizer;
+  ist_tokenizer *tokenizer; /* NULL: a folder without tokenizer.json */
   ist_ctx ctx;
   ist_dtype compute;
   ist_adapters *adapters;     /* NULL: none. Own, or a trainer's */
@@ -28,5 +28,7 @@ uint64_t ist_model_hash(const ist_model *m);
 
 /* Refuses a model that a trainer has. */
 ist_status ist_model_check_free(const ist_model *m, ist_error *err);
+/* Refuses a model without a tokenizer, for whatever reads or writes text. */
+ist_status ist_model_check_tokenizer(const ist_model *m, ist_error *err);
 
 #endif

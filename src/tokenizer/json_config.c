@@ -17,7 +17,7 @@ static ist_status read_json(json_t **out, const char *folder, const char *name, 
   if (required || ist_file_exists(path)) {
     status = ist_file_read(&text, path, limit, err);
     if (status == IST_OK) {
-      status = ist_json_parse(out, text.p, text.len, err);
+      status = ist_json_parse_config(out, text.p, text.len, err);
       if (status != IST_OK) ist_error_context(err, "%s", path);
     }
   }

@@ -86,6 +86,7 @@ static ist_status make_split(ist_trainer *t, ist_error *err) {
 
 ist_status ist_trainer_load_data(ist_trainer *t, ist_error *err) {
   t->tmpl = (ist_template)ist_template_from_name(t->options.template_name);
+  IST_TRY(ist_model_check_tokenizer(t->model, err));
   IST_TRY(ist_template_resolve(&t->tmpl, t->model->tokenizer, err));
   IST_TRY(read_training(t, err));
   IST_TRY(make_split(t, err));

@@ -115,6 +115,7 @@ static const char *scratch_folder(const ist_trainer *t) {
 }
 
 static ist_status make_plan(ist_trainer *t, const json_t *saved_plan, ist_error *err) {
+  ist_source_drop_pages(&t->model->source);
   ist_plan_input in = {
       .config = &t->model->config,
       .weights = &t->model->weights,
@@ -123,8 +124,8 @@ static ist_status make_plan(ist_trainer *t, const json_t *saved_plan, ist_error 
       .compute = t->model->compute,
       .active_layers = t->active_layers,
       .dropout = t->options.dropout,
-      .file_bytes = (int64_t)t->model->gguf->map.size,
-      .resident_bytes = ist_memory_resident(t->model->gguf->map.p, t->model->gguf->map.size),
+      .file_bytes = t->model->source.file_bytes,
+      .resident_bytes = ist_memory_resident(NULL, 0),
       .max_memory = t->options.max_memory,
       .scratch = scratch_folder(t),
       .disk_free = ist_disk_free(scratch_folder(t)),

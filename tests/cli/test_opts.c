@@ -200,8 +200,11 @@ static void refusals(void **state) {
                  "ist help train lists the options");
   assert_refused("generate a b -m x", "unexpected argument \"b\" of ist generate",
                  "quote an argument that has spaces");
-  assert_refused("train -d x", "ist train needs --model FILE: the GGUF model; it is never changed",
-                 "ist train -m model.gguf -d train.jsonl -o out");
+  assert_refused(
+      "train -d x",
+      "ist train needs --model FILE: the model, a GGUF file or a Hugging Face folder; it is never "
+      "changed",
+      "ist train -m model.gguf -d train.jsonl -o out");
   assert_refused("inspect", "ist inspect needs PATH", "ist inspect model.gguf");
 }
 

@@ -1,0 +1,206 @@
+/* A Hugging Face folder from one end to the other: logits of transformers, a run that
+ * gives the adapter that the same run on the GGUF gives, text through its tokenizer. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "format/safetensors.h"
+#include "ist.h"
+
+#define WHOLE      IST_GOLDEN_DIR "/llama_hf"
+#define SHARDED    IST_GOLDEN_DIR "/llama_hf_sharded"
+#define GGUF       IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
+#define MUST(expr) must(expr, &err, #expr)
+
+static void must(ist_status status, const ist_error *err, const char *what) {
+  if (status != IST_OK) fail_msg("%s: %s", what, err->message);
+}
+
+static char run_folder[] = "/tmp/ist-folder-XXXXXX";
+static int enter_folder(void **state) {
+  (void)state;
+  return mkdtemp(run_folder) && chdir(run_folder) == 0 ? 0 : -1;
+}
+static int leave_folder(void **state) {
+  (void)state;
+  return chdir("/") == 0 && ist_remove_tree(run_folder, NULL) == IST_OK ? 0 : -1;
+}
+
+static ist_model *open_model(const char *path) {
+  ist_error err = {0};
+  ist_model_options o;
+  ist_model_options_init(&o);
+  o.compute = IST_COMPUTE_F32;
+  ist_model *m;
+  MUST(ist_model_open(&m, path, &o, &err));
+  return m;
+}
+
+/* Segments of the goldens, each a sequence of its own. */
+static void check_logits(const char *model, const char *goldens) {
+  static const int64_t length[] = {3, 17, 6, 4, 9};
+  ist_error err = {0};
+  ist_safetensors *g;
+  MUST(ist_safetensors_open(&g, goldens, &err));
+  const ist_st_tensor *tokens = ist_safetensors_find(g, "tokens"),
+                      *logits = ist_safetensors_find(g, "logits");
+  assert_non_null(tokens);
+  assert_non_null(logits);
+  ist_model *m = open_model(model);
+  ist_model_info info;
+  ist_model_get_info(m, &info);
+  float *ours = ist_calloc((size_t)(17 * info.V), sizeof *ours);
+  double worst = 0, scale = 0;
+  int64_t first = 0;
+  for (size_t s = 0; s < sizeof length / sizeof *length; s++) {
+    int32_t ids[17];
+    memcpy(ids, tokens->data + 4 * first, (size_t)length[s] * 4);
+    MUST(ist_model_logits(m, ids, length[s], ours, &err));
+    for (int64_t i = 0; i < length[s] * info.V; i++) {
+      float theirs;
+      memcpy(&theirs, logits->data + 4 * (first * info.V + i), 4);
+      double diff = fabs((double)ours[i] - (double)theirs);
+      if (!(diff <= worst)) worst = diff;
+      if (fabs((double)theirs) > scale) scale = fabs((double)theirs);
+    }
+    first += length[s];
+  }
+  if (!(worst <= 1e-4 * scale)) fail_msg("%s: off by %g at scale %g", model, worst, scale);
+  ist_free(ours);
+  ist_model_close(m);
+  ist_safetensors_close(g);
+}
+
+static void test_logits(void **state) {
+  (void)state;
+  check_logits(WHOLE, IST_GOLDEN_DIR "/llama_tiny/goldens.safetensors");
+  check_logits(SHARDED, SHARDED "/goldens.safetensors");
+}
+
+static void test_tokenizer(void **state) {
+  (void)state;
+  static const char text[] = "<|im_start|>user\nthe sum of 27 and the thing<|im_end|>\n";
+  ist_error err = {0};
+  ist_model *folder = open_model(WHOLE), *gguf = open_model(GGUF);
+  int32_t *a, *b;
+  int64_t n, m;
+  MUST(ist_tokenize(folder, text, strlen(text), true, &a, &n, &err));
+  MUST(ist_tokenize(gguf, text, strlen(text), true, &b, &m, &err));
+  assert_int_equal(n, m);
+  assert_memory_equal(a, b, (size_t)n * sizeof *a);
+  ist_free_memory(a);
+  ist_free_memory(b);
+  ist_model_close(folder);
+  ist_model_close(gguf);
+  /* Without one, ids still work and text is refused. */
+  ist_model *bare = open_model(SHARDED);
+  assert_int_equal(ist_tokenize(bare, text, strlen(text), true, &a, &n, &err), IST_ERR_UNSUPPORTED);
+  assert_non_null(strstr(err.message, "tokenizer.json"));
+  ist_model_close(bare);
+}
+
+/* Trains two steps; the adapter is written to `output`. */
+static double train(const char *model, const char *output) {
+  ist_error err = {0};
+  ist_train_options o;
+  ist_train_options_init(&o);
+  o.train_path = "data.jsonl";
+  o.output = output;
+  o.selector = "all";
+  o.valid_examples = 0;
+  o.steps = 4;
+  o.batch = 4;
+  o.rank = 4;
+  o.lr = 1e-2;
+  o.warmup_steps = 0;
+  o.max_tokens = 64;
+  ist_model *m = open_model(model);
+  ist_trainer *t;
+  MUST(ist_trainer_open(&t, m, &o, &err));
+  ist_step_report r = {0};
+  while (!r.finished) MUST(ist_trainer_step(t, &r, &err));
+  MUST(ist_trainer_finish(t, &err));
+  ist_trainer_close(t);
+  ist_model_close(m);
+  return r.loss;
+}
+
+/* Rows of q and k lie in another order in a GGUF; the adapters written are the same. */
+static void test_training(void **state) {
+  (void)state;
+  FILE *f = fopen("data.jsonl", "w");
+  assert_non_null(f);
+  for (int i = 0; i < 24; i++)
+    fprintf(f, "{\"prompt\": \"add %d and %d\", \"completion\": \"%d in all\"}\n", i, 3 * i % 11,
+            i + 3 * i % 11);
+  fclose(f);
+  double a = train(WHOLE, "folder"), b = train(GGUF, "gguf");
+  if (!(fabs(a - b) <= 1e-4 * b)) fail_msg("losses %.7f and %.7f", a, b);
+  ist_error err = {0};
+  ist_safetensors *x, *y;
+  MUST(ist_safetensors_open(&x, "folder/adapter_model.safetensors", &err));
+  MUST(ist_safetensors_open(&y, "gguf/adapter_model.safetensors", &err));
+  assert_int_equal(x->n, y->n);
+  assert_int_equal(x->n, 4 * 7 * 2);
+  double moved = 0;
+  for (int64_t i = 0; i < x->n; i++) {
+    const ist_st_tensor *t = &x->tensor[i], *u = ist_safetensors_find(y, t->name);
+    assert_non_null(u);
+    assert_int_equal(t->bytes, u->bytes);
+    for (int64_t j = 0; j < t->bytes / 4; j++) {
+      float p, q;
+      memcpy(&p, t->data + 4 * j, 4);
+      memcpy(&q, u->data + 4 * j, 4);
+      if (!(fabs((double)p - (double)q) <= 2e-3)) fail_msg("%s[%d]: %g, %g", t->name, (int)j, p, q);
+      if (strstr(t->name, "q_proj.lora_B") && fabs((double)p) > moved) moved = fabs((double)p);
+    }
+  }
+  assert_true(moved > 1e-2); /* ten times what may differ: the order of rows shows */
+  ist_safetensors_close(x);
+  ist_safetensors_close(y);
+}
+
+static bool count_text(void *user, const char *piece, size_t len) {
+  (void)piece;
+  *(size_t *)user += len;
+  return true;
+}
+
+static void test_generate_and_inspect(void **state) {
+  (void)state;
+  ist_error err = {0};
+  ist_generate_options o;
+  ist_generate_options_init(&o);
+  o.max_new = 5;
+  size_t n = 0;
+  ist_generate_result r;
+  ist_model *m = open_model(WHOLE);
+  MUST(ist_generate(m, "the sum", &o, count_text, &n, &r, &err));
+  assert_true(r.new_tokens >= 1 && r.new_tokens <= 5);
+  ist_model_close(m);
+  char *json;
+  MUST(ist_inspect(SHARDED, &json, &err));
+  assert_non_null(strstr(json, "\"Hugging Face folder\""));
+  assert_non_null(strstr(json, "model.layers.3.self_attn.k_proj.weight"));
+  assert_non_null(strstr(json, "\"n_tensors\": 38"));
+  ist_free_memory(json);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_logits),
+      cmocka_unit_test(test_tokenizer),
+      cmocka_unit_test(test_training),
+      cmocka_unit_test(test_generate_and_inspect),
+  };
+  return cmocka_run_group_tests_name("folder", tests, enter_folder, leave_folder);
+}
