@@ -159,20 +159,30 @@ typedef struct ist_train_options {
   int64_t probe_examples; /* -1: min(256, max(16, 2 %)); 0: probe on training data */
   int64_t limit;          /* use the first records only; 0: all */
   /* method */
-  const char *method;  /* lora */
+  const char *method;  /* lora, dora, parallel, prefix */
   const char *targets; /* "q,k,v,o,gate,up,down", "all-linear" */
-  int64_t rank;
+  int64_t rank;        /* parallel: width of the bottleneck; prefix: virtual tokens a layer */
   double alpha, dropout;
+  bool rslora;                              /* adapters count alpha / sqrt(rank) */
+  const char *init;                         /* default, gaussian */
+  const char *rank_pattern, *alpha_pattern; /* a module's own: "q=8,down=32" */
+  const char *exclude;                      /* modules that targets names, but not these */
+  const char *activation;                   /* of a bottleneck: relu, tanh, gelu, silu */
+  double scaling;                           /* of a bottleneck */
+  const char *dora_suppress;                /* interpolate, paper: see docs/methods.md */
   /* selection */
   const char *selector; /* ist, random, all, fixed:0,3,7 */
   double active_ratio, suppress_ratio, suppress_factor;
   int64_t probe_every, probe_candidates, probe_batch, redraw_every;
-  const char *reward; /* exp, normalised */
+  int64_t burn_in;     /* ist: steps in which all layers are as likely, probes included */
+  const char *moments; /* of frozen layers: keep, drop, decay */
+  const char *reward;  /* exp, normalised */
   /* Negative: the reward's own, 10 and no limit for exp, 0.4 and 4 for normalised.
    * A limit of 0 is none. */
   double score_step, score_limit;
   /* optimizer */
   double lr;
+  double lr_ratio;         /* LoRA+: B and vectors learn this many times as fast as A */
   bool lr_by_active;       /* divide lr by the active ratio (see docs/method.md) */
   const char *lr_schedule; /* linear, cosine, constant */
   int64_t warmup_steps;    /* -1: 3 % of the steps, at most 100 */

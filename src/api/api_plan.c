@@ -14,9 +14,8 @@ static ist_status lay_out(ist_adapters *ad, const ist_model *m, const ist_train_
                           ist_error *err) {
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&m->config, &sizes);
-  ist_adapter_config c = {
-      .method = o->method, .rank = o->rank, .alpha = o->alpha, .dropout = o->dropout};
-  IST_TRY(ist_model_targets(&m->config, o->targets, &c.modules, err));
+  ist_adapter_config c;
+  IST_TRY(ist_options_adapter(o, &m->config, &c, err));
   return ist_adapters_layout(ad, &c, &sizes, m->config.L, ist_wide(m->compute), err);
 }
 

@@ -156,6 +156,21 @@ typedef struct ist_backend {
   void (*linear_bwd)(ist_ctx *, ist_view dx, bool acc, ist_view du, ist_view dy, ist_view w,
                      ist_view b);
 
+  /* -- gains of a weight's rows (DoRA); any mixture of compute and wide types -- */
+  /* dst(i) = sum over the columns of a(i, .) b(i, .); dst (1, rows of a). */
+  void (*row_dot)(ist_ctx *, ist_view dst, ist_view a, ist_view b);
+  /* gain (2, out): m / n and 1 / n with n^2 = norms(0) + 2 s norms(1) + s^2 norms(2);
+   * m (1, out), norms (3, out). Where norms(0) = m^2 and the others are 0, m / n is 1. */
+  void (*row_gain)(ist_ctx *, ist_view gain, ist_view m, ist_view norms, double s);
+  /* y(r, c) = y(r, c) (1 + f_r (g(c) - 1)) + g(c) v(r, c) + bias(c), f_r = f * row_f[r]
+   * (row_f NULL: f); bias optional. */
+  void (*gain_mix)(ist_ctx *, ist_view y, ist_view v, ist_view g, ist_view bias, double f,
+                   const float *row_f);
+  /* y(r, c) = x(r, c) g(c); y may be x. */
+  void (*mul_cols)(ist_ctx *, ist_view y, ist_view x, ist_view g);
+  /* dst(c) += scale(c) * sum over the rows of a(., c) b(., c). */
+  void (*col_dot)(ist_ctx *, ist_view dst, ist_view a, ist_view b, ist_view scale);
+
   /* -- decoder pieces -- */
   /* h = norm(x) * w (+ bias); stat (N, 1 or 2) keeps 1/rms, or mean and 1/sd. */
   void (*norm_fwd)(ist_ctx *, ist_view h, ist_view stat, ist_view x, ist_view w, ist_view bias,

@@ -28,6 +28,11 @@ void ist_backend_complete(ist_backend *b) {
   FILL(copy);
   FILL(add);
   FILL(scale_rows);
+  FILL(row_dot);
+  FILL(row_gain);
+  FILL(gain_mix);
+  FILL(mul_cols);
+  FILL(col_dot);
   FILL(dropout);
   FILL(dropout_bwd_acc);
   FILL(matmul);

@@ -151,6 +151,37 @@ static void lay_out_forward(layout *l) {
   if (d->sizes.dropout) d->x_dropped = take_view(l, IST_ARENA_FORWARD, t, n, widest, 0);
 }
 
+/* What methods need beside u: see the fields of ist_decoder. */
+static void lay_out_method(layout *l) {
+  ist_decoder *d = l->d;
+  const ist_adapter_layout *lay = &d->adapters->layout;
+  ist_linear_sizes s;
+  ist_model_linear_sizes(d->config, &s);
+  int64_t n = d->sizes.rows, rank = 0, most = 0, sum = 0, outs = 0;
+  for (int site = 0; site < IST_SITE_COUNT; site++) sum = max64(sum, lay->site_rank[site]);
+  if (d->adapters->method->extend) d->t = take_view(l, IST_ARENA_FORWARD, d->compute, n, sum, 0);
+  if (d->adapters->method->magnitude) {
+    for (int m = 0; m < IST_MOD_COUNT; m++) {
+      if (!lay->module[m].rank) continue;
+      rank = max64(rank, lay->module[m].rank);
+      most = max64(most, s.out[m]);
+      d->norm_column[m] = outs;
+      outs += s.out[m];
+    }
+    d->norms = take_view(l, IST_ARENA_FORWARD, d->wide, 3 * d->config->L, outs, 0);
+    d->norm_fresh = take(l, IST_ARENA_FORWARD, (size_t)(d->config->L * IST_MOD_COUNT));
+    d->linear_wide = take_view(l, IST_ARENA_FORWARD, d->wide, n, most, 0);
+    d->gain = take_view(l, IST_ARENA_FORWARD, d->wide, 2, most, 0);
+    d->norm_product = take_view(l, IST_ARENA_FORWARD, d->wide, 2 * most + rank, rank, 0);
+    if (d->sizes.dres_rows)
+      d->linear_narrow = take_view(l, IST_ARENA_BACKWARD, d->compute, n, most, 0);
+  }
+  if (!lay->prefix) return;
+  d->prefix_k = take_view(l, IST_ARENA_FORWARD, d->compute, lay->prefix, d->adapters->config.kv, 0);
+  d->prefix_v = take_view(l, IST_ARENA_FORWARD, d->compute, lay->prefix, d->adapters->config.kv, 0);
+  d->prefix_seg = take(l, IST_ARENA_FORWARD, (size_t)n * sizeof *d->prefix_seg);
+}
+
 static void lay_out_backward(layout *l) {
   ist_decoder *d = l->d;
   const ist_model_config *c = d->config;
@@ -223,6 +254,10 @@ static size_t scratch_bytes(const ist_decoder *d, const ist_backend *be) {
       {d->sizes.head_chunk, d->sizes.head_rows, c->D},
       {d->sizes.head_chunk, c->D, d->sizes.head_rows},
   };
+  for (int i = 0; i < 2; i++) { /* products of parameters are wide (DoRA's norms) */
+    size_t bytes = be->matmul_scratch(widest, i ? widest : rank, i ? rank : widest, d->wide);
+    if (bytes > most) most = bytes;
+  }
   for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
     size_t bytes = be->matmul_scratch(products[i][0], products[i][1], products[i][2], d->compute);
     if (bytes > most) most = bytes;
@@ -244,6 +279,7 @@ static void lay_out(layout *l, const ist_backend *be) {
       ist_weights_vector_bytes(d->weights, d->compute);
   lay_out_kept(l);
   lay_out_forward(l);
+  if (d->adapters) lay_out_method(l);
   if (d->sizes.dres_rows) lay_out_backward(l);
   lay_out_head(l);
   l->bytes[IST_ARENA_SCRATCH] += ist_arena_round(scratch_bytes(d, be));
@@ -332,6 +368,7 @@ ist_status ist_decoder_open(ist_decoder *d, const ist_model_config *c, ist_weigh
   }
   layout l = {d, true, {0}};
   lay_out(&l, ctx->be);
+  if (d->norm_fresh) memset(d->norm_fresh, 0, (size_t)(c->L * IST_MOD_COUNT));
   d->ctx = ctx;
   ctx->scratch = &d->arena[IST_ARENA_SCRATCH];
   return IST_OK;

@@ -133,6 +133,15 @@ typedef struct ist_decoder {
   /* forward scratch: h (rows, D + tail), a (rows, F + tail), y (rows, D) */
   ist_view h, a, y, x_dropped, a_compute, b_compute;
   float *row_factor;
+  ist_view t; /* (rows, site rank) what the linears take, where it is not u */
+  /* methods that do the linear themselves: scratch, and norms of rows of W + s B A,
+   * (3 L, the layer's outputs), with what of them holds (L, IST_MOD_COUNT) */
+  ist_view linear_wide, linear_narrow, gain, norm_product, norms;
+  int64_t norm_column[IST_MOD_COUNT];
+  uint8_t *norm_fresh;
+  /* prefix: its keys and values in the compute type, and segments that see them */
+  ist_view prefix_k, prefix_v;
+  ist_attn_seg *prefix_seg;
   /* backward scratch: residual gradient (wide), and compute-type gradients */
   ist_view dres, dy, dwide, dout, dqkv, dq, dk, dv, dk_compute, dv_compute, da, du, dtmp;
   ist_view dside; /* parallel blocks: what the MLP adds to dres, wide */
@@ -154,6 +163,12 @@ ist_status ist_decoder_open(ist_decoder *d, const ist_model_config *c, ist_weigh
                             const ist_adapters *ad, ist_ctx *ctx, const ist_decoder_sizes *s,
                             ist_error *err);
 void ist_decoder_close(ist_decoder *d);
+
+/* Fresh adapters: the method's initial values, for which W's rows are measured. */
+void ist_decoder_init_adapters(ist_decoder *d, uint64_t seed);
+/* Must follow every change of a layer's parameters (-1: all): what was derived from
+ * them is derived again. */
+void ist_decoder_adapters_changed(ist_decoder *d, int64_t layer);
 
 /* Carries out one item. */
 void ist_decoder_run(ist_decoder *d, const ist_pass *pass, const ist_work *work);
@@ -201,6 +216,11 @@ ist_view ist_decoder_boundary(const ist_decoder *d, const ist_pass *p, int32_t s
 void ist_decoder_rope(ist_decoder *d, const ist_pass *p, int64_t layer, ist_view x, bool inverse);
 ist_attn ist_decoder_attn_args(const ist_decoder *d, const ist_pass *p, int64_t layer,
                                const ist_kv *kv);
+
+/* Where the adapters are a prefix, attention reads it as kv[1], before what segments
+ * read; with its gradients where `grads` and the layer is active (prefix.c). */
+void ist_decoder_add_prefix(ist_decoder *d, const ist_pass *p, int64_t layer, ist_attn *a,
+                            ist_kv kv[2], bool grads);
 
 /* A site's linears with their adapters (site.c). x is the site's input (rows,
  * in) in a buffer with the site's tail behind its columns; y by module order of

@@ -66,10 +66,12 @@ static void mlp_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w, ist_vi
   ist_view a = ist_view_none(), none = a, da = use(d->da, p), stat2 = use(s->stat2, p);
   ist_view in = ist_block_parallel(c) ? x : use(s->xmid, p);
   ist_view g = gate.p ? gate : up, u = gate.p ? up : none;
-  if (active) {
+  bool again = w->recompute == IST_RECOMPUTE_LAYER;
+  bool kept = again && d->adapters && d->adapters->method->keeps_frozen;
+  if (active || kept) {
     a = use(d->a, p);
     be->act_fwd(d->ctx, a, g, u, c->act);
-    if (w->recompute == IST_RECOMPUTE_LAYER) { /* the adapter's u alone, no product with W */
+    if (again) { /* the adapter's u alone, no product with W */
       ist_site_fwd(d, p, w->layer, IST_SITE_MLP_OUT, a, low_rank(d, p, w, IST_SITE_MLP_OUT),
                    &(ist_view){0});
     }
@@ -109,8 +111,9 @@ static void scores_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w, ist
                        ist_view *dk, ist_view *dv) {
   const ist_backend *be = d->ctx->be;
   ist_attn_acts *s = &d->attn[w->attn];
-  ist_kv kv = {use(s->k, p), use(s->v, p), *dk, *dv};
-  ist_attn attn = ist_decoder_attn_args(d, p, w->layer, &kv);
+  ist_kv kv[2] = {{use(s->k, p), use(s->v, p), *dk, *dv}};
+  ist_attn attn = ist_decoder_attn_args(d, p, w->layer, kv);
+  ist_decoder_add_prefix(d, p, w->layer, &attn, kv, true);
   be->attention_bwd(d->ctx, *dq, use(d->dout, p), use(s->o, p), use(s->lse, p), use(s->q, p),
                     &attn);
   int64_t n = p->micro->n, padding = p->micro->rows - n;

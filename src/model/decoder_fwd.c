@@ -164,7 +164,7 @@ void ist_decoder_attn_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w, 
   bool normed = d->config->qk_norm, behind = d->config->block == IST_BLOCK_SANDWICH;
   ist_view raw_q = normed ? use(s->q_raw, p) : q, raw_k = normed ? use(s->k_raw, p) : k;
   ist_view y = use(behind ? s->y1 : d->y, p), none = ist_view_none();
-  ist_kv kv = {k, v, {0}, {0}};
+  ist_kv kv[2] = {{k, v, {0}, {0}}};
   ist_decoder_inner_norm(d, p, w->layer, x, use(s->stat1, p), IST_T_ATTN_NORM);
   ist_site_fwd(d, p, w->layer, IST_SITE_ATTN_IN, h, low_rank(d, p, w, IST_SITE_ATTN_IN),
                qkv.p ? (ist_view[]){none, none, none, qkv} : (ist_view[]){raw_q, raw_k, v, none});
@@ -175,12 +175,13 @@ void ist_decoder_attn_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w, 
   ist_decoder_rope(d, p, w->layer, q, false);
   ist_decoder_rope(d, p, w->layer, k, false);
   if (p->cache) {
-    kv.k = p->cache->k[w->layer];
-    kv.v = p->cache->v[w->layer];
-    be->scatter_rows(d->ctx, kv.k, ist_view_rows(k, 0, p->micro->n), p->cache->dest);
-    be->scatter_rows(d->ctx, kv.v, ist_view_rows(v, 0, p->micro->n), p->cache->dest);
+    kv[0].k = p->cache->k[w->layer];
+    kv[0].v = p->cache->v[w->layer];
+    be->scatter_rows(d->ctx, kv[0].k, ist_view_rows(k, 0, p->micro->n), p->cache->dest);
+    be->scatter_rows(d->ctx, kv[0].v, ist_view_rows(v, 0, p->micro->n), p->cache->dest);
   }
-  ist_attn attn = ist_decoder_attn_args(d, p, w->layer, &kv);
+  ist_attn attn = ist_decoder_attn_args(d, p, w->layer, kv);
+  ist_decoder_add_prefix(d, p, w->layer, &attn, kv, false);
   be->attention_fwd(d->ctx, o, use(s->lse, p), q, &attn);
   clear_padding(d, p, o);
   ist_site_fwd(d, p, w->layer, IST_SITE_ATTN_OUT, o, low_rank(d, p, w, IST_SITE_ATTN_OUT), &y);

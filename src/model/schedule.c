@@ -41,12 +41,15 @@ typedef struct slot_map {
   int64_t lowest;
   ist_recompute recompute;
   const uint8_t *active;
+  bool keep_frozen;
 } slot_map;
 
 static ist_work layer_item(const slot_map *map, ist_work_op op, int64_t l, int64_t micro) {
   int64_t kept = l > map->lowest ? l - map->lowest : 0, ordinal = 0;
   bool keeps = l >= map->lowest;
-  if (map->recompute != IST_RECOMPUTE_LAYER && keeps && map->active[l]) {
+  if (map->recompute != IST_RECOMPUTE_LAYER && keeps && map->keep_frozen) {
+    ordinal = kept + 1;
+  } else if (map->recompute != IST_RECOMPUTE_LAYER && keeps && map->active[l]) {
     for (int64_t i = 0; i <= l; i++) ordinal += map->active[i] != 0;
   }
   return (ist_work){
@@ -127,6 +130,7 @@ void ist_schedule_train(ist_schedule *s, int64_t L, int64_t n_micro, const uint8
       .lowest = ist_lowest_active(active, L),
       .recompute = order == IST_ORDER_LAYER ? IST_RECOMPUTE_LAYER : recompute,
       .active = active,
+      .keep_frozen = s->keep_frozen,
   };
   s->n = 0;
   if (order == IST_ORDER_LAYER) {

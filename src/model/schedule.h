@@ -10,6 +10,7 @@ typedef enum ist_order {
 } ist_order;
 
 typedef struct ist_schedule {
+  bool keep_frozen; /* frozen layers keep their low-rank values too */
   ist_work *work;
   int64_t n, cap;
 } ist_schedule;

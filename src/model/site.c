@@ -1,5 +1,7 @@
 /* The linears of an input site with their adapters: where base weights (handles),
  * the method's low-rank extension and suppression meet. */
+#include <math.h>
+
 #include "model/decoder.h"
 
 static bool site_has_adapter(const ist_decoder *d, ist_site site) {
@@ -59,6 +61,16 @@ static ist_site_call site_call(ist_decoder *d, const ist_pass *p, int64_t layer,
   };
 }
 
+/* What the linears of the site take: u, or what the method makes of it, in scratch. */
+static ist_view extension(ist_decoder *d, const ist_site_call *call) {
+  const ist_adapters *ad = d->adapters;
+  if (!ad->method->extend) return call->u;
+  int64_t rank = ad->layout.site_rank[call->site];
+  ist_view t = ist_view_make(d->t.p, d->compute, call->u.rows, rank, rank);
+  ad->method->extend(d->ctx, ad, call, t);
+  return t;
+}
+
 /* B in the compute type: behind W's columns where the weight has a tail, so that
  * [x|u] [W|B]^T is one product; else in scratch or, in the wide type, in place. */
 static ist_view place_b(ist_decoder *d, int64_t layer, ist_module m, ist_view w) {
@@ -88,13 +100,47 @@ static ist_view place_u(ist_decoder *d, int64_t layer, ist_module m, ist_view x,
   return tail;
 }
 
+/* A linear that the method does itself. */
+static ist_linear_call linear_call(ist_decoder *d, const ist_pass *p, const ist_site_call *site,
+                                   ist_module m, ist_view w, ist_view b) {
+  const ist_adapters *ad = d->adapters;
+  const ist_adapter *own = &ad->layout.module[m];
+  int64_t rows = p->micro->rows, out = w.rows, rank = own->rank;
+  ist_view a = ad->dt == d->compute ? ist_adapter_param(ad, site->layer, own->a, rank, w.cols)
+                                    : ist_view_rows(site->a_compute, own->column, rank);
+  return (ist_linear_call){
+      .layer = site->layer,
+      .module = m,
+      .x = site->x,
+      .w = w,
+      .bias = ist_weights_bias(d->weights, site->layer, (int)m),
+      .u = ist_view_cols(site->u, own->column, rank),
+      .a = a,
+      .b = b,
+      .norms = ist_view_cols(ist_view_rows(d->norms, 3 * site->layer, 3), d->norm_column[m], out),
+      .fresh = &d->norm_fresh[site->layer * IST_MOD_COUNT + m],
+      .wide = ist_view_make(d->linear_wide.p, d->wide, rows, out, out),
+      .narrow = ist_view_make(d->linear_narrow.p, d->compute, rows, out, out),
+      .gain = ist_view_make(d->gain.p, d->wide, 2, out, out),
+      .product = ist_view_make(d->norm_product.p, d->wide, 2 * out + rank, rank, rank),
+      .row_factor = site->row_factor,
+      .factor = site->factor,
+      .active = is_active(p, site->layer),
+  };
+}
+
 void ist_site_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site site, ist_view x,
                   ist_view u, const ist_view *y) {
   bool adapted = site_has_adapter(d, site);
+  const ist_peft_method *method = adapted ? d->adapters->method : NULL;
+  ist_dropout dropout;
+  ist_site_call call;
+  ist_view t = u;
   if (adapted) {
-    ist_dropout dropout = site_dropout(d, p, layer, site);
-    ist_site_call call = site_call(d, p, layer, site, x, u, &dropout);
-    d->adapters->method->fwd(d->ctx, d->adapters, &call);
+    dropout = site_dropout(d, p, layer, site);
+    call = site_call(d, p, layer, site, x, u, &dropout);
+    method->fwd(d->ctx, d->adapters, &call);
+    t = extension(d, &call);
   }
   for (int i = 0; i < ist_sites[site].n; i++) {
     ist_module m = ist_sites[site].module[i];
@@ -102,42 +148,100 @@ void ist_site_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site sit
     ist_view w = ist_weights_acquire(d->weights, d->ctx, layer, m);
     bool mine = adapted && d->adapters->layout.module[m].rank > 0;
     ist_view b = mine ? place_b(d, layer, m, w) : ist_view_none();
-    ist_view um = mine ? place_u(d, layer, m, x, u) : ist_view_none();
-    d->ctx->be->linear_fwd(d->ctx, y[i], x, w, ist_weights_bias(d->weights, layer, (int)m), um, b);
+    if (mine && method->linear_fwd) {
+      ist_linear_call own = linear_call(d, p, &call, m, w, b);
+      method->linear_fwd(d->ctx, d->adapters, &own, y[i]);
+    } else {
+      ist_view tm = mine ? place_u(d, layer, m, x, t) : ist_view_none();
+      d->ctx->be->linear_fwd(d->ctx, y[i], x, w, ist_weights_bias(d->weights, layer, (int)m), tm,
+                             b);
+    }
     ist_weights_release(d->weights, layer, m);
   }
 }
 
+/* One linear of a site backward, with B's gradient. */
+static void module_bwd(ist_decoder *d, const ist_pass *p, const ist_site_call *call, ist_module m,
+                       ist_view dx, bool acc, ist_view dum, ist_view dy, ist_view t) {
+  const ist_backend *be = d->ctx->be;
+  const ist_adapters *ad = d->adapters;
+  int64_t layer = call->layer;
+  bool mine = dum.p != NULL;
+  ist_view w = ist_weights_acquire(d->weights, d->ctx, layer, m);
+  ist_view b = mine ? place_b(d, layer, m, w) : ist_view_none();
+  if (mine && ad->method->linear_bwd) {
+    ist_linear_call own = linear_call(d, p, call, m, w, b);
+    ad->method->linear_bwd(d->ctx, ad, &own, dx, acc, dum, dy);
+  } else {
+    be->linear_bwd(d->ctx, dx, acc, dum, dy, w, b);
+  }
+  ist_weights_release(d->weights, layer, m);
+  if (!mine || ad->method->linear_bwd || !is_active(p, layer)) return;
+  const ist_adapter *own = &ad->layout.module[m];
+  ist_view db = ist_adapter_grad(ad, layer, own->b, dy.cols, own->rank);
+  be->matmul(d->ctx, db, dy, true, ist_view_cols(t, own->column, own->rank), false, 1);
+}
+
 void ist_site_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site site, ist_view dx,
                   const ist_view *dy, ist_view x, ist_view u) {
-  const ist_backend *be = d->ctx->be;
   bool adapted = site_has_adapter(d, site), acc = false;
-  int64_t rows = p->micro->rows;
-  ist_view du = adapted
-                    ? ist_view_make(d->du.p, d->compute, rows, d->adapters->layout.site_rank[site],
-                                    d->adapters->layout.site_rank[site])
-                    : ist_view_none();
+  int64_t rows = p->micro->rows, in = 0;
+  ist_view du = ist_view_none(), t = u;
+  ist_site_call call = {.layer = layer, .site = site};
+  ist_dropout dropout;
+  if (adapted) {
+    int64_t rank = d->adapters->layout.site_rank[site];
+    in = site_width(d, site);
+    if (!x.p) x = ist_view_make(NULL, d->compute, rows, in, in);
+    du = ist_view_make(d->du.p, d->compute, rows, rank, rank);
+    dropout = site_dropout(d, p, layer, site);
+    call = site_call(d, p, layer, site, x, u, &dropout);
+    if (is_active(p, layer)) t = extension(d, &call);
+  }
   for (int i = 0; i < ist_sites[site].n; i++) {
     ist_module m = ist_sites[site].module[i];
-    if (!dy[i].p) continue;
     const ist_adapter *ad = adapted ? &d->adapters->layout.module[m] : NULL;
     bool mine = ad && ad->rank > 0;
-    if (!dx.p && !mine) continue;
-    ist_view w = ist_weights_acquire(d->weights, d->ctx, layer, m);
-    ist_view b = mine ? place_b(d, layer, m, w) : ist_view_none();
+    if (!dy[i].p || (!dx.p && !mine)) continue;
     ist_view dum = mine ? ist_view_cols(du, ad->column, ad->rank) : ist_view_none();
-    be->linear_bwd(d->ctx, dx, acc, dum, dy[i], w, b);
+    module_bwd(d, p, &call, m, dx, acc, dum, dy[i], t);
     acc = true;
-    ist_weights_release(d->weights, layer, m);
-    if (!mine || !is_active(p, layer)) continue;
-    ist_view db = ist_adapter_grad(d->adapters, layer, ad->b, dy[i].cols, ad->rank);
-    be->matmul(d->ctx, db, dy[i], true, ist_view_cols(u, ad->column, ad->rank), false, 1);
   }
   if (!adapted) return;
-  ist_dropout dropout = site_dropout(d, p, layer, site);
-  int64_t in = site_width(d, site);
-  if (!x.p) x = ist_view_make(NULL, d->compute, rows, in, in);
-  ist_site_call call = site_call(d, p, layer, site, x, u, &dropout);
   ist_view tmp = ist_view_make(d->dtmp.p, d->compute, rows, in, in);
   d->adapters->method->bwd(d->ctx, d->adapters, &call, du, dx, tmp);
+}
+
+void ist_decoder_adapters_changed(ist_decoder *d, int64_t layer) {
+  if (!d->norm_fresh) return;
+  for (int64_t i = 0; i < d->config->L * IST_MOD_COUNT; i++) {
+    if (layer < 0 || i / IST_MOD_COUNT == layer) d->norm_fresh[i] &= IST_NORM_BASE;
+  }
+}
+
+/* m = |W|, so that the gain of a fresh adapter is 1. */
+static void init_magnitude(ist_decoder *d, int64_t layer, ist_module m) {
+  const ist_adapters *ad = d->adapters;
+  ist_view w = ist_weights_acquire(d->weights, d->ctx, layer, m);
+  ist_view mag = ist_adapter_param(ad, layer, ad->layout.module[m].m, 1, w.rows);
+  d->ctx->be->row_dot(d->ctx, mag, w, w);
+  ist_weights_release(d->weights, layer, m);
+  for (int64_t i = 0; i < mag.cols; i++) {
+    if (mag.dt == IST_F64) {
+      ((double *)mag.p)[i] = sqrt(((double *)mag.p)[i]);
+    } else {
+      ((float *)mag.p)[i] = (float)sqrt((double)((float *)mag.p)[i]);
+    }
+  }
+}
+
+void ist_decoder_init_adapters(ist_decoder *d, uint64_t seed) {
+  const ist_adapters *ad = d->adapters;
+  for (int64_t l = 0; l < ad->L; l++) {
+    ad->method->init(ad, l, seed);
+    for (int m = 0; ad->method->magnitude && m < IST_MOD_COUNT; m++) {
+      if (ad->layout.module[m].rank) init_magnitude(d, l, (ist_module)m);
+    }
+  }
+  ist_decoder_adapters_changed(d, -1);
 }

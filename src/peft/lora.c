@@ -3,134 +3,25 @@
  * u = s * factor * drop(x) A^T is kept for backward; B joins the product of the
  * linear (see peft.h). With dy the linear gives du = dy B, and
  *     dA += (s factor du)^T drop(x),   dx += mask((s factor du) A). */
-#include <math.h>
+#include "peft/low_rank.h"
 
-#include "peft/peft.h"
-
-static ist_status lora_layout(ist_adapter_layout *out, const ist_adapter_config *c,
-                              const ist_linear_sizes *s, ist_error *err) {
-  if (c->rank < 1 || c->rank > 4096) {
-    return ist_fail(err, IST_ERR_ARG, "rank: found %lld, expected 1 to 4096", (long long)c->rank);
-  }
-  if (!(c->alpha > 0) || !isfinite(c->alpha)) {
-    return ist_fail(err, IST_ERR_ARG, "alpha: found %g, expected a number above 0", c->alpha);
-  }
-  *out = (ist_adapter_layout){0};
-  int64_t at = 0;
-  for (int site = 0; site < IST_SITE_COUNT; site++) {
-    out->site_a[site] = at;
-    for (int i = 0; i < ist_sites[site].n; i++) {
-      ist_module m = ist_sites[site].module[i];
-      if (!(c->modules & (1u << m))) continue;
-      if (s->in[m] == 0) {
-        return ist_fail(err, IST_ERR_ARG, "targets: this model's layers have no module \"%s\"",
-                        ist_module_name(m));
-      }
-      ist_adapter *ad = &out->module[m];
-      ad->rank = c->rank;
-      ad->scale = c->alpha / (double)c->rank;
-      ad->a = at;
-      ad->column = out->site_rank[site];
-      at += ad->rank * s->in[m];
-      out->site_rank[site] += ad->rank;
-      if (ad->rank > out->max_rank[site]) out->max_rank[site] = ad->rank;
-    }
-  }
-  for (int m = 0; m < IST_MOD_COUNT; m++) {
-    if (!out->module[m].rank) continue;
-    out->module[m].b = at;
-    at += out->module[m].rank * s->out[m];
-  }
-  out->params = at;
-  return IST_OK;
+static void fwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call) {
+  ist_low_rank_down(ctx, ad, call);
+  ist_low_rank_scale(ctx, ad, call, call->u);
 }
 
-/* A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default: Kaiming with a = sqrt 5), B = 0. */
-static void lora_init(const ist_adapters *ad, int64_t layer, uint64_t seed) {
-  for (int m = 0; m < IST_MOD_COUNT; m++) {
-    const ist_adapter *a = &ad->layout.module[m];
-    if (!a->rank) continue;
-    int64_t in = ad->sizes.in[m], n = a->rank * in;
-    ist_rng rng = ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)layer, (uint32_t)m, 0);
-    double bound = 1.0 / sqrt((double)in);
-    ist_view v = ist_adapter_param(ad, layer, a->a, a->rank, in);
-    for (int64_t i = 0; i < n; i++) {
-      double value = bound * (2.0 * ist_rng_uniform(&rng) - 1.0);
-      if (ad->dt == IST_F64) {
-        ((double *)v.p)[i] = value;
-      } else {
-        ((float *)v.p)[i] = (float)value;
-      }
-    }
-  }
-}
-
-/* The columns of u (or du) that belong to a module, scaled by s * factor. */
-static void scale_columns(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
-                          ist_view u) {
-  for (int i = 0; i < ist_sites[call->site].n; i++) {
-    const ist_adapter *a = &ad->layout.module[ist_sites[call->site].module[i]];
-    if (!a->rank) continue;
-    ctx->be->scale_rows(ctx, ist_view_cols(u, a->column, a->rank), a->scale * call->factor,
-                        call->row_factor);
-  }
-}
-
-static ist_view compute_a(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call) {
-  int64_t rank = ad->layout.site_rank[call->site], in = call->x.cols;
-  ist_view a = ist_adapter_param(ad, call->layer, ad->layout.site_a[call->site], rank, in);
-  if (a.dt == call->x.dt) return a;
-  ctx->be->copy(ctx, call->a_compute, a);
-  return call->a_compute;
-}
-
-static ist_view dropped_input(ist_ctx *ctx, const ist_site_call *call) {
-  if (!call->dropout) return call->x;
-  ctx->be->dropout(ctx, call->x_dropped, call->x, call->dropout);
-  return call->x_dropped;
-}
-
-static void lora_fwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call) {
-  ist_view x = dropped_input(ctx, call);
-  ctx->be->matmul(ctx, call->u, x, false, compute_a(ctx, ad, call), true, 0);
-  scale_columns(ctx, ad, call, call->u);
-}
-
-static void lora_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view du,
-                     ist_view dx, ist_view tmp) {
-  int64_t rank = ad->layout.site_rank[call->site];
-  scale_columns(ctx, ad, call, du);
-  ist_view da =
-      ist_adapter_grad(ad, call->layer, ad->layout.site_a[call->site], rank, call->x.cols);
-  if (da.p) ctx->be->matmul(ctx, da, du, true, dropped_input(ctx, call), false, 1);
-  if (!dx.p) return;
-  ist_view a = compute_a(ctx, ad, call);
-  if (!call->dropout) {
-    ctx->be->matmul(ctx, dx, du, false, a, false, 1);
-    return;
-  }
-  ctx->be->matmul(ctx, tmp, du, false, a, false, 0);
-  ctx->be->dropout_bwd_acc(ctx, dx, tmp, call->dropout);
-}
-
-static double low_rank_flops(const ist_adapters *ad) {
-  double flops = 0;
-  for (int m = 0; m < IST_MOD_COUNT; m++) {
-    flops += 2.0 * (double)ad->layout.module[m].rank * (double)(ad->sizes.in[m] + ad->sizes.out[m]);
-  }
-  return flops;
-}
-
-static double lora_flops_bwd(const ist_adapters *ad, bool active) {
-  return low_rank_flops(ad) * (active ? 2.0 : 1.0);
+static void bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view du,
+                ist_view dx, ist_view tmp) {
+  ist_low_rank_scale(ctx, ad, call, du);
+  ist_low_rank_down_bwd(ctx, ad, call, du, dx, tmp);
 }
 
 const ist_peft_method ist_peft_lora = {
     .name = "lora",
-    .layout = lora_layout,
-    .init = lora_init,
-    .fwd = lora_fwd,
-    .bwd = lora_bwd,
-    .flops_fwd = low_rank_flops,
-    .flops_bwd = lora_flops_bwd,
+    .layout = ist_low_rank_layout,
+    .init = ist_low_rank_init,
+    .fwd = fwd,
+    .bwd = bwd,
+    .flops_fwd = ist_low_rank_flops,
+    .flops_bwd = ist_low_rank_flops_bwd,
 };

@@ -32,10 +32,11 @@ const char *ist_module_name(ist_module m) {
   return modules[m].name;
 }
 
-static const ist_peft_method *const methods[] = {&ist_peft_lora};
+static const ist_peft_method *const methods[] = {&ist_peft_lora, &ist_peft_dora, &ist_peft_parallel,
+                                                 &ist_peft_prefix};
 
 const ist_peft_method *ist_peft_find(const char *name, const char **names) {
-  if (names) *names = "lora";
+  if (names) *names = "lora, dora, parallel, prefix";
   for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
     if (strcmp(methods[i]->name, name) == 0) return methods[i];
   }

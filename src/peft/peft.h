@@ -1,10 +1,12 @@
-/* Adapters: parameters attached to the linears of a layer, by a method table.
+/* Adapters: parameters attached to a layer, by a method table.
  *
  * The linears of a decoder layer form input sites: linears that read the same
  * input (q, k, v; o; gate, up; down). At a site a method turns the shared input x
  * into a low-rank extension u that the linear adds in its own product,
  *     y_m = x W_m^T + u_m B_m^T,
- * so that the input, the down product and its dropout mask are shared. */
+ * so that the input, the down product and its dropout mask are shared. A method
+ * may pass something else than what it keeps (`extend`), do the linear itself
+ * (`linear_fwd`, `linear_bwd`), or add keys and values to attention (`prefix`). */
 #ifndef IST_PEFT_PEFT_H
 #define IST_PEFT_PEFT_H
 
@@ -45,8 +47,16 @@ const char *ist_module_name(ist_module m);
 typedef struct ist_adapter_config {
   const char *method; /* a row of the table */
   uint32_t modules;   /* bits of ist_module */
-  int64_t rank;
+  int64_t rank;       /* rank; width of a bottleneck; virtual tokens of a prefix */
   double alpha, dropout;
+  bool rslora;                    /* scale alpha / sqrt(rank) */
+  bool gaussian;                  /* A ~ N(0, 1/rank) in place of the uniform default */
+  bool paper_dora;                /* suppression scales BA inside the norm, not W' - W */
+  ist_act_kind act;               /* of a bottleneck */
+  double scaling;                 /* of a bottleneck */
+  int64_t kv;                     /* columns of keys and values: K * E */
+  int64_t rank_of[IST_MOD_COUNT]; /* a module's own rank and alpha; 0: the common one */
+  double alpha_of[IST_MOD_COUNT];
 } ist_adapter_config;
 
 /* The linears a layer has: sizes by module, in == 0 where the layer lacks it. */
@@ -57,8 +67,9 @@ typedef struct ist_linear_sizes {
 /* One module of one layer. Offsets count elements from the layer's first parameter. */
 typedef struct ist_adapter {
   int64_t rank;   /* 0: the module has no adapter */
-  double scale;   /* alpha / rank */
+  double scale;   /* alpha / rank, or what the method has in its place */
   int64_t a, b;   /* offsets of A (rank, in) and B (out, rank) */
+  int64_t m;      /* DoRA: offset of the magnitude (out) */
   int64_t column; /* first column of its u within the site's u */
 } ist_adapter;
 
@@ -69,6 +80,10 @@ typedef struct ist_adapter_layout {
   int64_t site_a[IST_SITE_COUNT];    /* offset of the site's stacked A (rank sum, in) */
   int64_t site_rank[IST_SITE_COUNT]; /* sum of ranks; 0: no adapter at the site */
   int64_t max_rank[IST_SITE_COUNT];  /* largest rank at the site */
+  int64_t prefix;                    /* virtual tokens a layer */
+  int64_t prefix_k, prefix_v;        /* offsets of their keys and values (prefix, kv) */
+  int64_t plain;                     /* the first elements of a layer (every A); LoRA+ trains
+                                        those behind them faster */
   int64_t params;                    /* elements a layer */
 } ist_adapter_layout;
 
@@ -109,27 +124,53 @@ typedef struct ist_site_call {
   ist_view x_dropped;         /* (N, in) scratch; unused without dropout */
 } ist_site_call;
 
-/* A method. Every function works on one site of one layer. */
+/* One linear of a site for a method that does it itself. N rows; wide and narrow
+ * are scratch of (N, out), gain of (2, out), product of (2 out + rank, rank). */
+typedef struct ist_linear_call {
+  int64_t layer;
+  ist_module module;
+  ist_view x, w, bias; /* (N, in) and (out, in) compute type; (1, out) wide or absent */
+  ist_view u, a, b;    /* the module's columns of u; A and B in the compute type */
+  ist_view norms;      /* (3, out) wide: |W|^2, diag(W A^T B^T), diag(B A A^T B^T) by row */
+  uint8_t *fresh;      /* IST_NORM_*: which rows of `norms` hold */
+  ist_view wide, narrow, gain, product;
+  const float *row_factor;
+  double factor;
+  bool active; /* the layer's gradients are wanted */
+} ist_linear_call;
+enum { IST_NORM_BASE = 1, IST_NORM_ADAPTER = 2 };
+
+/* A method. */
 typedef struct ist_peft_method {
   const char *name;
   /* Sizes and offsets; errors name what cannot be (rank, alpha, module). */
   ist_status (*layout)(ist_adapter_layout *out, const ist_adapter_config *c,
                        const ist_linear_sizes *s, ist_error *err);
-  /* Initial values (float), the layer's whole block; must leave the model as it is. */
+  /* Initial values (float), the layer's whole block; must leave the model as it is
+   * (a prefix cannot). */
   void (*init)(const ist_adapters *ad, int64_t layer, uint64_t seed);
-  /* Forward: fills call->u. */
+  /* Forward: fills call->u. NULL with all that follows: nothing at the linears. */
   void (*fwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call);
+  /* t (N, site_rank) = what the linears take, from call->u; NULL: u itself. */
+  void (*extend)(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view t);
   /* Backward, after the linears gave du (N, site_rank, compute type) and dB: du is
    * consumed; dx (wide) accumulates; dA accumulates where the layer is active.
    * tmp (N, in) wide scratch, unused without dropout. */
   void (*bwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view du,
               ist_view dx, ist_view tmp);
+  /* The linear itself; NULL: y = x W^T + bias + u B^T. Backward as a backend's
+   * linear_bwd, and the gradients of B and of what else the module has. */
+  void (*linear_fwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_call *call, ist_view y);
+  void (*linear_bwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_call *call, ist_view dx,
+                     bool acc, ist_view du, ist_view dy);
+  bool keeps_frozen; /* backward reads u in frozen layers too, so it is kept there */
+  bool magnitude;    /* has rows' norms (ist_linear_call.norms) and starts as |W| */
   /* FLOPs a token of forward and of backward (active or frozen) at all sites of a layer. */
   double (*flops_fwd)(const ist_adapters *ad);
   double (*flops_bwd)(const ist_adapters *ad, bool active);
 } ist_peft_method;
 
-extern const ist_peft_method ist_peft_lora;
+extern const ist_peft_method ist_peft_lora, ist_peft_dora, ist_peft_parallel, ist_peft_prefix;
 /* NULL when unknown; `names` (optional) receives the list for an error message. */
 const ist_peft_method *ist_peft_find(const char *name, const char **names);
 

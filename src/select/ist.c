@@ -36,7 +36,7 @@ static ist_status check(const ist_select_options *o, int64_t L, ist_error *err) 
 
 static int64_t draw(ist_selector *s, int64_t t, int32_t *out) {
   ist_rng r = ist_select_stream(s, IST_RNG_SELECT, t);
-  fill_weights(s, -1);
+  fill_weights(s, t < s->o.burn_in ? 0 : -1);
   return ist_select_draw_weighted(s, &r, s->weight, out);
 }
 

@@ -30,6 +30,7 @@ typedef struct ist_select_options {
   double score_limit;   /* scores stay in [-limit, limit], 0: no limit; negative
                            (the default): the reward's own, none or 4 */
   int64_t redraw_every; /* random: steps one draw lasts */
+  int64_t burn_in;      /* ist: before this step draws ignore the scores */
   int64_t depth_floor;  /* layers below never drawn; the caller may change it per step; 0 */
   const int32_t *fixed; /* FIXED: the layers, copied */
   int64_t n_fixed;

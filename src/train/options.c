@@ -74,6 +74,9 @@ static ist_status check_ranges(const ist_train_options *o, ist_error *err) {
       {"rank", (double)o->rank, 1, 4096, false},
       {"alpha", o->alpha, 0, 1e6, true},
       {"dropout", o->dropout, 0, 0.99, false},
+      {"scaling", o->scaling, 0, 1e6, true},
+      {"lr_ratio", o->lr_ratio, 0, 1e6, true},
+      {"burn_in", (double)o->burn_in, 0, 1e12, false},
       {"active_ratio", o->active_ratio, 0, 1, true},
       {"suppress_ratio", o->suppress_ratio, 0, 1, true},
       {"suppress_factor", o->suppress_factor, 0, 1, false},
@@ -121,6 +124,10 @@ static ist_status check(const ist_train_options *o, ist_error *err) {
   if (!o->targets || !*o->targets)
     return ist_fail(err, IST_ERR_ARG, "targets: found nothing, expected names of modules");
   IST_TRY(ONE_OF(o, loss_on, "completion", "all", "last"));
+  IST_TRY(ONE_OF(o, init, "default", "gaussian"));
+  IST_TRY(ONE_OF(o, activation, "relu", "tanh", "gelu", "silu"));
+  IST_TRY(ONE_OF(o, dora_suppress, "interpolate", "paper"));
+  IST_TRY(ONE_OF(o, moments, "keep", "drop", "decay"));
   IST_TRY(ONE_OF(o, reward, "exp", "normalised"));
   IST_TRY(ONE_OF(o, lr_schedule, "linear", "cosine", "constant"));
   IST_TRY(ONE_OF(o, recompute, "auto", "none", "mlp", "layer"));
@@ -288,6 +295,7 @@ ist_status ist_options_selector(const ist_train_options *o, ist_select_options *
   out->step_size = o->score_step;
   out->score_limit = o->score_limit;
   out->redraw_every = o->redraw_every;
+  out->burn_in = o->burn_in;
   return IST_OK;
 }
 

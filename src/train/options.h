@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "data/data.h"
+#include "model/config.h"
 #include "select/select.h"
 
 /* Copies `in` (an older, smaller struct gets the defaults for the rest), checks
@@ -19,6 +20,10 @@ json_t *ist_options_to_json(const ist_train_options *o);
  * stay is an error that names it with both values. */
 ist_status ist_options_check_resume(const ist_train_options *o, const json_t *saved,
                                     ist_error *err);
+
+/* The method's part for a model; its method's name is borrowed from the options. */
+ist_status ist_options_adapter(const ist_train_options *o, const ist_model_config *m,
+                               ist_adapter_config *out, ist_error *err);
 
 /* The selector's part: "ist", "random", "all", "fixed:0,3,7". `fixed` receives the
  * list in fresh memory (NULL for the others). */

@@ -64,7 +64,8 @@ static int64_t head_chunk(const ist_plan_input *in, int64_t rows) {
  * policy, head rows, and how thrifty with pages. */
 static void complete_sizes(ist_run_plan *p, const ist_plan_input *in) {
   bool layer_order = p->order == IST_ORDER_LAYER;
-  ist_slots slots = ist_schedule_slots(in->config->L, in->active_layers, p->order, p->recompute);
+  int64_t keeping = in->adapters->method->keeps_frozen ? in->config->L : in->active_layers;
+  ist_slots slots = ist_schedule_slots(in->config->L, keeping, p->order, p->recompute);
   int64_t rows = (p->micro_tokens + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET;
   int64_t all_rows = layer_order ? max64(rows, ist_runner_rows(&in->step, p->micro_tokens)) : rows;
   p->limits = joint_limits(in, layer_order);

@@ -46,6 +46,8 @@ ist_status ist_runner_open(ist_runner *r, const ist_runner_limits *lim, int64_t 
       !r->seg_targets || !r->micro) {
     return ist_fail_nomem(err, "micro-batches", ist_runner_bytes(lim, micro_tokens));
   }
+  const ist_adapters *ad = r->decoder.adapters;
+  r->schedule.keep_frozen = ad && ad->method->keeps_frozen;
   return ist_schedule_reserve(&r->schedule, ist_schedule_items(r->decoder.config->L, r->cap_micro),
                               err);
 }

@@ -75,12 +75,43 @@ static double gradient_norm(ist_trainer *t) {
   return sqrt(sum);
 }
 
+/* What the moments of a layer became in the steps since it last trained (`missed`). */
+static void settle_moments(ist_trainer *t, int64_t l) {
+  const ist_train_options *o = &t->options;
+  int64_t missed = t->progress.step - t->last_trained[l];
+  t->last_trained[l] = t->progress.step + 1;
+  if (missed <= 0 || t->layer_steps[l] == 0) return;
+  ist_ctx *ctx = &t->model->ctx;
+  ist_view m = layer_block(t, t->m, l), v = layer_block(t, t->v, l);
+  if (strcmp(o->moments, "drop") == 0) {
+    ctx->be->zero(ctx, m);
+    ctx->be->zero(ctx, v);
+    t->layer_steps[l] = 0;
+  } else if (strcmp(o->moments, "decay") == 0) { /* as if the gradients had been zero */
+    ctx->be->scale_rows(ctx, m, pow(o->beta1, (double)missed), NULL);
+    ctx->be->scale_rows(ctx, v, pow(o->beta2, (double)missed), NULL);
+    t->layer_steps[l] += missed;
+  }
+}
+
+/* AdamW on parameters [from, to) of a layer. */
+static void update_part(ist_trainer *t, int64_t l, int64_t from, int64_t to, const ist_adamw *o) {
+  if (from == to) return;
+  ist_view part[4] = {layer_block(t, t->adapters.params, l), gradient_block(t, l),
+                      layer_block(t, t->m, l), layer_block(t, t->v, l)};
+  for (int i = 0; i < 4; i++) part[i] = ist_view_cols(part[i], from, to - from);
+  t->model->ctx.be->adamw(&t->model->ctx, part[0], part[1], part[2], part[3], o);
+}
+
 static void update(ist_trainer *t, double norm, double lr) {
   const ist_train_options *o = &t->options;
+  const ist_adapter_layout *lay = &t->adapters.layout;
   double clip = o->clip_norm > 0 ? o->clip_norm / (norm + 1e-6) : 1.0;
+  int64_t split = o->lr_ratio == 1.0 ? lay->params : lay->plain; /* LoRA+ */
   for (int64_t l = 0; l < t->adapters.L; l++) {
     if (!t->active[l]) continue;
-    const ist_adamw adamw = {
+    settle_moments(t, l);
+    ist_adamw adamw = {
         .lr = lr,
         .beta1 = o->beta1,
         .beta2 = o->beta2,
@@ -89,9 +120,10 @@ static void update(ist_trainer *t, double norm, double lr) {
         .t = ++t->layer_steps[l],
         .grad_scale = clip < 1.0 ? clip : 1.0,
     };
-    t->model->ctx.be->adamw(&t->model->ctx, layer_block(t, t->adapters.params, l),
-                            gradient_block(t, l), layer_block(t, t->m, l), layer_block(t, t->v, l),
-                            &adamw);
+    update_part(t, l, 0, split, &adamw);
+    adamw.lr = lr * o->lr_ratio;
+    update_part(t, l, split, lay->params, &adamw);
+    ist_decoder_adapters_changed(&t->runner.decoder, l);
   }
 }
 

@@ -163,6 +163,7 @@ ist_status ist_trainer_restore_best(ist_trainer *t, ist_error *err) {
   char *path = best_path(t, t->progress.best_step);
   if (!path) return no_path(t, err);
   ist_status status = read_best(t, path, err);
+  ist_decoder_adapters_changed(&t->runner.decoder, -1);
   ist_free(path);
   return status;
 }

@@ -86,11 +86,8 @@ static ist_status adopt_adapter(ist_trainer *t, ist_error *err) {
 static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&t->model->config, &sizes);
-  ist_adapter_config c = {.method = t->options.method,
-                          .rank = t->options.rank,
-                          .alpha = t->options.alpha,
-                          .dropout = t->options.dropout};
-  IST_TRY(ist_model_targets(&t->model->config, t->options.targets, &c.modules, err));
+  ist_adapter_config c;
+  IST_TRY(ist_options_adapter(&t->options, &t->model->config, &c, err));
   return ist_adapters_layout(&t->adapters, &c, &sizes, t->model->config.L,
                              ist_wide(t->model->compute), err);
 }
@@ -167,12 +164,13 @@ static ist_status reserve_tables(ist_trainer *t, ist_error *err) {
   size_t L = (size_t)t->model->config.L;
   t->adapters.grad_slot = ist_calloc(L, sizeof *t->adapters.grad_slot);
   t->layer_steps = ist_calloc(L, sizeof *t->layer_steps);
+  t->last_trained = ist_calloc(L, sizeof *t->last_trained);
   t->active = ist_calloc(L, sizeof *t->active);
   t->factor = ist_calloc(L * IST_MAX_CANDIDATES, sizeof *t->factor);
   t->importance = ist_calloc(L, sizeof *t->importance);
   t->segment_loss = ist_calloc((size_t)t->plan.limits.segments, sizeof *t->segment_loss);
-  if (!t->adapters.grad_slot || !t->layer_steps || !t->active || !t->factor || !t->importance ||
-      !t->segment_loss) {
+  if (!t->adapters.grad_slot || !t->layer_steps || !t->last_trained || !t->active || !t->factor ||
+      !t->importance || !t->segment_loss) {
     return ist_fail_nomem(err, "layer tables", L * sizeof(double));
   }
   return IST_OK;
@@ -205,6 +203,7 @@ static ist_status register_state(ist_trainer *t, ist_error *err) {
       {"moments.m", dt, 2, block, t->m},
       {"moments.v", dt, 2, block, t->v},
       {"moments.steps", IST_I64, 1, layers, t->layer_steps},
+      {"moments.last_trained", IST_I64, 1, layers, t->last_trained},
       {"selector.suppressibility", IST_F64, 1, layers, t->scores.suppressibility},
       {"selector.observed", IST_I64, 1, layers, t->scores.observed},
       {"selector.drawn", IST_I64, 1, layers, t->scores.drawn},
@@ -280,7 +279,7 @@ json_t *ist_trainer_settings(const ist_trainer *t) {
 static void start_fresh(ist_trainer *t) {
   const ist_adapters *ad = &t->adapters;
   const unsigned char *loaded = t->options.resume ? NULL : t->model->own_adapter;
-  for (int64_t l = 0; l < t->adapters.L; l++) ad->method->init(ad, l, t->options.seed);
+  ist_decoder_init_adapters(&t->runner.decoder, t->options.seed);
   if (loaded)
     memcpy(ad->params, loaded, (size_t)ist_dtype_bytes(ad->dt, ad->L * ad->layout.params));
   t->progress.best_loss = INFINITY;
@@ -357,6 +356,7 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
   if (status == IST_OK) status = register_state(t, err);
   if (status == IST_OK) start_fresh(t);
   if (status == IST_OK && checkpoint) status = ist_checkpoint_load(checkpoint, &t->state, err);
+  if (status == IST_OK) ist_decoder_adapters_changed(&t->runner.decoder, -1);
   t->resumed = checkpoint != NULL;
   json_decref(saved);
   ist_free(checkpoint);
@@ -403,6 +403,7 @@ void ist_trainer_close(ist_trainer *t) {
   ist_dataset_free(&t->data);
   ist_free(t->adapters.grad_slot);
   ist_free(t->layer_steps);
+  ist_free(t->last_trained);
   ist_free(t->order);
   ist_free(t->round);
   ist_sources_free(&t->sources);

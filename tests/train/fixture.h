@@ -82,14 +82,46 @@ static inline void tiny_data(tiny *t) {
   }
 }
 
+/* Adapters of another method than the golden's, with parameters that leave nothing out. */
+static inline void tiny_method(tiny *t, ist_dtype dt, const ist_adapter_config *method) {
+  ist_error err;
+  ist_linear_sizes sizes;
+  ist_adapter_config c = *method;
+  ist_model_linear_sizes(&t->config, &sizes);
+  c.kv = t->config.K * t->config.E;
+  if (!c.modules) MUST(ist_model_targets(&t->config, "all-linear", &c.modules, &err));
+  MUST(ist_adapters_layout(&t->adapters, &c, &sizes, t->config.L, dt, &err));
+  size_t block = (size_t)(t->adapters.layout.params * t->config.L);
+  t->adapters.params = ist_calloc(block, 8);
+  t->adapters.grads = ist_calloc(block, 8);
+  t->adapters.grad_slot = ist_calloc((size_t)t->config.L, sizeof(int32_t));
+}
+
+/* Moves every parameter by N(0, sd^2), the same whatever the type. */
+static inline void tiny_disturb(tiny *t, double sd) {
+  ist_rng rng = ist_rng_stream(11, IST_RNG_TEST, 0, 0, 0);
+  int64_t n = t->adapters.layout.params * t->config.L;
+  for (int64_t i = 0; i < n; i++) {
+    double by = sd * ist_rng_normal(&rng);
+    if (t->adapters.dt == IST_F64) {
+      ((double *)t->adapters.params)[i] += by;
+    } else {
+      ((float *)t->adapters.params)[i] += (float)by;
+    }
+  }
+  ist_decoder_adapters_changed(&t->runner.decoder, -1);
+}
+
 static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   ist_error err;
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&t->config, &sizes);
   uint32_t modules;
   MUST(ist_model_targets(&t->config, "all-linear", &modules, &err));
-  ist_adapter_config pc = {"lora", modules, (int64_t)golden_number(t, "rank"),
-                           golden_number(t, "alpha"), 0.0};
+  ist_adapter_config pc = {.method = "lora",
+                           .modules = modules,
+                           .rank = (int64_t)golden_number(t, "rank"),
+                           .alpha = golden_number(t, "alpha")};
   MUST(ist_adapters_layout(&t->adapters, &pc, &sizes, t->config.L, dt, &err));
   size_t block = (size_t)(t->adapters.layout.params * t->config.L);
   t->adapters.params = ist_calloc(block, 8);
@@ -116,8 +148,10 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   ist_safetensors_close(file);
 }
 
-static inline void tiny_open(tiny *t, const ist_backend *be, ist_dtype compute, bool adapter,
-                             ist_order order, ist_recompute recompute, int64_t micro_tokens) {
+/* method NULL: the golden LoRA where `adapter`, the bare model else. */
+static inline void tiny_open_method(tiny *t, const ist_backend *be, ist_dtype compute, bool adapter,
+                                    ist_order order, ist_recompute recompute, int64_t micro_tokens,
+                                    const ist_adapter_config *method) {
   ist_error err = {0};
   memset(t, 0, sizeof *t);
   MUST(ist_gguf_open(&t->gguf, TINY "llama_tiny.gguf", &err));
@@ -128,7 +162,12 @@ static inline void tiny_open(tiny *t, const ist_backend *be, ist_dtype compute, 
   t->ctx.be = be;
   if (be->open) MUST(be->open(&t->ctx, &err));
   tiny_data(t);
-  if (adapter) tiny_adapters(t, ist_wide(compute));
+  if (method) {
+    tiny_method(t, ist_wide(compute), method);
+  } else if (adapter) {
+    tiny_adapters(t, ist_wide(compute));
+  }
+  adapter = adapter || method;
   ist_runner_limits lim = {
       .tokens = 3 * 64, .segments = 3 * 5, .longest = 17, .layer_order = order == IST_ORDER_LAYER};
   ist_slots slots = ist_schedule_slots(t->config.L, t->config.L, order, recompute);
@@ -152,6 +191,12 @@ static inline void tiny_open(tiny *t, const ist_backend *be, ist_dtype compute, 
   MUST(ist_decoder_open(&t->runner.decoder, &t->config, &t->weights, adapter ? &t->adapters : NULL,
                         &t->ctx, &s, &err));
   MUST(ist_runner_open(&t->runner, &lim, micro_tokens, &err));
+  if (method) ist_decoder_init_adapters(&t->runner.decoder, 5);
+}
+
+static inline void tiny_open(tiny *t, const ist_backend *be, ist_dtype compute, bool adapter,
+                             ist_order order, ist_recompute recompute, int64_t micro_tokens) {
+  tiny_open_method(t, be, compute, adapter, order, recompute, micro_tokens, NULL);
 }
 
 static inline void tiny_close(tiny *t) {

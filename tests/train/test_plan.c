@@ -110,7 +110,11 @@ static void open_shape(shape *s, const ist_model_config *c, ist_dtype type, int6
   ist_linear_sizes sizes;
   ist_model_linear_sizes(c, &sizes);
   const uint32_t modules = (1u << IST_MOD_QKV) - 1; /* all of a Llama */
-  const ist_adapter_config pc = {"lora", modules, rank, 2.0 * (double)rank, 0.05};
+  const ist_adapter_config pc = {.method = "lora",
+                                 .modules = modules,
+                                 .rank = rank,
+                                 .alpha = 2.0 * (double)rank,
+                                 .dropout = 0.05};
   MUST(ist_adapters_layout(&s->adapters, &pc, &sizes, c->L, IST_F32, &err));
   s->in = (ist_plan_input){
       .config = &s->config,

@@ -41,6 +41,30 @@ static void test_resume_token_order(void **state) {
   must_resume_exactly(run_options(), "token-whole", "token-parts");
 }
 
+/* Every method with a selector of its own, and what may become of frozen moments. */
+static void test_resume_methods(void **state) {
+  (void)state;
+  static const struct {
+    const char *method, *selector, *moments, *whole, *parts;
+  } runs[] = {
+      {"dora", "ist", "decay", "dora-whole", "dora-parts"},
+      {"parallel", "random", "drop", "parallel-whole", "parallel-parts"},
+      {"prefix", "fixed:1,3", "keep", "prefix-whole", "prefix-parts"},
+      {"lora", "random", "decay", "plus-whole", "plus-parts"},
+  };
+  for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+    ist_train_options o = run_options();
+    o.method = runs[i].method;
+    o.selector = runs[i].selector;
+    o.moments = runs[i].moments;
+    o.redraw_every = 3;
+    o.burn_in = 6;
+    o.lr_ratio = 4;
+    o.rank_pattern = "q=2,down=6";
+    must_resume_exactly(o, runs[i].whole, runs[i].parts);
+  }
+}
+
 static void test_resume_layer_order(void **state) {
   (void)state;
   ist_train_options o = run_options();
@@ -441,6 +465,7 @@ int main(void) {
       cmocka_unit_test(test_resume_token_order),
       cmocka_unit_test(test_metrics_lines),
       cmocka_unit_test(test_resume_layer_order),
+      cmocka_unit_test(test_resume_methods),
       cmocka_unit_test(test_frozen_layers_stand_still),
       cmocka_unit_test(test_steps_allocate_nothing),
       cmocka_unit_test(test_open_without_memory),

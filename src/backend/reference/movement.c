@@ -5,14 +5,13 @@
 #include "backend/reference/reference.h"
 #include "format/quant.h"
 
-enum { PIECE = 1024 }; /* a multiple of every block */
+enum { PIECE = IST_REFERENCE_PIECE };
 
 static char *row_address(ist_view v, int64_t row) {
   return (char *)v.p + row * v.stride * ist_dtype_get(v.dt)->bytes;
 }
 
-/* Elements [at, at + n) of a row; `at` is a multiple of PIECE. */
-static void load(double *out, const void *row, ist_dtype type, int64_t at, int64_t n) {
+void ist_reference_load(double *out, const void *row, ist_dtype type, int64_t at, int64_t n) {
   const char *src = (const char *)row + ist_dtype_bytes(type, at);
   if (type == IST_F64) {
     memcpy(out, src, (size_t)n * sizeof *out);
@@ -23,7 +22,7 @@ static void load(double *out, const void *row, ist_dtype type, int64_t at, int64
   for (int64_t i = 0; i < n; i++) out[i] = (double)narrow[i];
 }
 
-static void store(void *row, ist_dtype type, int64_t at, int64_t n, const double *in) {
+void ist_reference_store(void *row, ist_dtype type, int64_t at, int64_t n, const double *in) {
   switch (type) {
     case IST_F64: memcpy((double *)row + at, in, (size_t)n * sizeof *in); break;
     case IST_F32:
@@ -51,11 +50,11 @@ static void dequant_row(ist_view dst, int64_t row, const void *src, ist_dtype ty
   double piece[PIECE];
   for (int64_t at = 0; at < dst.cols; at += PIECE) {
     int64_t n = piece_at(dst, at);
-    load(piece, from, type, at, n);
+    ist_reference_load(piece, from, type, at, n);
     if (scale != 1.0) {
       for (int64_t i = 0; i < n; i++) piece[i] *= scale;
     }
-    store(to, dst.dt, at, n, piece);
+    ist_reference_store(to, dst.dt, at, n, piece);
   }
 }
 
@@ -85,12 +84,12 @@ static void add_rows(ist_view y, ist_view a, ist_view b) {
   for (int64_t r = 0; r < y.rows; r++) {
     for (int64_t at = 0; at < y.cols; at += PIECE) {
       int64_t n = piece_at(y, at);
-      load(sum, row_address(a, r), a.dt, at, n);
+      ist_reference_load(sum, row_address(a, r), a.dt, at, n);
       if (b.p != NULL) {
-        load(other, row_address(b, r), b.dt, at, n);
+        ist_reference_load(other, row_address(b, r), b.dt, at, n);
         for (int64_t i = 0; i < n; i++) sum[i] += other[i];
       }
-      store(row_address(y, r), y.dt, at, n, sum);
+      ist_reference_store(row_address(y, r), y.dt, at, n, sum);
     }
   }
 }
@@ -118,9 +117,9 @@ void ist_reference_scale_rows(ist_ctx *ctx, ist_view y, double s, const float *r
     double factor = row_scale != NULL ? s * (double)row_scale[r] : s;
     for (int64_t at = 0; at < y.cols; at += PIECE) {
       int64_t n = piece_at(y, at);
-      load(piece, row_address(y, r), y.dt, at, n);
+      ist_reference_load(piece, row_address(y, r), y.dt, at, n);
       for (int64_t i = 0; i < n; i++) piece[i] *= factor;
-      store(row_address(y, r), y.dt, at, n, piece);
+      ist_reference_store(row_address(y, r), y.dt, at, n, piece);
     }
   }
 }

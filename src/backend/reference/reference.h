@@ -9,6 +9,12 @@
 const ist_backend *ist_reference_slots(void);
 const ist_backend *ist_reference_slots_f64(void);
 
+/* Elements [at, at + n) of a row of a plain or stored type, from and to double; `at` is a
+ * multiple of IST_REFERENCE_PIECE (one of every block), n at most that. */
+enum { IST_REFERENCE_PIECE = 1024 };
+void ist_reference_load(double *out, const void *row, ist_dtype type, int64_t at, int64_t n);
+void ist_reference_store(void *row, ist_dtype type, int64_t at, int64_t n, const double *in);
+
 /* Movement (movement.c): any mixture of F64, F32, F16 and BF16, through double. */
 void ist_reference_dequant(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype src_type,
                            int64_t row0);
@@ -19,6 +25,14 @@ void ist_reference_zero(ist_ctx *ctx, ist_view dst);
 void ist_reference_copy(ist_ctx *ctx, ist_view dst, ist_view src);
 void ist_reference_add(ist_ctx *ctx, ist_view y, ist_view a, ist_view b);
 void ist_reference_scale_rows(ist_ctx *ctx, ist_view y, double s, const float *row_scale);
+
+/* Gains of rows of a weight (gain.c), likewise. */
+void ist_reference_row_dot(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b);
+void ist_reference_row_gain(ist_ctx *ctx, ist_view gain, ist_view m, ist_view norms, double s);
+void ist_reference_gain_mix(ist_ctx *ctx, ist_view y, ist_view v, ist_view g, ist_view bias,
+                            double f, const float *row_f);
+void ist_reference_mul_cols(ist_ctx *ctx, ist_view y, ist_view x, ist_view g);
+void ist_reference_col_dot(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b, ist_view scale);
 
 /* A linear as the products and additions of `be` (linear.c). */
 void ist_linear_fwd_composed(const ist_backend *be, ist_ctx *ctx, ist_view y, ist_view x,

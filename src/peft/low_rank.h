@@ -1,0 +1,24 @@
+/* What the methods with a down product A at a site and an up product B at each
+ * linear have in common (LoRA, DoRA, bottleneck adapters). */
+#ifndef IST_PEFT_LOW_RANK_H
+#define IST_PEFT_LOW_RANK_H
+
+#include "peft/peft.h"
+
+/* Offsets of every A and B; ranks and alphas by module. */
+ist_status ist_low_rank_layout(ist_adapter_layout *out, const ist_adapter_config *c,
+                               const ist_linear_sizes *s, ist_error *err);
+/* A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default: Kaiming with a = sqrt 5), or N(0, 1)
+ * / rank; B = 0. */
+void ist_low_rank_init(const ist_adapters *ad, int64_t layer, uint64_t seed);
+/* u = drop(x) A^T; its backward: dA += du^T drop(x), dx += mask(du A). */
+void ist_low_rank_down(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call);
+void ist_low_rank_down_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
+                           ist_view du, ist_view dx, ist_view tmp);
+/* The columns of u (or du) of each module, times its scale and the suppression. */
+void ist_low_rank_scale(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
+                        ist_view u);
+double ist_low_rank_flops(const ist_adapters *ad);
+double ist_low_rank_flops_bwd(const ist_adapters *ad, bool active);
+
+#endif
