@@ -88,8 +88,17 @@ static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
   ist_model_linear_sizes(&t->model->config, &sizes);
   ist_adapter_config c;
   IST_TRY(ist_options_adapter(&t->options, &t->model->config, &c, err));
-  return ist_adapters_layout(&t->adapters, &c, &sizes, t->model->config.L,
-                             ist_wide(t->model->compute), err);
+  IST_TRY(ist_adapters_layout(&t->adapters, &c, &sizes, t->model->config.L,
+                              ist_wide(t->model->compute), err));
+  const ist_adapters *carried = &t->model->loaded;
+  if (!t->model->own_adapter || t->options.resume ||
+      (carried->method == t->adapters.method &&
+       memcmp(&carried->layout, &t->adapters.layout, sizeof carried->layout) == 0))
+    return IST_OK;
+  return ist_fail(err, IST_ERR_ARG,
+                  "method: found \"%s\" with options that do not fit the adapter that the model "
+                  "carries, expected its own: plain LoRA without patterns",
+                  t->options.method);
 }
 
 static ist_status open_selector(ist_trainer *t, ist_error *err) {
