@@ -8,7 +8,6 @@ tokens/s (real tokens only), peak resident memory, losses. The method is that of
 paper (Yao et al. 2024) with its settings; see docs/method.md.
 """
 import argparse
-import random
 import time
 
 import torch
@@ -127,8 +126,8 @@ def main():
     parser.add_argument("--warm", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    random.seed(42)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
     model, layers = build(args)
     ist = Ist(layers, args.selector)

@@ -46,7 +46,7 @@ theirs() {
   rest=${1#*-}
   flags=
   case $1 in *-checkpointing) flags=--checkpointing ;; esac
-  ${PREFIX:-} "$PYTHON" "$here/compare_pytorch.py" "$model" "$work/batches" \
+  TQDM_DISABLE=1 ${PREFIX:-} "$PYTHON" -W ignore "$here/compare_pytorch.py" "$model" "$work/batches" \
     --selector "$selector" --dtype "${rest%%-*}" --threads "$threads" $flags >"$work/theirs.$1"
 }
 
@@ -69,7 +69,7 @@ for c in $configs; do
   printf '%-24s %14s %14s %7s   %s %s | %s\n' "$c" "$a" "$b" \
     "$(echo "$a $b" | awk '{printf "%.2f", $1 / $2}')" "$mine" "$losses" "$other"
   sed -n 's/^warning/  warning/p' "$work/ours.$c"
-  best=$(echo "$best $b" | awk '{print $1 > $2 ? $1 : $2}')
+  best=$(echo "$best $b" | awk '{print ($1 > $2) ? $1 : $2}')
 done
 for c in $configs; do
   echo "$c $(speed "$work/ours.$c") $best" |

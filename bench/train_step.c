@@ -290,7 +290,7 @@ static double seconds_of(const ist_prof *p, const char *name) {
   return 0;
 }
 
-static void print_results(const ist_prof *prof, const totals *sum, double rate) {
+static void print_results(const ist_prof *prof, const totals *sum, double rate, int64_t peak) {
   double achieved = sum->flops / sum->seconds;
   printf("steps     %lld with %lld probes; %.0f tokens a step, %.1f keys a token\n",
          (long long)sum->steps, (long long)sum->probes, (double)sum->tokens / (double)sum->steps,
@@ -312,7 +312,7 @@ static void print_results(const ist_prof *prof, const totals *sum, double rate) 
     printf("oneDNN    %.1f GFLOP/s at these shapes; share %.1f %%\n", rate * 1e-9,
            100.0 * achieved / rate);
   printf("losses    %.4f %.4f\n", sum->first_loss, sum->last_loss);
-  printf("peak      %.0f MB (VmHWM)\n", (double)ist_peak_memory() * 1e-6);
+  printf("peak      %.0f MB (VmHWM)\n", (double)peak * 1e-6);
 }
 
 /* ---- The run --------------------------------------------------------------------------- */
@@ -357,12 +357,9 @@ static ist_status bench(const settings *s, const ist_train_options *o, ist_error
     product list[MAX_PRODUCTS];
     int64_t rows = (peak_rows + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET;
     int count = list_products(list, t, &sum, rows);
-    int64_t held = ist_peak_memory();
+    int64_t peak = ist_peak_memory();
     double rate = measure_all(list, count, m->compute, err);
-    print_results(&prof, &sum, rate);
-    if (ist_peak_memory() > held)
-      printf("          of which %.0f MB for measuring oneDNN\n",
-             (double)(ist_peak_memory() - held) * 1e-6);
+    print_results(&prof, &sum, rate, peak);
     if (s->ops) print_ops(&prof, &sum);
     if (s->ops && rate > 0) print_products(list, count);
   }

@@ -85,6 +85,7 @@ void ist_args_init(ist_args *a) {
   a->shape = "smollm2-135m";
   a->type = "Q4_0";
   a->factor = a->train.suppress_factor;
+  a->seconds = 25;
 }
 
 /* ---- Looking up ------------------------------------------------------------ */

@@ -30,7 +30,7 @@ typedef struct ist_args {
   const char *task, *tokens, *logits_out, *examples, *shape, *type;
   int64_t threads, report_every, show;
   uint64_t seed;
-  double factor;
+  double factor, seconds;
   bool layers, ids, json_lines, special, json, all, quiet, verbose, help, overwrite_file;
   void *settings; /* parsed settings.json */
 } ist_args;

@@ -188,6 +188,13 @@ refused 1 'the smallest plan for these settings needs' plan -m "$model" --max-me
 refused 1 'the smallest plan for these settings needs' train -m "$model" -d data.jsonl -o nothing \
   --max-memory 1M
 [ ! -e nothing ] || fail "a limit that cannot be met: something was written"
+works 'training  ' bench -m "$model" --seconds 0.1
+[ "$(grep -c 'tokens/s' ../works.out)" = 3 ] || fail "bench: not all of training, prompt and text"
+export IST_ISA=portable
+works 'portable, f32' bench -m "$model" --seconds 0.1 --rank 2
+IST_ISA=none
+refused 2 IST_ISA generate -m "$model" hello
+unset IST_ISA
 works '"' tokenize -m "$model" 'hello there'
 works '' tokenize -m "$model" --ids 'hello there'
 ids=$(cat ../works.out)

@@ -1,6 +1,8 @@
 /* The table of the CPU backend. */
 #include "backend/cpu/cpu.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 
 bool ist_cpu_serves(const ist_view *views, int n) {
@@ -30,7 +32,13 @@ ist_status ist_cpu_open_with(ist_ctx *ctx, const ist_simd *simd, const ist_produ
 
 static ist_status open_cpu(ist_ctx *ctx, ist_error *err) {
   const ist_simd *levels[4];
+  const char *wanted = ist_cpu_isa_wanted();
   ist_cpu_levels(levels);
+  if (wanted != NULL && strcmp(wanted, levels[0]->name) != 0)
+    return ist_fail(err, IST_ERR_ARG,
+                    "IST_ISA: found \"%s\", expected an instruction set of this processor, the "
+                    "best is %s",
+                    wanted, levels[0]->name);
   return ist_cpu_open_with(ctx, levels[0], ist_products_dnnl(), err);
 }
 

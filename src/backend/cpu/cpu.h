@@ -31,6 +31,8 @@ typedef struct ist_cpu {
 ist_status ist_cpu_open_with(ist_ctx *ctx, const ist_simd *simd, const ist_products *products,
                              ist_error *err);
 
+/* The name in the environment variable IST_ISA, the best set to use; NULL: unset. */
+const char *ist_cpu_isa_wanted(void);
 /* The instruction sets that run here, best first; returns their number (<= 4). */
 int ist_cpu_levels(const ist_simd *levels[4]);
 

@@ -62,9 +62,25 @@ static void close_engine(void *state) {
   ist_free(d);
 }
 
+/* oneDNN keeps to the instruction set that IST_ISA names, as our kernels do. It heeds
+ * only the first call of the process. */
+static void limit_isa(void) {
+  static const struct {
+    const char *name;
+    dnnl_cpu_isa_t isa;
+  } known[] = {{"avx512", dnnl_cpu_isa_avx512_core},
+               {"avx2", dnnl_cpu_isa_avx2},
+               {"portable", dnnl_cpu_isa_sse41}};
+  const char *wanted = ist_cpu_isa_wanted();
+  for (size_t i = 0; wanted != NULL && i < sizeof known / sizeof *known; i++) {
+    if (strcmp(known[i].name, wanted) == 0) dnnl_set_max_cpu_isa(known[i].isa);
+  }
+}
+
 static ist_status open_engine(void **state, ist_error *err) {
   engine *d = ist_calloc(1, sizeof *d);
   if (d == NULL) return ist_fail_nomem(err, "oneDNN's primitives", sizeof *d);
+  limit_isa();
   if (dnnl_engine_create(&d->engine, dnnl_cpu, 0) != dnnl_success ||
       dnnl_stream_create(&d->stream, d->engine, dnnl_stream_default_flags) != dnnl_success) {
     close_engine(d);

@@ -1,5 +1,23 @@
 /* Which kernels this processor runs. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "backend/cpu/cpu.h"
+
+const char *ist_cpu_isa_wanted(void) {
+  const char *name = getenv("IST_ISA");
+  return name != NULL && *name != '\0' ? name : NULL;
+}
+
+/* Leaves out the sets before the one that IST_ISA names, where it is among them. */
+static int limit_levels(const ist_simd *levels[4], int n) {
+  const char *wanted = ist_cpu_isa_wanted();
+  int first = 0;
+  while (wanted != NULL && first < n && strcmp(levels[first]->name, wanted) != 0) first++;
+  if (first == n) return n;
+  memmove(levels, levels + first, (size_t)(n - first) * sizeof *levels);
+  return n - first;
+}
 
 int ist_cpu_levels(const ist_simd *levels[4]) {
   int n = 0;
@@ -13,7 +31,7 @@ int ist_cpu_levels(const ist_simd *levels[4]) {
   if (avx2) levels[n++] = &ist_simd_avx2_table;
 #endif
   levels[n++] = &ist_simd_portable_table;
-  return n;
+  return limit_levels(levels, n);
 }
 
 static const ist_simd *best(void) {
