@@ -228,7 +228,8 @@ static void lay_out_head(layout *l) {
   d->head_x = take_view(l, IST_ARENA_HEAD, t, n, c->D, 0);
   d->head_h = take_view(l, IST_ARENA_HEAD, t, n, c->D, 0);
   d->head_stat = take_view(l, IST_ARENA_HEAD, wide, n, 2, 0);
-  d->logits = take_view(l, IST_ARENA_HEAD, wide, n, c->V, 0);
+  /* Rows a power of two apart would share a few lines of the cache. */
+  d->logits = take_view(l, IST_ARENA_HEAD, wide, n, c->V, 32);
   d->run = take_view(l, IST_ARENA_HEAD, wide, n, 2, 0);
   d->tgt = take_view(l, IST_ARENA_HEAD, wide, n, 1, 0);
   d->head_ids = take(l, IST_ARENA_HEAD, (size_t)(2 * n) * sizeof(int32_t));

@@ -35,6 +35,9 @@ INLINE void pack(uint32_t *out, int width, operand o, int64_t j, int64_t n, bool
         vu r[VL];
         for (int i = 0; i < VL; i++) {
           bool there = i < keep && at + i < n;
+          /* Rows lie apart, too many for the processor to see where they lead: the next
+           * ones are fetched meanwhile (past the end that is harmless). */
+          if (u % 16 == 0) __builtin_prefetch((const char *)row_of(o.v, j + at + VL + i) + u * 4);
           r[i] = there ? load_units(row_of(o.v, j + at + i), o.bf16, u, o.k, dot) : (vu){0};
         }
         transpose(r);
