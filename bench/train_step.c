@@ -39,6 +39,7 @@ typedef struct totals {
   double context; /* visible keys, summed over the tokens */
   double depth;   /* layers that backward visits, summed over the steps */
   double others;  /* CPUs that other processes kept busy */
+  double cpu;     /* processor time of this process, all threads */
   double first_loss, last_loss;
   FILE *batches; /* NULL: not wanted */
 } totals;
@@ -299,6 +300,7 @@ static void print_results(const ist_prof *prof, const totals *sum, double rate, 
          (double)sum->tokens / sum->seconds,
          (double)sum->tokens / (sum->seconds - sum->probe_seconds),
          sum->seconds / (double)sum->steps);
+  printf("cpu       %.3f s a step, all threads\n", sum->cpu / (double)sum->steps);
   if (sum->others > 0.05)
     printf("warning   other processes kept %.2f CPUs busy meanwhile: run it again\n", sum->others);
   if (sum->probes)
@@ -326,6 +328,7 @@ static ist_status run_steps(ist_trainer *t, const settings *s, ist_prof *prof, t
   bench_cpu cpu = bench_cpu_now();
   double start = ist_prof_now();
   for (int i = 0; i < s->steps; i++) IST_TRY(step(t, sum, err));
+  sum->cpu = bench_cpu_now().mine - cpu.mine;
   sum->others = bench_cpu_others(cpu, ist_prof_now() - start);
   t->model->ctx.prof = NULL;
   return IST_OK;
