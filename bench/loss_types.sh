@@ -3,7 +3,7 @@
 # otherwise (the paper's settings, small batches): means over windows of 20 steps, and how
 # far apart they are.
 #
-#   STEPS=200  BATCH=4  TOKENS=64 (longest sample)   IST=build/release/ist   PREFIX="..."
+#   STEPS=200  BATCH=4  TOKENS=64 (longest sample)  THREADS=2  IST=build/release/ist
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 [ $# = 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -11,7 +11,7 @@ ist=${IST:-$top/build/release/ist}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 for type in f32 bf16; do
-  ${PREFIX:-} "$ist" train -q -m "$1" -d "$2" -o "$work/$type" --preset paper --compute "$type" \
+  "$ist" train -q --threads "${THREADS:-2}" -m "$1" -d "$2" -o "$work/$type" --preset paper --compute "$type" \
     --steps "${STEPS:-200}" --batch "${BATCH:-4}" --max-tokens "${TOKENS:-64}" --warmup 20 \
     --valid-examples 0 --save-every 0 >/dev/null
   sed -n 's/.*"loss": *\([0-9.e+-]*\).*/\1/p' "$work/$type/metrics.jsonl" >"$work/$type.loss"
