@@ -253,6 +253,9 @@ static ist_status make_one(const char *path, ist_error *err) {
   int number = errno;
   struct stat st;
   if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return IST_OK;
+  if (number == EEXIST)
+    return ist_fail(err, IST_ERR_IO,
+                    "cannot create the directory '%s': it is there and not a directory", path);
   return fail_errno(err, "create the directory", path, number);
 }
 

@@ -55,6 +55,21 @@ head -c 50000 "$model" >cut.gguf
 cp "$model" other.gguf # the same model but for one weight
 printf '\377\377\377\076' | dd of=other.gguf bs=1 seek=90000 conv=notrunc 2>/dev/null
 sed "s/say 7/say 8/" data.jsonl >changed.jsonl
+# patch FILE NAME SKIP BYTES: writes BYTES over FILE, SKIP bytes after the first NAME.
+patch() {
+  at=$(LC_ALL=C grep -abo -m 1 "$2" "$1" | head -n 1 | cut -d: -f1)
+  printf "$4" | dd of="$1" bs=1 seek=$((at + ${#2} + $3)) conv=notrunc 2>/dev/null
+}
+cp "$model" arch.gguf
+patch arch.gguf general.architecture 12 zebra # behind type and length
+cp "$model" escape.gguf
+patch escape.gguf general.architecture 12 '\033[31m'
+cp "$model" type.gguf
+patch type.gguf blk.0.attn_q.weight 20 '\020' # behind two dimensions: IQ2_XXS
+head -c 3000 /dev/zero | tr '\000' x >noise.gguf
+printf GGUF >short.gguf
+echo '[]' >none.json
+echo '{"messages": [{"role": "user"}]}' >chat.jsonl
 mkdir folder
 echo '{"rank": "a lot"}' >folder/settings.json
 
@@ -80,12 +95,26 @@ refused 1 nowhere.gguf train -m nowhere.gguf -d data.jsonl
 refused 1 data.jsonl train -m data.jsonl -d data.jsonl
 refused 1 cut.gguf train -m cut.gguf -d data.jsonl
 refused 1 folder train -m folder -d data.jsonl
+refused 1 'not a GGUF file' train -m noise.gguf -d data.jsonl
+refused 1 'not a GGUF file' tokenize -m noise.gguf hi
+refused 1 'short.gguf: truncated' inspect short.gguf
+refused 1 'general.architecture: found "zebra", supported: llama' train -m arch.gguf -d data.jsonl
+refused 1 'general.architecture: found "zebra"' generate -m arch.gguf hi
+refused 1 'general.architecture: found "?[31m"' train -m escape.gguf -d data.jsonl
+refused 1 "tensor 'blk.0.attn_q.weight': tensor type 16 (IQ2_XXS) is not supported" train -m type.gguf -d data.jsonl
+refused 1 'blk.0.attn_q.weight' plan -m type.gguf
 refused 1 nowhere.jsonl train -m "$model" -d nowhere.jsonl
 refused 1 broken.jsonl:2 train -m "$model" -d broken.jsonl
 refused 1 broken.jsonl:2 eval -m "$model" -d broken.jsonl
 refused 1 lacking.jsonl:2 train -m "$model" -d lacking.jsonl
 refused 1 strange.jsonl:1 train -m "$model" -d strange.jsonl
 refused 1 empty.jsonl train -m "$model" -d empty.jsonl
+refused 1 'none.json: no records' train -m "$model" -d none.json
+refused 1 "chat.jsonl:1: no field 'messages[0].content'" train -m "$model" -d chat.jsonl
+refused 1 empty.jsonl train -m "$model" -d data.jsonl --valid empty.jsonl
+refused 1 'cannot read' train -m "$model" -d folder
+refused 1 "'data.jsonl': it is there and not a directory" train -m "$model" -d data.jsonl -o data.jsonl
+refused 1 "'data.jsonl': it is there and not a directory" train -m "$model" -d data.jsonl -o data.jsonl/run
 refused 1 nowhere eval -m "$model" -d data.jsonl --adapter nowhere
 refused 1 nowhere inspect nowhere
 refused 1 data.jsonl inspect data.jsonl
