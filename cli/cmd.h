@@ -16,8 +16,10 @@ ist_status ist_cmd_open_model(ist_model **out, const ist_args *a, ist_error *err
 /* The argument of the line, or all of standard input; free with free(). */
 char *ist_cmd_read_argument(const ist_args *a, size_t *len, ist_error *err);
 
-/* From now on SIGINT and SIGTERM are noted (`notice` goes to stderr at once); a
- * second one ends the process. */
+/* A mapped file that is truncated ends the process with an error line, not a signal. */
+void ist_signals_guard(void);
+/* From now on SIGINT, SIGTERM and SIGHUP are noted (`notice` goes to stderr at once); a
+ * second one ends the process. A closed pipe is no reason to end. */
 void ist_signals_catch(const char *notice);
 /* The signal noted, or 0. */
 int ist_signals_caught(void);

@@ -38,25 +38,49 @@ char *ist_cmd_read_argument(const ist_args *a, size_t *len, ist_error *err) {
 /* What a signal handler may reach: it has no argument for it. */
 static volatile sig_atomic_t caught;
 static const char *notice_text;
+static const int stopping[] = {SIGINT, SIGTERM, SIGHUP};
+enum { N_STOPPING = sizeof stopping / sizeof *stopping };
 
+/* A second signal ends the process at once: the default action is back. */
 static void on_signal(int signal_number) {
   caught = signal_number;
-  signal(SIGINT, SIG_DFL);
-  signal(SIGTERM, SIG_DFL);
+  for (int i = 0; i < N_STOPPING; i++) signal(stopping[i], SIG_DFL);
   if (notice_text && write(STDERR_FILENO, notice_text, strlen(notice_text)) < 0) return;
 }
 
 static void set_handler(void (*handler)(int)) {
-  struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+  struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART}, old;
   sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
+  for (int i = 0; i < N_STOPPING; i++) {
+    /* nohup stays nohup. */
+    bool ignored = sigaction(stopping[i], NULL, &old) == 0 && old.sa_handler == SIG_IGN;
+    if (stopping[i] != SIGHUP || !ignored) sigaction(stopping[i], &action, NULL);
+  }
 }
 
 void ist_signals_catch(const char *notice) {
   caught = 0;
   notice_text = notice;
   set_handler(on_signal);
+  signal(SIGPIPE, SIG_IGN); /* a reader that went away does not end the run */
+}
+
+/* Only what a signal handler may do. */
+static void on_bus_error(int signal_number, siginfo_t *info, void *context) {
+  (void)signal_number, (void)context;
+  const char *path = ist_lost_file(info->si_addr);
+  const char *parts[] = {"error: '", path ? path : "a file",
+                         "': cannot be read any more: truncated or lost while in use\n"};
+  for (int i = 0; i < 3; i++) {
+    if (write(STDERR_FILENO, parts[i], strlen(parts[i])) < 0) break;
+  }
+  _exit(1);
+}
+
+void ist_signals_guard(void) {
+  struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGBUS, &action, NULL);
 }
 
 int ist_signals_caught(void) {

@@ -82,6 +82,7 @@ int main(int argc, char **argv) {
     code = 0;
   } else {
     ist_log_set(show_log, &a);
+    ist_signals_guard();
     code = run_command[a.command](&a);
     ist_log_set(NULL, NULL);
   }

@@ -440,7 +440,7 @@ void ist_screen_step(ist_screen *s, const ist_step_report *r) {
 
 static void summary_layers(const ist_screen *s) {
   const char *doubt = s->layers_known ? "" : "too few observations to trust";
-  if (!s->scored || !s->trained) return;
+  if (!s->scored || !s->trained || s->lowest == s->highest) return; /* no probe yet */
   put_items(s, "layers",
             "importance by the scores: %.2f (layer %lld) to %.2f (layer %lld)\n%s\nmeasured by ist "
             "eval --layers",

@@ -317,6 +317,11 @@ typedef void (*ist_diff_fn)(void *user, const ist_diff_tensor *tensor);
 IST_API ist_status ist_diff(const char *a, const char *b, ist_diff_fn each, void *user,
                             ist_error *err);
 
+/* The path of the mapped file that `address` lies in, or NULL. For a handler of SIGBUS
+ * (si_addr), which is what a process gets when a model file is truncated while it is in
+ * use; the library installs none itself. Safe to call in a signal handler. */
+IST_API const char *ist_lost_file(const void *address);
+
 /* ---- Evaluation and generation --------------------------------------------- */
 
 typedef struct ist_eval_options {

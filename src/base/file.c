@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -40,6 +41,7 @@ ist_status ist_map_open(ist_map *m, const char *path, ist_error *err) {
     } else {
       m->p = p;
       m->size = (size_t)st.st_size;
+      ist_mapped_add(m, path);
     }
   }
   close(fd);
@@ -47,6 +49,7 @@ ist_status ist_map_open(ist_map *m, const char *path, ist_error *err) {
 }
 
 void ist_map_close(ist_map *m) {
+  ist_mapped_remove(m);
   if (m->p) munmap((void *)(uintptr_t)m->p, m->size);
   *m = (ist_map){0};
 }
@@ -272,6 +275,15 @@ ist_status ist_mkdirs(const char *path, ist_error *err) {
   if (status == IST_OK) status = make_one(copy, err);
   ist_free(copy);
   return status;
+}
+
+ist_status ist_directory_lock(int *fd, const char *path, ist_error *err) {
+  *fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (*fd < 0) return fail_errno(err, "open", path, errno);
+  if (flock(*fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return IST_OK;
+  close(*fd);
+  *fd = -1;
+  return ist_fail(err, IST_ERR_IO, "'%s' is in use: found another run that writes into it", path);
 }
 
 bool ist_file_exists(const char *path) {

@@ -14,6 +14,12 @@ typedef struct ist_map {
 ist_status ist_map_open(ist_map *m, const char *path, ist_error *err);
 void ist_map_close(ist_map *m);
 
+/* The maps that are open, for handlers of SIGBUS (mapped.c): the path of the file whose
+ * map holds `address`, or NULL. May be called in a signal handler. */
+const char *ist_mapped_path(const void *address);
+void ist_mapped_add(const ist_map *m, const char *path);
+void ist_mapped_remove(const ist_map *m);
+
 /* Reads `path` whole into `out` (NUL after the end); at most `limit` bytes. */
 ist_status ist_file_read(ist_buf *out, const char *path, size_t limit, ist_error *err);
 
@@ -51,6 +57,9 @@ ist_status ist_file_write(const char *path, const void *bytes, size_t len, ist_e
 
 /* Creates `path` and its parents (mode 0777 & ~umask); fine if it is there. */
 ist_status ist_mkdirs(const char *path, ist_error *err);
+/* Takes the directory for this process until the file descriptor *fd is closed; refused
+ * where another one holds it. A file system without locks lets everybody in. */
+ist_status ist_directory_lock(int *fd, const char *path, ist_error *err);
 bool ist_file_exists(const char *path);
 /* "dir/name" in fresh memory owned by the caller; NULL when out of memory. */
 char *ist_path_join(const char *dir, const char *name);

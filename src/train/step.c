@@ -188,14 +188,29 @@ static void report_selection(ist_trainer *t, ist_step_report *r) {
   r->observed = t->scores.observed;
 }
 
+/* "3, 17, 4, ..." as far as there is room. */
+static void list_lines(char *text, size_t room, const ist_dataset *data, const int64_t *samples,
+                       int64_t n) {
+  size_t len = 0;
+  text[0] = 0;
+  for (int64_t i = 0; i < n; i++) {
+    if (len + 32 > room) {
+      snprintf(text + len, room - len, ", ...");
+      return;
+    }
+    len += (size_t)snprintf(text + len, room - len, "%s%lld", i ? ", " : "",
+                            (long long)data->p[samples[i]].line);
+  }
+}
+
 static ist_status skip_step(ist_trainer *t, const int64_t *samples, int64_t n, ist_step_report *r,
                             ist_error *err) {
   r->skipped = true;
+  char lines[400];
+  list_lines(lines, sizeof lines, &t->data, samples, n);
   ist_log(IST_LOG_WARN,
-          "step %lld: loss %g, gradient norm %g are not finite; skipped (samples from line %lld, "
-          "%lld of them)",
-          (long long)t->progress.step, r->loss, r->grad_norm, (long long)t->data.p[samples[0]].line,
-          (long long)n);
+          "step %lld skipped: loss %g, gradient norm %g are not finite (data lines %s)",
+          (long long)t->progress.step + 1, r->loss, r->grad_norm, lines);
   if (++t->progress.skipped_in_row < MAX_SKIPPED_IN_ROW) return IST_OK;
   ist_status status =
       ist_fail(err, IST_ERR_NONFINITE,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/mem.h"
 #include "format/safetensors.h"
@@ -66,6 +67,16 @@ static json_t *number(double v) {
   return isfinite(v) ? json_real(v) : json_null();
 }
 
+/* Where the samples of the batch that was just drawn stand in the data file. */
+static json_t *batch_lines(ist_trainer *t) {
+  int64_t n;
+  const int64_t *samples = ist_trainer_batch(t, t->progress.batch - 1, &n);
+  json_t *list = json_array();
+  for (int64_t i = 0; i < n; i++)
+    json_array_append_new(list, json_integer((json_int_t)t->data.p[samples[i]].line));
+  return list;
+}
+
 static ist_status write_line(ist_metrics *m, json_t *line, ist_error *err) {
   ist_status status = line ? ist_metrics_line(m, line, err) : ist_fail_nomem(err, "metrics", 0);
   json_decref(line);
@@ -84,6 +95,7 @@ ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const 
     json_object_set_new(line, "probe_losses", doubles(probe_loss, n_probe));
     json_object_set_new(line, "suppressibility", doubles(t->scores.suppressibility, r->L));
   }
+  if (line && r->skipped) json_object_set_new(line, "lines", batch_lines(t));
   if (line && r->evaluated) json_object_set_new(line, "valid_loss", number(r->valid_loss));
   IST_TRY(write_line(&t->metrics, line, err));
   line = json_pack("{s:I, s:f, s:f, s:I, s:I}", "step", (json_int_t)r->step, "seconds", r->seconds,
@@ -106,6 +118,12 @@ static ist_status no_path(const ist_trainer *t, ist_error *err) {
   return ist_fail_nomem(err, "path", strlen(t->options.output));
 }
 
+/* Of the parameters, as 16 digits. */
+static void hash_params(const ist_trainer *t, const void *params, char text[17]) {
+  size_t bytes = (size_t)ist_dtype_bytes(t->adapters.dt, t->adapters.L * t->adapters.layout.params);
+  snprintf(text, 17, "%016llx", (unsigned long long)XXH64(params, bytes, 0));
+}
+
 ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err) {
   if (!t->options.output) return IST_OK;
   char *folder = ist_path_join(t->options.output, "best"),
@@ -116,7 +134,10 @@ ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err) {
                             {t->adapters.L, t->adapters.layout.params},
                             .data = t->adapters.params};
   ist_status status = folder && path ? ist_mkdirs(folder, err) : no_path(t, err);
-  if (status == IST_OK) status = ist_safetensors_write(path, &item, 1, NULL, 0, err);
+  char hash[17];
+  hash_params(t, t->adapters.params, hash);
+  const char *const meta[1][2] = {{"xxh64", hash}};
+  if (status == IST_OK) status = ist_safetensors_write(path, &item, 1, meta, 1, err);
   ist_free(folder);
   ist_free(path);
   return status;
@@ -147,7 +168,14 @@ static ist_status read_best(ist_trainer *t, const char *path, ist_error *err) {
   const ist_st_tensor *best = ist_safetensors_find(file, "adapters");
   int64_t bytes = ist_dtype_bytes(t->adapters.dt, t->adapters.L * t->adapters.layout.params);
   ist_status status = IST_OK;
-  if (best && best->type == t->adapters.dt && best->bytes == bytes) {
+  char hash[17] = "";
+  bool fits = best && best->type == t->adapters.dt && best->bytes == bytes;
+  const char *expected = ist_safetensors_meta(file, "xxh64");
+  if (fits) hash_params(t, best->data, hash);
+  if (fits && (!expected || strcmp(hash, expected) != 0)) {
+    status = ist_fail(err, IST_ERR_FORMAT, "%s: the content has checksum %s, expected '%s'", path,
+                      hash, expected ? expected : "");
+  } else if (fits) {
     memcpy(t->adapters.params, best->data, (size_t)bytes);
   } else {
     status = ist_fail(err, IST_ERR_MISMATCH, "%s: found no tensor \"adapters\" of %lld bytes", path,
@@ -162,10 +190,13 @@ ist_status ist_trainer_restore_best(ist_trainer *t, ist_error *err) {
     return IST_OK;
   char *path = best_path(t, t->progress.best_step);
   if (!path) return no_path(t, err);
-  ist_status status = read_best(t, path, err);
+  ist_error damage = {0};
+  if (read_best(t, path, &damage) != IST_OK)
+    ist_log(IST_LOG_WARN, "the best adapter cannot be used, the newest is kept: %s",
+            damage.message);
   ist_decoder_adapters_changed(&t->runner.decoder, -1);
   ist_free(path);
-  return status;
+  return IST_OK;
 }
 
 /* ---- Checkpoints ------------------------------------------------------------------------- */

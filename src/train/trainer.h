@@ -61,6 +61,7 @@ struct ist_trainer {
   double *importance;    /* (L), for reports */
   double *segment_loss;  /* losses by segment of a probe */
   int64_t saved_best;    /* best_step of the newest checkpoint */
+  int lock;              /* the output directory's; -1: none */
   bool resumed, stopped; /* stopped: patience ran out */
 };
 

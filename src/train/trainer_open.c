@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -321,8 +322,11 @@ static ist_status open_log(ist_metrics *m, const char *dir, const char *name, in
 static ist_status open_output(ist_trainer *t, ist_error *err) {
   const char *dir = t->options.output;
   if (!dir) return IST_OK;
-  IST_TRY(ist_mkdirs(dir, err));
-  if (!t->resumed) IST_TRY(ist_checkpoint_clear(dir, err));
+  if (!t->resumed) {
+    IST_TRY(ist_mkdirs(dir, err));
+    IST_TRY(ist_directory_lock(&t->lock, dir, err));
+    IST_TRY(ist_checkpoint_clear(dir, err));
+  }
   IST_TRY(
       open_log(&t->metrics, dir, "metrics.jsonl", t->resumed ? t->progress.metrics_bytes : 0, err));
   IST_TRY(open_log(&t->timing, dir, "timing.jsonl", t->resumed ? -1 : 0, err));
@@ -347,6 +351,7 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
   char *checkpoint = NULL;
   json_t *saved = NULL;
   if (t->options.resume) {
+    IST_TRY(ist_directory_lock(&t->lock, t->options.output, err));
     IST_TRY(ist_checkpoint_find_newest(t->options.output, &checkpoint, err));
     ist_status status = ist_checkpoint_settings(checkpoint, &saved, err);
     if (status != IST_OK) {
@@ -381,6 +386,7 @@ ist_status ist_trainer_open(ist_trainer **out, ist_model *m, const ist_train_opt
   ist_trainer *t = ist_calloc(1, sizeof *t);
   if (!t) return ist_fail_nomem(err, "trainer", sizeof *t);
   t->model = m;
+  t->lock = -1;
   ist_status status = ist_model_check_free(m, err);
   if (status == IST_OK) status = ist_options_copy(&t->options, options, err);
   if (status == IST_OK) status = open_all(t, err);
@@ -421,6 +427,7 @@ void ist_trainer_close(ist_trainer *t) {
   ist_free(t->factor);
   ist_free(t->importance);
   ist_free(t->segment_loss);
+  if (t->lock >= 0) close(t->lock);
   ist_options_free(&t->options);
   ist_free(t);
 }
