@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -116,6 +117,18 @@ uint64_t ist_read_u64(ist_cursor *c) {
 
 enum { FLUSH_AT = 1 << 18 };
 
+static atomic_int_fast64_t until_failure;
+
+uint64_t ist_write_fail_at(uint64_t n) {
+  return (uint64_t)atomic_exchange(&until_failure, (int_fast64_t)n);
+}
+
+bool ist_write_fails(void) {
+  if (atomic_load(&until_failure) <= 0 || atomic_fetch_sub(&until_failure, 1) != 1) return false;
+  errno = ENOSPC;
+  return true;
+}
+
 /* Creates a new temporary file beside `path`; a name left by a dead process of
  * the same number is passed over. */
 static int create_temp(ist_buf *name, const char *path) {
@@ -155,7 +168,7 @@ ist_status ist_wfile_open(ist_wfile *f, const char *path, ist_error *err) {
 
 static void write_through(ist_wfile *f, const char *p, size_t len) {
   while (len > 0 && !f->saved_errno) {
-    ssize_t n = write(f->fd, p, len);
+    ssize_t n = ist_write_fails() ? -1 : write(f->fd, p, len);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) {
       f->saved_errno = errno;
@@ -213,13 +226,13 @@ static int sync_directory_of(const char *path) {
 ist_status ist_wfile_commit(ist_wfile *f, ist_error *err) {
   IST_ASSERT(f->temp);
   flush(f);
-  if (!f->saved_errno && fsync(f->fd) != 0) f->saved_errno = errno;
+  if (!f->saved_errno && (ist_write_fails() || fsync(f->fd) != 0)) f->saved_errno = errno;
   if (close(f->fd) != 0 && !f->saved_errno) f->saved_errno = errno;
   f->fd = -1;
   ist_status status = IST_OK;
   if (f->saved_errno) {
     status = fail_errno(err, "write", f->path, f->saved_errno);
-  } else if (rename(f->temp, f->path) != 0) {
+  } else if (ist_write_fails() || rename(f->temp, f->path) != 0) {
     status = fail_errno(err, "rename to", f->path, errno);
   } else {
     ist_free(f->temp);
@@ -252,7 +265,7 @@ ist_status ist_file_write(const char *path, const void *bytes, size_t len, ist_e
 /* ---- Paths ---- */
 
 static ist_status make_one(const char *path, ist_error *err) {
-  if (mkdir(path, 0777) == 0) return IST_OK;
+  if (!ist_write_fails() && mkdir(path, 0777) == 0) return IST_OK;
   int number = errno;
   struct stat st;
   if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return IST_OK;

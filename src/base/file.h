@@ -52,6 +52,11 @@ void ist_wfile_printf(ist_wfile *f, const char *fmt, ...) __attribute__((format(
 ist_status ist_wfile_commit(ist_wfile *f, ist_error *err);
 void ist_wfile_close(ist_wfile *f); /* discards when not committed; idempotent */
 
+/* Tests: makes the n-th write, sync, rename or new directory from now fail once, as on a
+ * full disk; n and result as of ist_alloc_fail_at. ist_write_fails is asked before each. */
+uint64_t ist_write_fail_at(uint64_t n);
+bool ist_write_fails(void);
+
 /* One call for a small file: open, write, commit. */
 ist_status ist_file_write(const char *path, const void *bytes, size_t len, ist_error *err);
 

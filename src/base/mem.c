@@ -13,8 +13,8 @@ uint64_t ist_alloc_count(void) {
   return atomic_load(&allocations);
 }
 
-void ist_alloc_fail_at(uint64_t n) {
-  atomic_store(&until_failure, (int_fast64_t)n);
+uint64_t ist_alloc_fail_at(uint64_t n) {
+  return (uint64_t)atomic_exchange(&until_failure, (int_fast64_t)n);
 }
 
 /* The checked size of a request, at least 1; 0 when it must fail. */

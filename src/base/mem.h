@@ -23,8 +23,9 @@ ist_status ist_fail_nomem(ist_error *err, const char *what, size_t bytes);
 
 /* Number of allocations since the start (tests: nothing is allocated in a step). */
 uint64_t ist_alloc_count(void);
-/* Tests: makes the n-th allocation from now fail once (0: none). */
-void ist_alloc_fail_at(uint64_t n);
+/* Tests: makes the n-th allocation from now fail once (0: none); returns how far the
+ * failure ordered before was still away (0: it happened). */
+uint64_t ist_alloc_fail_at(uint64_t n);
 
 /* A growable byte buffer; zero-initialise, free with ist_buf_free. `p` always
  * has a NUL after `len` bytes once something was added. Errors stick in

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 
 static ist_status io_error(const char *what, const char *path, ist_error *err) {
@@ -48,7 +49,7 @@ ist_status ist_metrics_open(ist_metrics *m, const char *path, int64_t keep, ist_
 
 static ist_status write_all(ist_metrics *m, const char *p, size_t len, ist_error *err) {
   while (len > 0) {
-    ssize_t n = write(m->fd, p, len);
+    ssize_t n = ist_write_fails() ? -1 : write(m->fd, p, len);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return io_error("write", m->path, err);
     p += n;
