@@ -112,7 +112,7 @@ refused 1 empty.jsonl train -m "$model" -d empty.jsonl
 refused 1 'none.json: no records' train -m "$model" -d none.json
 refused 1 "chat.jsonl:1: no field 'messages[0].content'" train -m "$model" -d chat.jsonl
 refused 1 empty.jsonl train -m "$model" -d data.jsonl --valid empty.jsonl
-refused 1 'cannot read' train -m "$model" -d folder
+refused 1 'folder: found a directory' train -m "$model" -d folder
 refused 1 "'data.jsonl': it is there and not a directory" train -m "$model" -d data.jsonl -o data.jsonl
 refused 1 "'data.jsonl': it is there and not a directory" train -m "$model" -d data.jsonl -o data.jsonl/run
 refused 1 nowhere eval -m "$model" -d data.jsonl --adapter nowhere
