@@ -21,6 +21,8 @@ void ist_signals_guard(void);
 /* From now on SIGINT, SIGTERM and SIGHUP are noted (`notice` goes to stderr at once); a
  * second one ends the process. A closed pipe is no reason to end. */
 void ist_signals_catch(const char *notice);
+/* From now on a reader of the output that goes away does not end the process. */
+void ist_signals_outlive_reader(void);
 /* The signal noted, or 0. */
 int ist_signals_caught(void);
 void ist_signals_release(void);

@@ -80,6 +80,7 @@ int ist_cmd_train(ist_args *a) {
   ist_trainer *t = NULL;
   int signal_number = 0;
   ist_status s = IST_OK;
+  ist_signals_outlive_reader();
   if (a->adapter && a->resume_dir)
     s = ist_cli_fail(
         &err, IST_ERR_ARG,

@@ -62,7 +62,10 @@ void ist_signals_catch(const char *notice) {
   caught = 0;
   notice_text = notice;
   set_handler(on_signal);
-  signal(SIGPIPE, SIG_IGN); /* a reader that went away does not end the run */
+}
+
+void ist_signals_outlive_reader(void) {
+  signal(SIGPIPE, SIG_IGN);
 }
 
 /* Only what a signal handler may do. */

@@ -20,6 +20,7 @@ done >data.jsonl
 # start FOLDER OPTIONS...: a run without end in the background, past its second step.
 start() {
   out=$1
+  : >log # the run before left its own
   shift
   "$ist" train -m "$model" -d data.jsonl -o "$out" --steps 1000000 --batch 2 --probe-batch 2 \
     --report-every 1 --threads 1 "$@" >log 2>err &
