@@ -54,6 +54,7 @@ static ist_status transpose(search *f, ist_stored *out, const ist_gguf_tensor *t
              item);
   }
   out->data = p;
+  out->in_memory = true;
   return IST_OK;
 }
 
@@ -413,7 +414,7 @@ ist_view ist_weights_acquire(ist_weights *w, ist_ctx *ctx, int64_t layer, ist_mo
     ist_stored_rows(ctx, v, s, 0);
     slot->held = key;
     /* A copy that stays needs the original no more. */
-    if (w->policy == IST_WEIGHT_KEEP) ist_pages_drop(s->data, stored_bytes(s));
+    if (w->policy == IST_WEIGHT_KEEP && !s->in_memory) ist_pages_drop(s->data, stored_bytes(s));
   }
   return v;
 }
@@ -446,14 +447,14 @@ ist_view ist_weights_acquire_head(ist_weights *w, ist_ctx *ctx, int64_t row0, in
 void ist_weights_drop_pages(const ist_weights *w, int64_t layer) {
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     const ist_stored *s = ist_weights_stored(w, layer, m);
-    if (s->data) ist_pages_drop(s->data, stored_bytes(s));
+    if (s->data && !s->in_memory) ist_pages_drop(s->data, stored_bytes(s));
   }
 }
 
 void ist_weights_want_pages(const ist_weights *w, int64_t layer) {
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     const ist_stored *s = ist_weights_stored(w, layer, m);
-    if (s->data) ist_pages_want(s->data, stored_bytes(s));
+    if (s->data && !s->in_memory) ist_pages_want(s->data, stored_bytes(s));
   }
 }
 

@@ -18,7 +18,8 @@ typedef struct ist_stored {
   const unsigned char *data;
   ist_dtype type;
   int64_t rows, cols;
-  int n_parts; /* 0: contiguous */
+  int n_parts;    /* 0: contiguous */
+  bool in_memory; /* a copy of ours, not a mapped file's pages */
   ist_stored_part part[3];
 } ist_stored;
 
