@@ -13,6 +13,8 @@ ist_status ist_cmd_open_model(ist_model **out, const ist_args *a, ist_error *err
   if (!strcmp(a->compute, "f32")) options.compute = IST_COMPUTE_F32;
   if (!strcmp(a->compute, "bf16")) options.compute = IST_COMPUTE_BF16;
   if (!strcmp(a->backend, "reference")) options.backend = IST_BACKEND_REFERENCE;
+  options.base_type = a->base_type;
+  options.base_cache = a->base_cache;
   ist_set_threads((int)a->threads);
   *out = NULL;
   ist_status s = ist_model_open(out, a->model_path, &options, err);

@@ -80,6 +80,7 @@ void ist_args_init(ist_args *a) {
   ist_merge_options_init(&a->merge);
   a->train.output = "out";
   a->compute = "auto";
+  a->base_type = "none";
   a->backend = "cpu";
   a->task = "loss";
   a->shape = "smollm2-135m";

@@ -26,7 +26,8 @@ typedef struct ist_args {
   ist_eval_options eval;
   ist_generate_options generate;
   ist_merge_options merge;
-  const char *model_path, *adapter, *compute, *backend, *preset, *resume_dir;
+  const char *model_path, *base_type, *base_cache, *adapter, *compute, *backend, *preset,
+      *resume_dir;
   const char *task, *tokens, *logits_out, *examples, *shape, *type;
   int64_t threads, report_every, show;
   uint64_t seed;

@@ -90,6 +90,9 @@ typedef struct ist_model_options {
   size_t size;
   ist_compute compute;      /* AUTO: what is faster on this CPU */
   ist_backend_kind backend; /* REFERENCE: the slow, plain truth (f32 only) */
+  /* Float weights are quantised on opening: "q8_0", "q4_0", "q4_k"; "none" or NULL: not.
+   * In memory, or in a file: used where it was made from the same model, else written. */
+  const char *base_type, *base_cache;
 } ist_model_options;
 IST_API void ist_model_options_init(ist_model_options *o);
 

@@ -61,7 +61,7 @@ static ist_status plan_once(ist_run_plan *plan, const ist_model *m, const ist_tr
       .step = {o->batch * o->max_tokens, o->batch, o->max_tokens, false},
       .probe = {probes ? o->probe_batch * o->probe_candidates * o->max_tokens : o->max_tokens,
                 probes ? o->probe_batch * o->probe_candidates : 1, o->max_tokens, false},
-      .file_bytes = m->source.file_bytes,
+      .file_bytes = ist_model_file_bytes(m),
       .resident_bytes = resident,
       .max_memory = o->max_memory,
       .scratch = scratch_folder(o),

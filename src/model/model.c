@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include "base/mem.h"
+#include "model/base_type.h"
 
 void ist_model_options_init(ist_model_options *o) {
   *o = (ist_model_options){
@@ -43,6 +44,22 @@ static ist_status open_tokenizer(ist_model *m, ist_error *err) {
                   (long long)ist_tokenizer_size(m->tokenizer), (long long)m->config.V);
 }
 
+static ist_status quantise_base(ist_model *m, const ist_model_options *o, ist_error *err) {
+  bool none = !o->base_type || strcmp(o->base_type, "none") == 0;
+  if (none && !o->base_cache) return IST_OK;
+  if (none)
+    return ist_fail(err, IST_ERR_ARG, "base cache: found %s without a base type", o->base_cache);
+  int type = ist_base_type_from_name(o->base_type);
+  if (type < 0)
+    return ist_fail(err, IST_ERR_ARG, "base type: found \"%s\", expected q8_0, q4_0, q4_k or none",
+                    o->base_type);
+  uint64_t identity = ist_model_hash(m);
+  m->base_type = (ist_dtype)type;
+  m->requantised = true;
+  return ist_weights_requantise(&m->weights, &m->ctx, (ist_dtype)type, o->base_cache, identity,
+                                err);
+}
+
 static ist_status open_parts(ist_model *m, const char *path, const ist_model_options *o,
                              ist_error *err) {
   m->path = ist_strdup(path);
@@ -56,7 +73,8 @@ static ist_status open_parts(ist_model *m, const char *path, const ist_model_opt
     ist_error_context(err, "%s", path);
     return status;
   }
-  return choose_backend(m, o, err);
+  IST_TRY(choose_backend(m, o, err));
+  return quantise_base(m, o, err);
 }
 
 ist_status ist_model_open(ist_model **out, const char *path, const ist_model_options *options,
@@ -92,16 +110,25 @@ void ist_model_close(ist_model *m) {
   ist_free(m);
 }
 
-/* Name of the type that most bytes of the model have. */
+/* Name of the type that most bytes of the matrices have. */
 static const char *main_type(const ist_model *m) {
-  int64_t bytes[IST_DTYPE_COUNT] = {0};
+  int64_t bytes[IST_DTYPE_COUNT] = {0}, n = m->config.L * IST_T_LAYER_COUNT;
+  const ist_weights *w = &m->weights;
   int best = 0;
-  for (int64_t i = 0; i < m->source.n; i++)
-    bytes[m->source.tensor[i].type] += m->source.tensor[i].bytes;
+  for (int64_t i = 0; i < n + IST_T_END - IST_T_LAYER_COUNT; i++) {
+    const ist_stored *s = i < n ? &w->layer[i] : &w->model[i - n];
+    if (s->data) bytes[s->type] += ist_dtype_bytes(s->type, s->rows * s->cols);
+  }
   for (int t = 1; t < IST_DTYPE_COUNT; t++) {
     if (bytes[t] > bytes[best]) best = t;
   }
   return ist_dtype_get((ist_dtype)best)->name;
+}
+
+/* Quantised in memory, nothing of the files is read any more but vectors, once. */
+int64_t ist_model_file_bytes(const ist_model *m) {
+  if (!m->requantised) return m->source.file_bytes;
+  return m->weights.cache ? (int64_t)m->weights.cache->map.size : 0;
 }
 
 void ist_model_get_info(const ist_model *m, ist_model_info *info) {
@@ -128,7 +155,7 @@ void ist_model_get_info(const ist_model *m, ist_model_info *info) {
 }
 
 uint64_t ist_model_hash(const ist_model *m) {
-  uint64_t hash = 0;
+  uint64_t hash = m->requantised ? (uint64_t)m->base_type + 1 : 0;
   for (int64_t i = 0; i < m->source.n; i++) {
     const ist_gguf_tensor *t = &m->source.tensor[i];
     hash = XXH64(t->name.p, t->name.len, hash);

@@ -18,13 +18,18 @@ struct ist_model {
   ist_adapters *adapters;     /* NULL: none. Own, or a trainer's */
   unsigned char *own_adapter; /* parameters of a loaded adapter; NULL: none */
   ist_adapters loaded;        /* layout of the loaded adapter */
-  bool busy;                  /* a trainer has it */
-  char *template_name;        /* template the adapter was trained with; NULL: unknown */
+  bool requantised;           /* float weights became base_type on opening */
+  ist_dtype base_type;
+  bool busy;           /* a trainer has it */
+  char *template_name; /* template the adapter was trained with; NULL: unknown */
 };
 
 /* Identity of the base, for checkpoints: sizes, types and a hash over the tensor
  * table and a sample of every tensor's bytes. */
 uint64_t ist_model_hash(const ist_model *m);
+
+/* Bytes of the files whose pages the weights are read from. */
+int64_t ist_model_file_bytes(const ist_model *m);
 
 /* Refuses a model that a trainer has. */
 ist_status ist_model_check_free(const ist_model *m, ist_error *err);

@@ -196,6 +196,8 @@ ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist
 void ist_weights_close(ist_weights *w) {
   for (int64_t i = 0; i < w->n_transposed; i++) ist_free(w->transposed[i]);
   ist_free(w->transposed);
+  ist_free(w->requantised);
+  ist_gguf_close(w->cache);
   ist_free(w->layer);
   ist_free(w->layer_bias);
   ist_free(w->vector);

@@ -41,7 +41,9 @@ typedef struct ist_weights {
   ist_stored model[IST_T_END - IST_T_LAYER_COUNT], model_bias[IST_T_END - IST_T_LAYER_COUNT];
   unsigned char **transposed; /* copies of tensors that the file keeps as (in, out); owned */
   int64_t n_transposed;
-  int64_t parameters; /* elements of all tensors */
+  unsigned char *requantised; /* matrices quantised on opening; owned */
+  ist_gguf *cache;            /* or the file that holds them */
+  int64_t parameters;         /* elements of all tensors */
   /* policy */
   ist_dtype compute;
   ist_weight_policy policy;

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "model/base_type.h"
 #include "train/trainer.h"
 
 /* ---- Sizes that the plan needs -------------------------------------------------- */
@@ -131,7 +132,7 @@ static ist_status make_plan(ist_trainer *t, const json_t *saved_plan, ist_error 
       .compute = t->model->compute,
       .active_layers = t->active_layers,
       .dropout = t->options.dropout,
-      .file_bytes = t->model->source.file_bytes,
+      .file_bytes = ist_model_file_bytes(t->model),
       .resident_bytes = ist_memory_resident(NULL, 0),
       .max_memory = t->options.max_memory,
       .scratch = scratch_folder(t),
@@ -277,6 +278,10 @@ json_t *ist_trainer_settings(const ist_trainer *t) {
       t->model->path, "model_hash", model_hash, "data_hash", data_hash, "compute",
       t->model->compute == IST_BF16 ? "bf16" : "f32", "threads", ist_get_threads(), "template",
       ist_template_name(t->tmpl), "rng_layout", IST_RNG_LAYOUT, "plan", ist_plan_to_json(&t->plan));
+  const ist_gguf *cache = t->model->weights.cache;
+  if (t->model->requantised)
+    json_object_set_new(more, "base_type", json_string(ist_base_type_name(t->model->base_type)));
+  if (cache) json_object_set_new(more, "base_cache", json_string(cache->path));
   int bad = !root || !more || json_object_update(root, more) != 0;
   json_decref(more);
   if (!bad) return root;

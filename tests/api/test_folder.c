@@ -169,6 +169,68 @@ static void test_training(void **state) {
   ist_safetensors_close(y);
 }
 
+/* Mean loss on data.jsonl with the base in a type. */
+static double quantised_loss(const char *model, const char *type, const char *cache,
+                             ist_model_info *info) {
+  ist_error err = {0};
+  ist_model_options o;
+  ist_model_options_init(&o);
+  o.compute = IST_COMPUTE_F32;
+  o.base_type = type;
+  o.base_cache = cache;
+  ist_model *m;
+  MUST(ist_model_open(&m, model, &o, &err));
+  ist_model_get_info(m, info);
+  ist_eval_options e;
+  ist_eval_options_init(&e);
+  e.data_path = "data.jsonl";
+  ist_loss_result r;
+  MUST(ist_eval_loss(m, &e, &r, &err));
+  ist_model_close(m);
+  return r.loss;
+}
+
+/* "wide" has rows of 64 and 96; quantising it gives what a file quantised by the same
+ * rules gives, from memory, from a fresh cache and from a cache that is there. */
+static void test_base_type(void **state) {
+  (void)state;
+  ist_error err = {0};
+  const ist_shape shape = {
+      .L = 2, .D = 64, .F = 96, .H = 4, .K = 2, .E = 16, .V = 300, .context = 128, .tied = true};
+  MUST(ist_make_model("wide.gguf", &shape, "F32", 1, &err));
+  static const char *const types[] = {"q8_0", "q4_0"};
+  ist_model_info info;
+  double whole = quantised_loss("wide.gguf", NULL, NULL, &info), last = 0;
+  assert_string_equal(info.quantisation, "F32");
+  for (int i = 0; i < 2; i++) {
+    const char *cache = i ? "q4.cache" : "q8.cache";
+    double memory = quantised_loss("wide.gguf", types[i], NULL, &info);
+    double fresh = quantised_loss("wide.gguf", types[i], cache, &info);
+    double again = quantised_loss("wide.gguf", types[i], cache, &info);
+    assert_true(memory == fresh && fresh == again);
+    double off = fabs(memory - whole);
+    if (!(off > last && off < (i ? 0.2 : 0.02))) fail_msg("%s: loss off by %g", types[i], off);
+    last = off;
+  }
+  assert_string_equal(info.quantisation, "Q4_0");
+  /* A cache of something else stays as it is. */
+  ist_model_options o;
+  ist_model_options_init(&o);
+  o.base_type = "q8_0";
+  o.base_cache = "q4.cache";
+  ist_model *m;
+  assert_int_equal(ist_model_open(&m, "wide.gguf", &o, &err), IST_ERR_MISMATCH);
+  o.base_cache = "data.jsonl";
+  assert_int_equal(ist_model_open(&m, "wide.gguf", &o, &err), IST_ERR_FORMAT);
+  o.base_cache = NULL;
+  o.base_type = "q3";
+  assert_int_equal(ist_model_open(&m, "wide.gguf", &o, &err), IST_ERR_ARG);
+  o.base_type = "q8_0";
+  MUST(ist_make_model("small.gguf", &shape, "Q4_0", 1, &err));
+  assert_int_equal(ist_model_open(&m, "small.gguf", &o, &err), IST_ERR_ARG);
+  assert_non_null(strstr(err.message, "no float matrix"));
+}
+
 static bool count_text(void *user, const char *piece, size_t len) {
   (void)piece;
   *(size_t *)user += len;
@@ -200,6 +262,7 @@ int main(void) {
       cmocka_unit_test(test_logits),
       cmocka_unit_test(test_tokenizer),
       cmocka_unit_test(test_training),
+      cmocka_unit_test(test_base_type),
       cmocka_unit_test(test_generate_and_inspect),
   };
   return cmocka_run_group_tests_name("folder", tests, enter_folder, leave_folder);

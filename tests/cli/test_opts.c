@@ -73,7 +73,8 @@ static void every_train_option_has_a_row(void **state) {
   assert_non_null(ist_opt_find_key(IST_CMD_TRAIN, #field)); \
   assert_non_null(ist_opt_find_key(IST_CMD_PLAN, #field));
 #include "train/options.def"
-  static const char *const more[] = {"model_path", "compute", "threads", "output", "overwrite"};
+  static const char *const more[] = {"model_path", "base_type", "base_cache", "compute",
+                                     "threads",    "output",    "overwrite"};
   for (size_t i = 0; i < sizeof more / sizeof *more; i++)
     assert_non_null(ist_opt_find_key(IST_CMD_TRAIN, more[i]));
 }
