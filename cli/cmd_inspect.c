@@ -51,7 +51,11 @@ static ist_status show(const char *json, bool all, ist_error *err) {
 int ist_cmd_inspect(ist_args *a) {
   ist_error err = {0};
   char *json = NULL;
-  ist_status s = ist_inspect(a->argument, &json, &err);
+  if (!a->argument && !a->families) {
+    ist_cli_fail(&err, IST_ERR_ARG, "ist inspect needs PATH or --families");
+    return ist_report_error(&err);
+  }
+  ist_status s = a->families ? ist_families(&json, &err) : ist_inspect(a->argument, &json, &err);
   if (!s && a->json)
     puts(json);
   else if (!s)

@@ -32,7 +32,7 @@ typedef struct ist_args {
   int64_t threads, report_every, show;
   uint64_t seed;
   double factor, seconds;
-  bool layers, ids, json_lines, special, json, all, quiet, verbose, help, overwrite_file;
+  bool layers, ids, json_lines, special, json, all, families, quiet, verbose, help, overwrite_file;
   void *settings; /* parsed settings.json */
 } ist_args;
 

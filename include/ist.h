@@ -146,6 +146,11 @@ IST_API ist_status ist_model_logits(ist_model *m, const int32_t *ids, int64_t n,
  * Free with ist_free_memory. */
 IST_API ist_status ist_inspect(const char *path, char **json, ist_error *err);
 
+/* The model families as JSON text: for each its title, its model_type in a Hugging Face
+ * folder and its general.architecture in a GGUF (null: llama.cpp does not know it).
+ * Free with ist_free_memory. */
+IST_API ist_status ist_families(char **json, ist_error *err);
+
 /* ---- Training ---------------------------------------------------------------- */
 
 /* Every option of a run. Strings are borrowed until ist_trainer_open returns.

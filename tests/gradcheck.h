@@ -38,7 +38,9 @@
 #define GRADCHECK_MUTANT     1.001
 #define GRADCHECK_DIRECTIONS 4
 /* Up to this many elements are also checked one by one. */
+#ifndef GRADCHECK_ELEMENTS
 #define GRADCHECK_ELEMENTS 96
+#endif
 /* Slopes below this are compared absolutely: zero against zero is no error. */
 #define GRADCHECK_FLOOR 1e-4
 

@@ -10,6 +10,7 @@
 #include "format/peft_dir.h"
 #include "format/safetensors.h"
 #include "format/source.h"
+#include "model/config.h"
 
 /* Long arrays (a vocabulary) are shown by their first entries. */
 #define SHOWN 8
@@ -227,4 +228,17 @@ ist_status ist_inspect(const char *path, char **json, ist_error *err) {
   *json = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
   json_decref(root);
   return *json ? IST_OK : ist_fail_nomem(err, "description", 0);
+}
+
+ist_status ist_families(char **json, ist_error *err) {
+  json_t *list = json_array();
+  const ist_arch *row;
+  for (int64_t i = 0; (row = ist_arch_at(i)); i++) {
+    json_array_append_new(list, json_pack("{s:s, s:s, s:s?}", "family", row->title, "folder",
+                                          row->hf, "gguf", row->gguf));
+  }
+  json_t *root = json_pack("{s:o}", "families", list);
+  *json = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+  json_decref(root);
+  return *json ? IST_OK : ist_fail_nomem(err, "families", 0);
 }

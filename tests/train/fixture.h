@@ -1,5 +1,5 @@
-/* The tiny Llama-shaped model of tests/golden, opened for a test with a backend,
- * a compute type and, where asked, the golden adapter. */
+/* A tiny model of tests/golden, opened for a test with a backend, a compute type and,
+ * where asked, the golden adapter: the Llama-shaped one, or one of a family. */
 #ifndef IST_TESTS_FIXTURE_H
 #define IST_TESTS_FIXTURE_H
 
@@ -27,7 +27,9 @@ static inline void must(ist_status status, const ist_error *err, const char *wha
 }
 
 typedef struct tiny {
-  ist_gguf *gguf;
+  const char *dir; /* of the goldens, with a slash */
+  ist_gguf *gguf;  /* NULL: a Hugging Face folder */
+  ist_source source;
   ist_safetensors *golden;
   ist_model_config config;
   ist_weights weights;
@@ -128,7 +130,9 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   t->adapters.grads = ist_calloc(block, 8);
   t->adapters.grad_slot = ist_calloc((size_t)t->config.L, sizeof(int32_t));
   ist_safetensors *file;
-  MUST(ist_safetensors_open(&file, TINY "adapter/adapter_model.safetensors", &err));
+  char path[512];
+  snprintf(path, sizeof path, "%sadapter/adapter_model.safetensors", t->dir);
+  MUST(ist_safetensors_open(&file, path, &err));
   for (int64_t l = 0; l < t->config.L; l++) {
     for (int m = 0; m < IST_MOD_COUNT; m++) {
       if (!t->adapters.layout.module[m].rank) continue;
@@ -148,17 +152,32 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   ist_safetensors_close(file);
 }
 
-/* method NULL: the golden LoRA where `adapter`, the bare model else. */
-static inline void tiny_open_method(tiny *t, const ist_backend *be, ist_dtype compute, bool adapter,
-                                    ist_order order, ist_recompute recompute, int64_t micro_tokens,
-                                    const ist_adapter_config *method) {
+/* `model`: a GGUF in `dir`; NULL: the folder itself. */
+static inline void tiny_open_model(tiny *t, const char *dir, const char *model) {
   ist_error err = {0};
+  char path[512];
   memset(t, 0, sizeof *t);
-  MUST(ist_gguf_open(&t->gguf, TINY "llama_tiny.gguf", &err));
-  MUST(ist_safetensors_open(&t->golden, TINY "goldens.safetensors", &err));
-  const ist_source source = ist_source_of_gguf(t->gguf);
-  MUST(ist_model_config_read(&t->config, &source, &err));
-  MUST(ist_weights_open(&t->weights, &t->config, &source, &err));
+  t->dir = dir;
+  if (model) {
+    snprintf(path, sizeof path, "%s%s", dir, model);
+    MUST(ist_gguf_open(&t->gguf, path, &err));
+    t->source = ist_source_of_gguf(t->gguf);
+  } else {
+    MUST(ist_source_open_folder(&t->source, dir, &err));
+  }
+  snprintf(path, sizeof path, "%sgoldens.safetensors", dir);
+  MUST(ist_safetensors_open(&t->golden, path, &err));
+  MUST(ist_model_config_read(&t->config, &t->source, &err));
+  MUST(ist_weights_open(&t->weights, &t->config, &t->source, &err));
+}
+
+/* method NULL: the golden LoRA where `adapter`, the bare model else. */
+static inline void tiny_open_all(tiny *t, const char *dir, const char *model,
+                                 const ist_backend *be, ist_dtype compute, bool adapter,
+                                 ist_order order, ist_recompute recompute, int64_t micro_tokens,
+                                 const ist_adapter_config *method) {
+  ist_error err = {0};
+  tiny_open_model(t, dir, model);
   t->ctx.be = be;
   if (be->open) MUST(be->open(&t->ctx, &err));
   tiny_data(t);
@@ -194,9 +213,30 @@ static inline void tiny_open_method(tiny *t, const ist_backend *be, ist_dtype co
   if (method) ist_decoder_init_adapters(&t->runner.decoder, 5);
 }
 
+static inline void tiny_open_from(tiny *t, const char *dir, const char *model,
+                                  const ist_backend *be, ist_dtype compute, bool adapter,
+                                  ist_order order, ist_recompute recompute, int64_t micro_tokens) {
+  tiny_open_all(t, dir, model, be, compute, adapter, order, recompute, micro_tokens, NULL);
+}
+
+static inline void tiny_open_method(tiny *t, const ist_backend *be, ist_dtype compute, bool adapter,
+                                    ist_order order, ist_recompute recompute, int64_t micro_tokens,
+                                    const ist_adapter_config *method) {
+  tiny_open_all(t, TINY, "llama_tiny.gguf", be, compute, adapter, order, recompute, micro_tokens,
+                method);
+}
+
 static inline void tiny_open(tiny *t, const ist_backend *be, ist_dtype compute, bool adapter,
                              ist_order order, ist_recompute recompute, int64_t micro_tokens) {
   tiny_open_method(t, be, compute, adapter, order, recompute, micro_tokens, NULL);
+}
+
+static inline void tiny_close_model(tiny *t) {
+  ist_weights_close(&t->weights);
+  ist_model_config_free(&t->config);
+  ist_safetensors_close(t->golden);
+  ist_source_close(&t->source);
+  ist_gguf_close(t->gguf);
 }
 
 static inline void tiny_close(tiny *t) {
@@ -206,10 +246,7 @@ static inline void tiny_close(tiny *t) {
   ist_free(t->adapters.params);
   ist_free(t->adapters.grads);
   ist_free(t->adapters.grad_slot);
-  ist_weights_close(&t->weights);
-  ist_model_config_free(&t->config);
-  ist_safetensors_close(t->golden);
-  ist_gguf_close(t->gguf);
+  tiny_close_model(t);
 }
 
 #endif
