@@ -196,6 +196,15 @@ typedef struct ist_backend {
   void (*act_bwd)(ist_ctx *, ist_view dg, ist_view du, ist_view y, ist_view dy, ist_view g,
                   ist_view u, ist_act_kind kind);
 
+  /* -- mixtures of experts -- */
+  /* logits (n, experts), W -> the k = weight.cols largest of each row: index (n, k) in
+   * falling order, host memory, and their softmax over all, or (renormalise) over the k. */
+  void (*route_fwd)(ist_ctx *, ist_view weight, int32_t *index, ist_view logits, bool renormalise);
+  void (*route_bwd)(ist_ctx *, ist_view dlogits, ist_view dweight, ist_view weight,
+                    const int32_t *index, ist_view logits, bool renormalise);
+  void (*weigh_rows)(ist_ctx *, ist_view y, ist_view weight); /* y(r, c) *= weight(r, 0), W */
+  void (*dot_rows)(ist_ctx *, ist_view out, ist_view a, ist_view b); /* out(r, 0) = a(r).b(r) */
+
   /* -- loss -- */
   /* logits (n, v) hold vocabulary columns [col0, col0 + v). First pass over the
    * tiles: running max and sum of exp per row (run: (n, 2), F32 or F64), and the

@@ -45,6 +45,10 @@ void ist_backend_complete(ist_backend *b) {
   FILL(attention_bwd);
   FILL(act_fwd);
   FILL(act_bwd);
+  FILL(route_fwd);
+  FILL(route_bwd);
+  FILL(weigh_rows);
+  FILL(dot_rows);
   FILL(xent_tile);
   FILL(xent_grad);
   FILL(xent_loss);

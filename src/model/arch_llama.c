@@ -2,17 +2,33 @@
  * MLP. Where a GGUF is of arch "llama", q and k rows are for interleaved rotation. */
 #include "model/arch.h"
 
-static ist_status refuse_experts(const ist_model_config *c, const ist_source *s, ist_error *err) {
-  int64_t experts = 0;
-  IST_TRY(ist_key_i64(s, "expert_count", "num_local_experts|num_experts", false, &experts, err));
-  if (experts <= 0) return IST_OK;
-  return ist_fail(err, IST_ERR_UNSUPPORTED,
-                  "%s.expert_count: found %lld, mixtures of experts are not supported", c->arch,
-                  (long long)experts);
+/* Layers of experts, all alike: a mixture with dense layers between is refused. */
+static ist_status experts(ist_model_config *c, const ist_source *s, ist_error *err) {
+  int64_t step = 1;
+  IST_TRY(ist_key_i64(s, "expert_count", "num_local_experts|num_experts", false, &c->experts, err));
+  if (c->experts <= 0) {
+    c->experts = 0;
+    return IST_OK;
+  }
+  c->experts_used = 2;
+  IST_TRY(ist_key_i64(s, "expert_used_count", "num_experts_per_tok", s->gguf != NULL,
+                      &c->experts_used, err));
+  IST_TRY(ist_key_i64(s, "expert_feed_forward_length", "moe_intermediate_size", false, &c->F, err));
+  IST_TRY(ist_key_i64(s, NULL, "decoder_sparse_step", false, &step, err));
+  const json_t *dense = ist_key_json(s, "mlp_only_layers");
+  if (step != 1 || json_array_size(dense) > 0)
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "config.json: decoder_sparse_step, mlp_only_layers: found dense layers among "
+                    "layers of experts, which are not supported");
+  if (c->experts > 4096 || c->experts_used < 1 || c->experts_used > c->experts)
+    return ist_fail(err, IST_ERR_FORMAT, "%s.expert_used_count: found %lld of %lld experts",
+                    c->arch, (long long)c->experts_used, (long long)c->experts);
+  return IST_OK;
 }
 
 static ist_status llama(ist_model_config *c, const ist_source *s, ist_error *err) {
-  IST_TRY(refuse_experts(c, s, err));
+  c->renormalise = true;
+  IST_TRY(experts(c, s, err));
   return ist_arch_rope(c, s, err);
 }
 
@@ -20,6 +36,13 @@ static ist_status llama(ist_model_config *c, const ist_source *s, ist_error *err
 static ist_status mistral(ist_model_config *c, const ist_source *s, ist_error *err) {
   bool null = json_is_null(json_object_get(s->config, "sliding_window"));
   int64_t window = s->config && !null ? 4096 : 0;
+  IST_TRY(ist_key_i64(s, NULL, "sliding_window", false, &window, err));
+  IST_TRY(ist_arch_window(c, window, 0, err));
+  return llama(c, s, err);
+}
+
+static ist_status mixtral(ist_model_config *c, const ist_source *s, ist_error *err) {
+  int64_t window = 0;
   IST_TRY(ist_key_i64(s, NULL, "sliding_window", false, &window, err));
   IST_TRY(ist_arch_window(c, window, 0, err));
   return llama(c, s, err);
@@ -40,6 +63,15 @@ static ist_status qwen(ist_model_config *c, const ist_source *s, ist_error *err)
 static ist_status qwen3(ist_model_config *c, const ist_source *s, ist_error *err) {
   c->qk_norm = true;
   return qwen(c, s, err);
+}
+
+/* llama.cpp renormalises whatever the folder said. */
+static ist_status qwen3moe(ist_model_config *c, const ist_source *s, ist_error *err) {
+  bool renormalise = s->gguf != NULL;
+  IST_TRY(qwen3(c, s, err));
+  IST_TRY(ist_key_bool(s, NULL, "norm_topk_prob", false, &renormalise, err));
+  c->renormalise = renormalise;
+  return IST_OK;
 }
 
 static ist_status phi3(ist_model_config *c, const ist_source *s, ist_error *err) {
@@ -69,15 +101,14 @@ static ist_status smollm3(ist_model_config *c, const ist_source *s, ist_error *e
   return llama(c, s, err);
 }
 
-#define LLAMA_ROW                                                                     \
-  .names = ist_names_llama, .norm = IST_NORM_RMS, .block = IST_BLOCK_PRE, .gated = 1, \
-  .act = IST_ACT_SILU
+#define LLAMA_ROW .norm = IST_NORM_RMS, .block = IST_BLOCK_PRE, .gated = 1, .act = IST_ACT_SILU
 
 static const ist_arch rows[] = {
     {.gguf = "llama",
      .hf = "llama",
      .title = "Llama 1, 2, 3, 3.1, 3.2; SmolLM 1, 2",
      LLAMA_ROW,
+     .names = ist_names_llama,
      .eps = 1e-6,
      .theta = 1e4,
      .ggml_permutes_qk = true,
@@ -86,6 +117,7 @@ static const ist_arch rows[] = {
      .hf = "mistral",
      .title = "Mistral",
      LLAMA_ROW,
+     .names = ist_names_llama,
      .eps = 1e-6,
      .theta = 1e4,
      .K = 8,
@@ -95,6 +127,7 @@ static const ist_arch rows[] = {
      .hf = "qwen2",
      .title = "Qwen 2, 2.5",
      LLAMA_ROW,
+     .names = ist_names_llama,
      .eps = 1e-6,
      .theta = 1e4,
      .K = 32,
@@ -103,15 +136,36 @@ static const ist_arch rows[] = {
      .hf = "qwen3",
      .title = "Qwen 3",
      LLAMA_ROW,
+     .names = ist_names_llama,
      .eps = 1e-6,
      .theta = 1e4,
      .K = 32,
      .E = 128,
      .adapt = qwen3},
+    {.gguf = "llama",
+     .hf = "mixtral",
+     .title = "Mixtral (adapters on attention)",
+     LLAMA_ROW,
+     .names = ist_names_mixtral,
+     .eps = 1e-5,
+     .theta = 1e6,
+     .K = 8,
+     .ggml_permutes_qk = true,
+     .adapt = mixtral},
+    {.gguf = "qwen3moe",
+     .hf = "qwen3_moe",
+     .title = "Qwen 3 MoE (adapters on attention)",
+     LLAMA_ROW,
+     .names = ist_names_llama,
+     .eps = 1e-6,
+     .theta = 1e4,
+     .K = 4,
+     .adapt = qwen3moe},
     {.gguf = "phi3",
      .hf = "phi3",
      .title = "Phi-3, Phi-4-mini",
      LLAMA_ROW,
+     .names = ist_names_llama,
      .eps = 1e-5,
      .theta = 1e4,
      .adapt = phi3},
@@ -119,6 +173,7 @@ static const ist_arch rows[] = {
      .hf = "smollm3",
      .title = "SmolLM 3",
      LLAMA_ROW,
+     .names = ist_names_llama,
      .eps = 1e-6,
      .theta = 2e6,
      .K = 4,

@@ -270,11 +270,13 @@ ist_layer_config ist_model_layer(const ist_model_config *c, int64_t l) {
 
 void ist_model_linear_sizes(const ist_model_config *c, ist_linear_sizes *out) {
   int64_t q = c->H * c->E, kv = c->K * c->E;
-  bool split = !c->fused_qkv, gate = c->gated && !c->fused_gate_up, up = !c->fused_gate_up;
+  bool split = !c->fused_qkv, dense = !c->experts; /* experts have no adapters */
+  bool gate = dense && c->gated && !c->fused_gate_up, up = dense && !c->fused_gate_up;
+  int64_t F = dense ? c->F : 0;
   *out = (ist_linear_sizes){
       .in = {split ? c->D : 0, split ? c->D : 0, split ? c->D : 0, q, gate ? c->D : 0,
-             up ? c->D : 0, c->F, split ? 0 : c->D, up ? 0 : c->D},
+             up ? c->D : 0, F, split ? 0 : c->D, dense && !up ? c->D : 0},
       .out = {split ? q : 0, split ? kv : 0, split ? kv : 0, c->D, gate ? c->F : 0, up ? c->F : 0,
-              c->D, split ? 0 : q + 2 * kv, up ? 0 : 2 * c->F},
+              dense ? c->D : 0, split ? 0 : q + 2 * kv, dense && !up ? 2 * c->F : 0},
   };
 }

@@ -63,6 +63,8 @@ typedef struct ist_model_config {
 
   ist_act_kind act;
   bool gated;
+  int64_t experts, experts_used; /* MLPs of width F a token chooses from; 0: one MLP */
+  bool renormalise;              /* the chosen experts' weights add up to 1 */
   double embed_scale;
   int64_t embed_dim; /* width of embedding and head where it is not D; 0: D */
   bool embed_norm, no_final_norm;

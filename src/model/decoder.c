@@ -45,6 +45,7 @@ static int64_t widest_linear(const ist_decoder *d) {
   int64_t widest = 0;
   ist_model_linear_sizes(d->config, &s);
   for (int m = 0; m < IST_MOD_COUNT; m++) widest = max64(widest, max64(s.in[m], s.out[m]));
+  widest = max64(widest, max64(d->config->F, d->config->D));
   return widest;
 }
 
@@ -101,6 +102,7 @@ static void lay_out_mlp(layout *l, ist_mlp_acts *m) {
   ist_dtype t = l->d->compute;
   int64_t n = l->d->sizes.rows;
   *m = (ist_mlp_acts){0};
+  if (c->experts) return; /* done again in backward */
   if (c->fused_gate_up) {
     m->both = take_view(l, IST_ARENA_SAVED, t, n, 2 * c->F, 0);
     m->gate = columns(m->both, 0, c->F);
@@ -128,6 +130,34 @@ static void lay_out_kept(layout *l) {
       d->low[i].u[site] = take_view(l, IST_ARENA_SAVED, t, n, rank, 0);
     }
   }
+}
+
+static void lay_out_moe(layout *l) {
+  ist_decoder *d = l->d;
+  const ist_model_config *c = d->config;
+  ist_dtype t = d->compute, wide = d->wide;
+  int64_t n = d->sizes.rows, choices = n * c->experts_used;
+  ist_moe_buffers *m = &d->moe;
+  const ist_arena_id f = IST_ARENA_FORWARD, b = IST_ARENA_BACKWARD;
+  m->h = take_view(l, f, t, n, c->D, 0);
+  m->logits = take_view(l, f, wide, n, c->experts, 0);
+  m->weight = take_view(l, f, wide, n, c->experts_used, 0);
+  m->x = take_view(l, f, t, n, c->D, 0);
+  m->y = take_view(l, f, t, n, c->D, 0);
+  m->gate = take_view(l, f, t, n, c->F, 0);
+  m->up = take_view(l, f, t, n, c->F, 0);
+  m->a = take_view(l, f, t, n, c->F, 0);
+  m->w = take_view(l, f, wide, n, 1, 0);
+  m->index = take(l, f, (size_t)choices * sizeof(int32_t));
+  m->row = take(l, f, (size_t)n * sizeof(int32_t));
+  m->pair = take(l, f, (size_t)n * sizeof(int32_t));
+  if (!d->sizes.dres_rows) return;
+  m->dx = take_view(l, b, t, n, c->D, 0);
+  m->dwide = take_view(l, b, wide, n, c->D, 0);
+  m->dlogits = take_view(l, b, wide, n, c->experts, 0);
+  m->dlow = take_view(l, b, t, n, c->experts, 0);
+  m->dweight = take_view(l, b, wide, n, c->experts_used, 0);
+  m->dw = take_view(l, b, wide, n, 1, 0);
 }
 
 static void lay_out_forward(layout *l) {
@@ -281,6 +311,7 @@ static void lay_out(layout *l, const ist_backend *be) {
   lay_out_kept(l);
   lay_out_forward(l);
   if (d->adapters) lay_out_method(l);
+  if (d->config->experts) lay_out_moe(l);
   if (d->sizes.dres_rows) lay_out_backward(l);
   lay_out_head(l);
   l->bytes[IST_ARENA_SCRATCH] += ist_arena_round(scratch_bytes(d, be));
@@ -399,6 +430,7 @@ ist_decoder_flops ist_decoder_count_flops(const ist_model_config *c, double cont
   ist_model_linear_sizes(c, &s);
   double linears = 0, attention = (double)(c->H * c->E) * context;
   for (int m = 0; m < IST_MOD_COUNT; m++) linears += 2.0 * (double)s.in[m] * (double)s.out[m];
+  linears += 2.0 * (double)c->D * (double)(c->experts + 3 * c->experts_used * c->F);
   double width = (double)(c->embed_dim ? c->embed_dim : c->D);
   double head = 2.0 * width * ((double)c->V + (c->embed_dim ? (double)c->D : 0.0));
   return (ist_decoder_flops){linears + 4.0 * attention, linears + 10.0 * attention, head, head};

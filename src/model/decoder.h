@@ -106,6 +106,16 @@ typedef struct ist_low_acts {
   ist_view u[IST_SITE_COUNT];
 } ist_low_acts;
 
+/* Scratch of a mixture: inputs and outputs of one expert's tokens, the routing. */
+typedef struct ist_moe_buffers {
+  ist_view h;                                     /* (rows, D) the MLP's input, dense */
+  ist_view logits, weight;                        /* (rows, experts), (rows, used) wide */
+  ist_view x, y, gate, up, a;                     /* one expert's tokens */
+  ist_view w;                                     /* (rows, 1) their weights, wide */
+  ist_view dx, dwide, dlogits, dlow, dweight, dw; /* backward */
+  int32_t *index, *row, *pair; /* (rows, used) chosen; tokens of an expert, and which choice */
+} ist_moe_buffers;
+
 typedef enum ist_arena_id {
   IST_ARENA_WEIGHTS,
   IST_ARENA_BOUNDARY,
@@ -148,6 +158,7 @@ typedef struct ist_decoder {
   /* head: rows of x, normed, logits (chunk, V), gradients */
   ist_view head_x, head_h, head_stat, logits, run, tgt, head_dh, head_dx;
   ist_view head_p, head_dp; /* beside a projected head (chunk, embed_dim) */
+  ist_moe_buffers moe;      /* mixtures of experts */
   int32_t *table_rows;      /* (rows) rows of the position table */
   float *rope_freq;         /* angles of one sequence length (dynamic scaling) */
   int32_t *head_ids;
@@ -197,6 +208,10 @@ void ist_decoder_attn_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w, 
 void ist_decoder_mlp_inner_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w, ist_view x);
 /* Activation, output projection and the norm behind it: d->y, and what that norm keeps. */
 void ist_decoder_mlp_outer_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w);
+/* A mixture of experts (moe.c): y from the normed h; and from dy the gradient of h, into
+ * dwide. Routing and products are done again in backward: nothing of them is kept. */
+void ist_decoder_moe_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_view y);
+void ist_decoder_moe_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_view dy);
 /* The input of attention's or the MLP's linears into h: normed, or as it is. */
 void ist_decoder_inner_norm(ist_decoder *d, const ist_pass *p, int64_t layer, ist_view x,
                             ist_view stat, int id);

@@ -96,6 +96,16 @@ static void mlp_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w, ist_vi
   }
 }
 
+/* The same of a mixture of experts. */
+static void moe_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w) {
+  ist_attn_acts *s = &d->attn[w->attn];
+  ist_view xmid = use(s->xmid, p), stat2 = use(s->stat2, p);
+  ist_view dy = narrow(d, p, d->dy, dres_rows(d, p));
+  ist_decoder_inner_norm(d, p, w->layer, xmid, stat2, IST_T_FFN_NORM);
+  ist_decoder_moe_bwd(d, p, w->layer, dy);
+  join_grad(d, p, w->layer, IST_T_FFN_NORM, xmid, stat2);
+}
+
 /* d head -> d raw head, in place. */
 static void norm_heads_bwd(ist_decoder *d, int64_t layer, int id, ist_view dx, ist_view raw,
                            ist_view stat) {
@@ -161,8 +171,13 @@ void ist_decoder_layer_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w)
   bool active = p->active && p->active[w->layer], again = w->recompute == IST_RECOMPUTE_LAYER;
   ist_view x = ist_decoder_boundary(d, p, w->in);
   if (again) ist_decoder_attn_fwd(d, p, w, x);
-  if (w->recompute != IST_RECOMPUTE_NONE) ist_decoder_mlp_inner_fwd(d, p, w, x);
+  bool experts = d->config->experts > 0;
+  if (w->recompute != IST_RECOMPUTE_NONE && !experts) ist_decoder_mlp_inner_fwd(d, p, w, x);
   if (again && ist_block_norms_behind(d->config)) ist_decoder_mlp_outer_fwd(d, p, w);
-  mlp_bwd(d, p, w, x, active);
+  if (experts) {
+    moe_bwd(d, p, w);
+  } else {
+    mlp_bwd(d, p, w, x, active);
+  }
   attn_bwd(d, p, w, x, active);
 }

@@ -16,6 +16,19 @@
 const char *const ist_names_llama[IST_T_END] = {
     LLAMA_COMMON,
     [IST_T_FFN_NORM] = "model.layers.#.post_attention_layernorm",
+    [IST_T_ROUTER] = "model.layers.#.mlp.gate",
+    [IST_T_GATE_EXPS] = "model.layers.#.mlp.experts.@.gate_proj",
+    [IST_T_UP_EXPS] = "model.layers.#.mlp.experts.@.up_proj",
+    [IST_T_DOWN_EXPS] = "model.layers.#.mlp.experts.@.down_proj",
+};
+
+const char *const ist_names_mixtral[IST_T_END] = {
+    LLAMA_COMMON,
+    [IST_T_FFN_NORM] = "model.layers.#.post_attention_layernorm",
+    [IST_T_ROUTER] = "model.layers.#.block_sparse_moe.gate",
+    [IST_T_GATE_EXPS] = "model.layers.#.block_sparse_moe.experts.@.w1",
+    [IST_T_UP_EXPS] = "model.layers.#.block_sparse_moe.experts.@.w3",
+    [IST_T_DOWN_EXPS] = "model.layers.#.block_sparse_moe.experts.@.w2",
 };
 
 /* post_attention_layernorm is here the norm behind attention. */

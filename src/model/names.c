@@ -75,6 +75,17 @@ const ist_gguf_tensor *ist_tensor_find(const ist_source *s, const ist_model_conf
   return ist_source_find(s, other);
 }
 
+const ist_gguf_tensor *ist_tensor_find_expert(const ist_source *s, const ist_model_config *c,
+                                              int64_t layer, int id, int64_t expert) {
+  char stem[128], name[192];
+  if (!ist_tensor_hf_stem(stem, sizeof stem, c, layer, id)) return NULL;
+  const char *at = strchr(stem, '@');
+  if (!at) return NULL;
+  snprintf(name, sizeof name, "%.*s%lld%s.weight", (int)(at - stem), stem, (long long)expert,
+           at + 1);
+  return ist_source_find(s, name);
+}
+
 /* ---- Modules -------------------------------------------------------------------------- */
 
 void ist_module_leaf(char *out, size_t size, const ist_model_config *c, ist_module m) {

@@ -26,6 +26,10 @@ void ist_tensor_name_in(char *out, size_t size, const ist_source *s, const ist_m
 const ist_gguf_tensor *ist_tensor_find(const ist_source *s, const ist_model_config *c,
                                        int64_t layer, int id, bool bias);
 
+/* The tensor of one expert in a folder that keeps them apart ('@' in its name). */
+const ist_gguf_tensor *ist_tensor_find_expert(const ist_source *s, const ist_model_config *c,
+                                              int64_t layer, int id, int64_t expert);
+
 /* Rows and columns that the config asks for, rows 0: the model has none; need: must
  * be in the file. */
 void ist_tensor_shape(const ist_model_config *c, int id, int64_t *rows, int64_t *cols, bool *need);
@@ -38,10 +42,11 @@ ist_status ist_model_targets(const ist_model_config *c, const char *text, uint32
 void ist_module_leaf(char *out, size_t size, const ist_model_config *c, ist_module m);
 
 extern const char *const ist_names_llama[IST_T_END],
-    *const ist_names_gemma2[IST_T_END], *const ist_names_gpt2[IST_T_END],
-                                            *const ist_names_gptj[IST_T_END],
-                                                *const ist_names_gptneox[IST_T_END],
-                                                    *const ist_names_bloom[IST_T_END],
-                                                        *const ist_names_opt[IST_T_END];
+    *const ist_names_gemma2[IST_T_END], *const ist_names_mixtral[IST_T_END],
+                                            *const ist_names_gpt2[IST_T_END],
+                                                *const ist_names_gptj[IST_T_END],
+                                                    *const ist_names_gptneox[IST_T_END],
+                                                        *const ist_names_bloom[IST_T_END],
+                                                            *const ist_names_opt[IST_T_END];
 
 #endif

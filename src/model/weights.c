@@ -150,6 +150,35 @@ static ist_status refuse_unknown_tensors(const search *f, ist_error *err) {
   return IST_OK;
 }
 
+/* Each expert's matrices: slices of a stack, or tensors of their own. */
+static ist_status find_experts(search *f, int64_t layer, ist_error *err) {
+  const ist_model_config *c = f->w->config;
+  for (int which = 0; which < 3; which++) {
+    int id = IST_T_GATE_EXPS + which;
+    int64_t rows = which == 2 ? c->D : c->F, cols = which == 2 ? c->F : c->D;
+    const ist_stored *stack = ist_weights_stored(f->w, layer, id);
+    for (int64_t e = 0; e < c->experts; e++) {
+      ist_stored *out = &f->w->expert[(layer * c->experts + e) * 3 + which];
+      if (stack->data) {
+        *out = *stack;
+        out->rows = rows;
+        out->data += ist_dtype_bytes(stack->type, e * rows * cols);
+        continue;
+      }
+      const ist_gguf_tensor *t = ist_tensor_find_expert(f->s, c, layer, id, e);
+      if (!t) {
+        char name[160];
+        ist_tensor_name_in(name, sizeof name, f->s, c, layer, id, false);
+        return ist_fail(err, IST_ERR_FORMAT, "%s: found no such tensor of expert %lld", name,
+                        (long long)e);
+      }
+      if (t->ne[0] != cols || rows_of(t) != rows) return fail_shape(t, rows, cols, err);
+      IST_TRY(take(f, out, t, 0, rows, cols, err));
+    }
+  }
+  return IST_OK;
+}
+
 static ist_status find_all(search *f, ist_error *err) {
   ist_weights *w = f->w;
   for (int64_t l = 0; l < w->config->L; l++) {
@@ -158,6 +187,7 @@ static ist_status find_all(search *f, ist_error *err) {
       IST_TRY(find_tensor(f, &w->layer[at], l, id, false, err));
       IST_TRY(find_tensor(f, &w->layer_bias[at], l, id, true, err));
     }
+    if (w->expert) IST_TRY(find_experts(f, l, err));
   }
   for (int id = IST_T_MODEL_FIRST; id < IST_T_END; id++) {
     IST_TRY(find_tensor(f, &w->model[id - IST_T_LAYER_COUNT], -1, id, false, err));
@@ -185,7 +215,9 @@ ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist
   w->layer = ist_calloc(n, sizeof *w->layer);
   w->layer_bias = ist_calloc(n, sizeof *w->layer_bias);
   w->transposed = ist_calloc((size_t)(c->L * IST_MOD_COUNT), sizeof *w->transposed);
-  ist_status status = w->layer && w->layer_bias && w->transposed && f.used
+  w->expert = c->experts ? ist_calloc((size_t)(c->L * c->experts * 3), sizeof *w->expert) : NULL;
+  bool room = w->layer && w->layer_bias && w->transposed && (w->expert || !c->experts);
+  ist_status status = room && f.used
                           ? find_all(&f, err)
                           : ist_fail_nomem(err, "tensor table", 2 * n * sizeof *w->layer);
   ist_free(f.used);
@@ -200,6 +232,7 @@ void ist_weights_close(ist_weights *w) {
   ist_gguf_close(w->cache);
   ist_free(w->layer);
   ist_free(w->layer_bias);
+  ist_free(w->expert);
   ist_free(w->vector);
   ist_free(w->slot);
   memset(w, 0, sizeof *w);
@@ -272,12 +305,18 @@ static size_t slot_bytes(const ist_weights *w, ist_weight_policy policy, ist_dty
   return bytes;
 }
 
+/* Experts go through one slot each for gate, up and down. */
+static size_t expert_bytes(const ist_weights *w, ist_dtype compute) {
+  if (!w->expert) return 0;
+  return ist_arena_round((size_t)ist_dtype_bytes(compute, w->config->F * w->config->D));
+}
+
 size_t ist_weights_policy_bytes(const ist_weights *w, ist_weight_policy policy, ist_dtype compute,
                                 const int64_t tail[IST_MOD_COUNT]) {
   size_t sum = 0;
   for (int64_t i = 0; i < slot_count(w, policy); i++)
     sum += slot_bytes(w, policy, compute, tail, i);
-  return sum;
+  return sum + 3 * expert_bytes(w, compute);
 }
 
 size_t ist_weights_head_bytes(const ist_weights *w, ist_dtype compute, int64_t rows) {
@@ -291,7 +330,8 @@ size_t ist_weights_head_bytes(const ist_weights *w, ist_dtype compute, int64_t r
 /* Tensors that are always in memory, in a type of reductions: vectors, biases. The
  * projections beside an embedding are kept too, for products. */
 static bool is_kept(const ist_stored *s, int id, bool bias) {
-  return s->data && (bias || s->rows == 1 || id == IST_T_PROJECT_IN || id == IST_T_PROJECT_OUT);
+  return s->data && (bias || s->rows == 1 || id == IST_T_PROJECT_IN || id == IST_T_PROJECT_OUT ||
+                     id == IST_T_ROUTER);
 }
 
 /* Fills a kept tensor a row at a time, through float. */
@@ -359,6 +399,8 @@ ist_status ist_weights_set_policy(ist_weights *w, ist_weight_policy policy, ist_
     size_t bytes = slot_bytes(w, policy, compute, tail, i);
     w->slot[i] = (ist_weight_slot){bytes ? ist_arena_alloc(arena, bytes) : NULL, -1};
   }
+  for (int i = 0; i < 3 && w->expert; i++)
+    w->expert_slot[i] = (ist_weight_slot){ist_arena_alloc(arena, expert_bytes(w, compute)), -1};
   size_t head_bytes = ist_weights_head_bytes(w, compute, head_rows);
   w->head = (ist_weight_slot){head_bytes ? ist_arena_alloc(arena, head_bytes) : NULL, -1};
   w->head_rows = head_rows;
@@ -418,6 +460,19 @@ ist_view ist_weights_acquire(ist_weights *w, ist_ctx *ctx, int64_t layer, ist_mo
     /* A copy that stays needs the original no more. */
     if (w->policy == IST_WEIGHT_KEEP && !s->in_memory) ist_pages_drop(s->data, stored_bytes(s));
   }
+  return v;
+}
+
+ist_view ist_weights_acquire_expert(ist_weights *w, ist_ctx *ctx, int64_t layer, int which,
+                                    int64_t expert) {
+  int64_t key = (layer * w->config->experts + expert) * 3 + which;
+  const ist_stored *s = &w->expert[key];
+  if (is_direct(s, w->compute, 0))
+    return ist_view_make((void *)(uintptr_t)s->data, s->type, s->rows, s->cols, s->cols);
+  ist_weight_slot *slot = &w->expert_slot[which];
+  ist_view v = ist_view_make(slot->p, w->compute, s->rows, s->cols, s->cols);
+  if (slot->held != key) ist_stored_rows(ctx, v, s, 0);
+  slot->held = key;
   return v;
 }
 

@@ -39,6 +39,8 @@ typedef struct ist_weights {
   const ist_model_config *config;
   ist_stored *layer, *layer_bias; /* (L, IST_T_LAYER_COUNT) each */
   ist_stored model[IST_T_END - IST_T_LAYER_COUNT], model_bias[IST_T_END - IST_T_LAYER_COUNT];
+  ist_stored *expert; /* (L, experts, 3): gate, up, down; NULL: no experts */
+  ist_weight_slot expert_slot[3];
   unsigned char **transposed; /* copies of tensors that the file keeps as (in, out); owned */
   int64_t n_transposed;
   unsigned char *requantised; /* matrices quantised on opening; owned */
@@ -81,6 +83,9 @@ ist_status ist_weights_set_policy(ist_weights *w, ist_weight_policy policy, ist_
 /* A matrix in the compute type: (rows, cols), stride >= cols + tail where the
  * policy copied it. Valid until release; the same slot may then hold another. */
 ist_view ist_weights_acquire(ist_weights *w, ist_ctx *ctx, int64_t layer, ist_module m);
+/* The matrix of an expert: which 0 gate, 1 up, 2 down. Valid until the next of its kind. */
+ist_view ist_weights_acquire_expert(ist_weights *w, ist_ctx *ctx, int64_t layer, int which,
+                                    int64_t expert);
 void ist_weights_release(ist_weights *w, int64_t layer, ist_module m);
 /* True when columns [cols, cols + tail) behind an acquired view may be written. */
 bool ist_weights_has_tail(const ist_weights *w, int64_t layer, ist_module m);

@@ -54,7 +54,7 @@ FAMILIES = {
     "llama_llama3": ("Llama", LLAMA | rope(
         "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
         original_max_position_embeddings=32), LINEAR, "llama"),
-    "llama_linear": ("Llama", LLAMA | rope("linear", factor=4.0), LINEAR, "llama"),
+    "llama_linear": ("Llama", LLAMA | rope("linear", factor=4.0), LINEAR, None),
     "llama_yarn": ("Llama", LLAMA | rope(
         "yarn", factor=4.0, original_max_position_embeddings=16), LINEAR, "llama"),
     "llama_dynamic": ("Llama", LLAMA | dict(max_position_embeddings=8) | rope(
@@ -64,13 +64,18 @@ FAMILIES = {
     "qwen2_window": ("Qwen2", LLAMA | dict(use_sliding_window=True, sliding_window=4,
                                            max_window_layers=1), LINEAR, None),
     "qwen3": ("Qwen3", LLAMA | dict(head_dim=8), LINEAR, "qwen3"),
+    "mixtral": ("Mixtral", LLAMA | dict(num_local_experts=4, num_experts_per_tok=2,
+                                        sliding_window=None), LINEAR[:4], "llama"),
+    "qwen3_moe": ("Qwen3Moe", LLAMA | dict(head_dim=8, num_experts=5, num_experts_per_tok=2,
+                  moe_intermediate_size=20, norm_topk_prob=True), LINEAR[:4], "qwen3moe"),
+    "qwen3_moe_plain": ("Qwen3Moe", LLAMA | dict(
+        head_dim=8, num_experts=5, num_experts_per_tok=3, moe_intermediate_size=20,
+        norm_topk_prob=False), LINEAR[:4], None),
     "phi3": ("Phi3", LLAMA | dict(pad_token_id=0, original_max_position_embeddings=8,
              rope_parameters=ROPE | {
         "rope_type": "longrope", "short_factor": [1.0, 1.3], "long_factor": [2.0, 5.0],
         "partial_rotary_factor": 0.75}), ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
         "phi3"),
-    "phi3_window": ("Phi3", LLAMA | dict(pad_token_id=0, sliding_window=4),
-                    ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"], None),
     "smollm3": ("SmolLM3", LLAMA | dict(num_hidden_layers=4, pad_token_id=0, bos_token_id=1,
                 eos_token_id=2, tie_word_embeddings=True), LINEAR, "smollm3"),
     "gemma": ("Gemma", LLAMA | dict(head_dim=8, tie_word_embeddings=True), LINEAR, "gemma"),
@@ -192,8 +197,11 @@ PARTS = {
     "attn_norm", "ln_2": "ffn_norm", "attention.query_key_value": "attn_qkv",
     "attention.dense": "attn_output", "self_attention.query_key_value": "attn_qkv",
     "self_attention.dense": "attn_output", "mlp.dense_h_to_4h": "ffn_up",
-    "mlp.dense_4h_to_h": "ffn_down",
+    "mlp.dense_4h_to_h": "ffn_down", "block_sparse_moe.gate": "ffn_gate_inp",
+    "mlp.gate": "ffn_gate_inp",
 }
+EXPERTS = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down",
+           "w1": "gate", "w3": "up", "w2": "down"}
 SANDWICH = {"post_attention_layernorm": "post_attention_norm",
             "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm"}
 
@@ -213,6 +221,18 @@ def ungroup(value, heads):
     """Rows q, k, v by head -> all q, all k, all v."""
     size = value.shape[0] // heads // 3
     return value.reshape(heads, 3, size, -1).swapaxes(0, 1).reshape(value.shape)
+
+
+def stack_experts(tensors, count):
+    """One tensor a layer and kind of matrix, (experts, out, in), under its GGUF name."""
+    stacks = {}
+    for name in [n for n in tensors if ".experts." in n]:
+        before, after = name.split(".experts.")
+        expert, kind = after.removesuffix(".weight").split(".")
+        layer = before.split(".layers.")[1].split(".")[0]
+        key = f"blk.{layer}.ffn_{EXPERTS[kind]}_exps.weight"
+        stacks.setdefault(key, [None] * count)[int(expert)] = tensors.pop(name)
+    return {key: np.stack(values) for key, values in stacks.items()}
 
 
 def convert(name, value, arch, config):
@@ -269,6 +289,15 @@ def write_gguf(path, arch, config, tensors):
     w.add_embedding_length(D)
     w.add_block_count(config.num_hidden_layers)
     w.add_feed_forward_length(getattr(config, "intermediate_size", None) or 4 * D)
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    if experts:
+        w.add_expert_count(experts)
+        w.add_expert_used_count(config.num_experts_per_tok)
+        tensors = dict(tensors)
+        for name, value in stack_experts(tensors, experts).items():
+            w.add_tensor(name, value)
+    if arch == "qwen3moe":
+        w.add_expert_feed_forward_length(config.moe_intermediate_size)
     w.add_head_count(H)
     w.add_head_count_kv(getattr(config, "num_key_value_heads", None) or H)
     w.add_key_length(E)
@@ -291,7 +320,8 @@ def write_gguf(path, arch, config, tensors):
     w.add_tokenizer_model("no_vocab")
     for name, value in tensors.items():
         value = convert(name, value.astype(np.float32), arch, config)
-        narrow = value.ndim > 1 and "wpe" not in name
+        router = gguf_name(name, arch).endswith("ffn_gate_inp.weight")
+        narrow = value.ndim > 1 and "wpe" not in name and not router
         w.add_tensor(gguf_name(name, arch),
                      np.ascontiguousarray(value.astype(np.float16 if narrow else np.float32)))
     finish(w)

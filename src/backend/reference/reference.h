@@ -34,6 +34,14 @@ void ist_reference_gain_mix(ist_ctx *ctx, ist_view y, ist_view v, ist_view g, is
 void ist_reference_mul_cols(ist_ctx *ctx, ist_view y, ist_view x, ist_view g);
 void ist_reference_col_dot(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b, ist_view scale);
 
+/* Mixtures of experts (experts.c), likewise through double. */
+void ist_reference_route_fwd(ist_ctx *ctx, ist_view weight, int32_t *index, ist_view logits,
+                             bool renormalise);
+void ist_reference_route_bwd(ist_ctx *ctx, ist_view dlogits, ist_view dweight, ist_view weight,
+                             const int32_t *index, ist_view logits, bool renormalise);
+void ist_reference_weigh_rows(ist_ctx *ctx, ist_view y, ist_view weight);
+void ist_reference_dot_rows(ist_ctx *ctx, ist_view out, ist_view a, ist_view b);
+
 /* A linear as the products and additions of `be` (linear.c). */
 void ist_linear_fwd_composed(const ist_backend *be, ist_ctx *ctx, ist_view y, ist_view x,
                              ist_view w, ist_view bias, ist_view u, ist_view b);
