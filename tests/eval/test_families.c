@@ -17,19 +17,14 @@ static const struct {
 } families[] = {
 #define FAMILY(name, gguf) \
   { IST_GOLDEN_DIR "/families/" name "/", gguf }
-    FAMILY("llama_biased", true),   FAMILY("llama_llama3", true),
-    FAMILY("llama_linear", false),  FAMILY("llama_yarn", true),
-    FAMILY("llama_dynamic", false), FAMILY("mistral", false),
-    FAMILY("qwen2", true),          FAMILY("qwen2_window", false),
-    FAMILY("qwen3", true),          FAMILY("mixtral", true),
-    FAMILY("qwen3_moe", true),      FAMILY("qwen3_moe_plain", false),
-    FAMILY("phi3", true),           FAMILY("phi3_window", false),
-    FAMILY("smollm3", true),        FAMILY("gemma", true),
-    FAMILY("gemma2", true),         FAMILY("gemma3", true),
-    FAMILY("gpt2", true),           FAMILY("gptj", false),
-    FAMILY("gpt_neox", true),       FAMILY("gpt_neox_serial", true),
-    FAMILY("bloom", true),          FAMILY("opt", false),
-    FAMILY("opt_350m", false),
+    FAMILY("llama_biased", true), FAMILY("llama_llama3", true),   FAMILY("llama_linear", false),
+    FAMILY("llama_yarn", true),   FAMILY("llama_dynamic", false), FAMILY("mistral", false),
+    FAMILY("qwen2", true),        FAMILY("qwen2_window", false),  FAMILY("qwen3", true),
+    FAMILY("mixtral", true),      FAMILY("qwen3_moe", true),      FAMILY("qwen3_moe_plain", false),
+    FAMILY("phi3", true),         FAMILY("smollm3", true),        FAMILY("gemma", true),
+    FAMILY("gemma2", true),       FAMILY("gemma3", true),         FAMILY("gpt2", true),
+    FAMILY("gptj", false),        FAMILY("gpt_neox", true),       FAMILY("gpt_neox_serial", true),
+    FAMILY("bloom", true),        FAMILY("opt", false),           FAMILY("opt_350m", false),
 #undef FAMILY
 };
 #define N_FAMILIES (sizeof families / sizeof *families)
