@@ -203,7 +203,6 @@ typedef struct ist_backend {
   void (*route_bwd)(ist_ctx *, ist_view dlogits, ist_view dweight, ist_view weight,
                     const int32_t *index, ist_view logits, bool renormalise);
   void (*weigh_rows)(ist_ctx *, ist_view y, ist_view weight); /* y(r, c) *= weight(r, 0), W */
-  void (*dot_rows)(ist_ctx *, ist_view out, ist_view a, ist_view b); /* out(r, 0) = a(r).b(r) */
 
   /* -- loss -- */
   /* logits (n, v) hold vocabulary columns [col0, col0 + v). First pass over the

@@ -48,7 +48,6 @@ void ist_backend_complete(ist_backend *b) {
   FILL(route_fwd);
   FILL(route_bwd);
   FILL(weigh_rows);
-  FILL(dot_rows);
   FILL(xent_tile);
   FILL(xent_grad);
   FILL(xent_loss);

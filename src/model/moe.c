@@ -94,7 +94,8 @@ void ist_decoder_moe_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_v
     be->gather_rows(d->ctx, use(m->y, count), dy.p, dy.dt, m->row, 1.0);
     be->linear_bwd(d->ctx, da, false, none, use(m->y, count),
                    ist_weights_acquire_expert(d->weights, d->ctx, layer, 2, e), none);
-    be->dot_rows(d->ctx, dw, da, a); /* of dy and the expert's output */
+    /* of dy and the expert's output */
+    be->row_dot(d->ctx, ist_view_make(dw.p, dw.dt, 1, count, count), da, a);
     be->scatter_rows(d->ctx, flat(m->dweight), dw, m->pair);
     be->weigh_rows(d->ctx, da, use(m->w, count));
     be->act_bwd(d->ctx, gate, up, none, da, gate, up, d->config->act);

@@ -206,7 +206,7 @@ static void refusals(void **state) {
       "ist train needs --model FILE: the model, a GGUF file or a Hugging Face folder; it is never "
       "changed",
       "ist train -m model.gguf -d train.jsonl -o out");
-  assert_refused("inspect", "ist inspect needs PATH", "ist inspect model.gguf");
+  assert_refused("diff", "ist diff needs A B", "ist diff model.gguf merged.gguf");
 }
 
 /* The preset stands first, wherever it is written. */

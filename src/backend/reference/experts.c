@@ -79,12 +79,3 @@ void ist_reference_weigh_rows(ist_ctx *ctx, ist_view y, ist_view weight) {
     for (int64_t i = 0; i < y.cols; i++) set(y, r, i, w * get(y, r, i));
   }
 }
-
-void ist_reference_dot_rows(ist_ctx *ctx, ist_view out, ist_view a, ist_view b) {
-  (void)ctx;
-  for (int64_t r = 0; r < a.rows; r++) {
-    double sum = 0;
-    for (int64_t i = 0; i < a.cols; i++) sum += get(a, r, i) * get(b, r, i);
-    set(out, r, 0, sum);
-  }
-}
