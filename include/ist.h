@@ -339,6 +339,13 @@ typedef struct ist_eval_options {
 } ist_eval_options;
 IST_API void ist_eval_options_init(ist_eval_options *o);
 
+/* The data doctor: what training would see of o->data_path, and what it would trip over,
+ * as JSON text (free with ist_free_memory): counts, records that cannot be read with
+ * their places, copies, empty answers, lengths, and the first `show` samples as runs of
+ * text that are learned and not. Goes on behind bad records: they are no error. */
+IST_API ist_status ist_data_check(const ist_model *m, const ist_eval_options *o, int64_t show,
+                                  char **json, ist_error *err);
+
 typedef struct ist_loss_result {
   double loss, perplexity;
   int64_t samples, tokens, targets;

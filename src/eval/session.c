@@ -54,8 +54,8 @@ void ist_session_close(ist_session *s) {
   ist_runner_close(&s->runner);
 }
 
-ist_status ist_eval_read(ist_records *records, ist_template *tmpl, const ist_model *m,
-                         const ist_eval_options *o, ist_error *err) {
+static ist_status resolve_template(ist_template *tmpl, const ist_model *m,
+                                   const ist_eval_options *o, ist_error *err) {
   if (!o->data_path)
     return ist_fail(err, IST_ERR_ARG, "data_path: found nothing, expected a data file");
   const char *name = o->template_name;
@@ -63,31 +63,39 @@ ist_status ist_eval_read(ist_records *records, ist_template *tmpl, const ist_mod
   int found = ist_template_from_name(name);
   if (found < 0) {
     return ist_fail(err, IST_ERR_ARG,
-                    "template: found \"%s\", expected auto, model, chatml, alpaca, paper or none", name);
+                    "template: found \"%s\", expected auto, model, chatml, alpaca, paper or none",
+                    name);
   }
   *tmpl = (ist_template)found;
   IST_TRY(ist_model_check_tokenizer(m, err));
-  IST_TRY(ist_template_resolve(tmpl, m->tokenizer, err));
+  return ist_template_resolve(tmpl, m->tokenizer, err);
+}
+
+ist_status ist_eval_read(ist_records *records, ist_template *tmpl, const ist_model *m,
+                         const ist_eval_options *o, ist_error *err) {
+  IST_TRY(resolve_template(tmpl, m, o, err));
   return ist_records_read(records, o->data_path, err);
 }
 
-ist_status ist_eval_dataset(ist_dataset *data, const ist_model *m, const ist_eval_options *o,
-                            ist_error *err) {
-  ist_records records = {0};
-  ist_data_options d = {.max_tokens = o->max_tokens, .limit = o->limit};
+ist_status ist_eval_data_options(ist_data_options *out, const ist_model *m,
+                                 const ist_eval_options *o, ist_error *err) {
+  *out = (ist_data_options){.max_tokens = o->max_tokens, .limit = o->limit};
   int loss_on = ist_loss_on_from_name(o->loss_on);
   if (loss_on < 0)
     return ist_fail(err, IST_ERR_ARG, "loss_on: found \"%s\", expected completion, all or last",
                     o->loss_on);
-  d.loss_on = (ist_loss_on)loss_on;
-  ist_status status = ist_eval_read(&records, &d.tmpl, m, o, err);
-  if (status == IST_OK) status = ist_dataset_build(data, &records, m->tokenizer, &d, err);
-  ist_records_free(&records);
-  if (status == IST_OK && data->n == 0) {
-    ist_dataset_free(data);
-    status =
-        ist_fail(err, IST_ERR_DATA, "%s: found no sample with a supervised token", o->data_path);
-  }
+  out->loss_on = (ist_loss_on)loss_on;
+  return resolve_template(&out->tmpl, m, o, err);
+}
+
+ist_status ist_eval_dataset(ist_dataset *data, const ist_model *m, const ist_eval_options *o,
+                            ist_error *err) {
+  ist_data_options options;
+  *data = (ist_dataset){0};
+  IST_TRY(ist_eval_data_options(&options, m, o, err));
+  ist_status status = ist_dataset_append(data, o->data_path, m->tokenizer, &options, err);
+  if (status == IST_OK) status = ist_dataset_ready(data, err);
+  if (status != IST_OK) ist_dataset_free(data);
   return status;
 }
 

@@ -23,6 +23,9 @@ void ist_session_close(ist_session *s);
  * the model's adapter was trained with, else the model's). */
 ist_status ist_eval_read(ist_records *records, ist_template *tmpl, const ist_model *m,
                          const ist_eval_options *o, ist_error *err);
+/* What the options say of samples; checked, the template resolved as above. */
+ist_status ist_eval_data_options(ist_data_options *out, const ist_model *m,
+                                 const ist_eval_options *o, ist_error *err);
 ist_status ist_eval_dataset(ist_dataset *data, const ist_model *m, const ist_eval_options *o,
                             ist_error *err);
 

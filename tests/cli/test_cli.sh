@@ -204,6 +204,17 @@ works 'llama.block_count' inspect "$model"
 works 'blk.0-3.attn_q.weight' inspect "$model"
 works 'blk.3.attn_q.weight' inspect "$model" --all
 works '"metadata"' inspect "$model" --json
+
+# The data doctor finds what is wrong, names its line and goes on behind it.
+printf '%s\n' '{"prompt":"a","completion":"b"}' '{bad' '{"prompt":"a","completion":"b"}' \
+  '{"prompt":"c","completion":" "}' >sick.jsonl
+"$ist" data -m "$model" --template none --show 1 sick.jsonl >../works.out 2>../works.err
+[ $? = 1 ] || fail "data: a record that cannot be read gives no exit status 1"
+for text in 'cannot be read: 1' 'sick.jsonl:2: not JSON' 'copies: 1' 'line 3, the same as line 1' \
+  'empty answers: 1' 'records  *3$' '>>b'; do
+  grep -q "$text" ../works.out || fail "data: no \"$text\""
+done
+works '"learned": true' data -m "$model" --template none --show 1 --json data.jsonl
 works settings inspect run
 works 'model file' plan -m "$model"
 works '"total_bytes"' plan -m "$model" --json
