@@ -461,13 +461,17 @@ static void put_file(const ist_screen *s, const char *name, const char *what) {
 
 static void summary_files(const ist_screen *s) {
   fputs("\nwritten:\n", s->term.to);
-  put_file(s, "adapter_model.safetensors", "the adapter for Hugging Face PEFT, with");
+  const char *method = s->args->train.method;
+  bool peft = !strcmp(method, "lora") || !strcmp(method, "dora"), runs = !strcmp(method, "lora");
+  put_file(s, "adapter_model.safetensors",
+           peft ? "the adapter for Hugging Face PEFT, with" : "the adapter, with");
   put_file(s, "adapter_config.json", "its configuration");
   put_file(s, "adapter.gguf", "the adapter for llama.cpp (--lora)");
   put_file(s, "importance.json", "scores and draws of the layers");
   put_file(s, "settings.json", "every setting of the run");
   put_file(s, "metrics.jsonl", "every step");
   put_file(s, "checkpoints", "what ist train --resume needs");
+  if (!runs) return; /* generate reads back only what the engine runs from a file */
   fputs("\ntry it:\n  ist generate -m ", s->term.to);
   ist_put_text(s->term.to, s->args->model_path, 0);
   fputs(" --adapter ", s->term.to);
