@@ -167,17 +167,20 @@ typedef struct ist_train_options {
   int64_t probe_examples; /* -1: min(256, max(16, 2 %)); 0: probe on training data */
   int64_t limit;          /* use the first records only; 0: all */
   /* method */
-  const char *method;  /* lora, dora, parallel, prefix */
+  const char *method;  /* lora, dora, parallel, series, prefix */
   const char *targets; /* "q,k,v,o,gate,up,down", "all-linear" */
-  int64_t rank;        /* parallel: width of the bottleneck; prefix: virtual tokens a layer */
+  int64_t rank; /* parallel, series: width of the bottleneck; prefix: virtual tokens a layer */
   double alpha, dropout;
   bool rslora;                              /* adapters count alpha / sqrt(rank) */
   const char *init;                         /* default, gaussian */
+  bool lora_bias;                           /* lora: B has a bias, as PEFT's lora_bias */
   const char *rank_pattern, *alpha_pattern; /* a module's own: "q=8,down=32" */
   const char *exclude;                      /* modules that targets names, but not these */
   const char *activation;                   /* of a bottleneck: relu, tanh, gelu, silu */
   double scaling;                           /* of a bottleneck */
+  bool learned_scaling;                     /* ... which then is where it starts */
   const char *dora_suppress;                /* interpolate, paper: see docs/methods.md */
+  const char *dora_dropout;                 /* shared, peft: see docs/methods.md */
   /* selection */
   const char *selector; /* ist, random, all, fixed:0,3,7 */
   double active_ratio, suppress_ratio, suppress_factor;

@@ -159,8 +159,9 @@ typedef struct ist_backend {
   /* -- gains of a weight's rows (DoRA); any mixture of compute and wide types -- */
   /* dst(i) = sum over the columns of a(i, .) b(i, .); dst (1, rows of a). */
   void (*row_dot)(ist_ctx *, ist_view dst, ist_view a, ist_view b);
-  /* gain (2, out): m / n and 1 / n with n^2 = norms(0) + 2 s norms(1) + s^2 norms(2);
-   * m (1, out), norms (3, out). Where norms(0) = m^2 and the others are 0, m / n is 1. */
+  /* gain (3, out): m / n, 1 / n and m / n - 1 with n^2 = norms(0) + 2 s norms(1) + s^2
+   * norms(2); m (1, out), norms (3, out). Where norms(0) = m^2 and the others are 0, m / n
+   * is 1. */
   void (*row_gain)(ist_ctx *, ist_view gain, ist_view m, ist_view norms, double s);
   /* y(r, c) = y(r, c) (1 + f_r (g(c) - 1)) + g(c) v(r, c) + bias(c), f_r = f * row_f[r]
    * (row_f NULL: f); bias optional. */
@@ -170,6 +171,14 @@ typedef struct ist_backend {
   void (*mul_cols)(ist_ctx *, ist_view y, ist_view x, ist_view g);
   /* dst(c) += scale(c) * sum over the rows of a(., c) b(., c). */
   void (*col_dot)(ist_ctx *, ist_view dst, ist_view a, ist_view b, ist_view scale);
+
+  /* -- vectors of adapters; likewise -- */
+  /* y(r, c) += s * row_scale[r] * bias(c); bias (1, cols) (row_scale NULL: 1). */
+  void (*add_bias)(ist_ctx *, ist_view y, ist_view bias, double s, const float *row_scale);
+  /* dst(c) += s * sum over the rows of x(., c). */
+  void (*col_sum)(ist_ctx *, ist_view dst, ist_view x, double s);
+  /* dst(0) += sum of a(r, c) b(r, c); dst (1, 1). */
+  void (*dot_acc)(ist_ctx *, ist_view dst, ist_view a, ist_view b);
 
   /* -- decoder pieces -- */
   /* h = norm(x) * w (+ bias); stat (N, 1 or 2) keeps 1/rms, or mean and 1/sd. */

@@ -33,6 +33,9 @@ void ist_backend_complete(ist_backend *b) {
   FILL(gain_mix);
   FILL(mul_cols);
   FILL(col_dot);
+  FILL(add_bias);
+  FILL(col_sum);
+  FILL(dot_acc);
   FILL(dropout);
   FILL(dropout_bwd_acc);
   FILL(matmul);

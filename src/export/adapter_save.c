@@ -48,16 +48,27 @@ static const void *make_peft_a(void *user) {
 static const void *make_peft_b(void *user) {
   return make_half(user, IST_HALF_B, true);
 }
-/* The magnitude (out), rows in Hugging Face's order. */
+/* A vector over the linear's outputs, in Hugging Face's order. */
+static const void *make_outputs(const place *p, int64_t offset) {
+  const ist_adapters *ad = p->t->ad;
+  ist_view v = ist_adapter_param(ad, p->layer, offset, 1, ad->sizes.out[p->mod]);
+  for (int64_t i = 0; i < v.cols; i++) {
+    int64_t to = ist_outside_row(&p->t->m->config, p->mod, true, i);
+    p->t->values[to] = v.dt == IST_F64 ? (float)((double *)v.p)[i] : ((float *)v.p)[i];
+  }
+  return p->t->values;
+}
 static const void *make_magnitude(void *user) {
   const place *p = user;
-  const ist_adapters *ad = p->t->ad;
-  ist_view m =
-      ist_adapter_param(ad, p->layer, ad->layout.module[p->mod].m, 1, ad->sizes.out[p->mod]);
-  for (int64_t i = 0; i < m.cols; i++) {
-    int64_t to = ist_outside_row(&p->t->m->config, p->mod, true, i);
-    p->t->values[to] = m.dt == IST_F64 ? (float)((double *)m.p)[i] : ((float *)m.p)[i];
-  }
+  return make_outputs(p, p->t->ad->layout.module[p->mod].m);
+}
+static const void *make_bias(void *user) {
+  const place *p = user;
+  return make_outputs(p, p->t->ad->layout.module[p->mod].bias);
+}
+static const void *make_scaling(void *user) {
+  const place *p = user;
+  p->t->values[0] = (float)ist_adapter_scale(p->t->ad, p->layer, p->mod);
   return p->t->values;
 }
 /* Columns of a prefix's keys and values are heads: keys in Hugging Face's order. */
@@ -91,11 +102,15 @@ static const float *make_gguf(void *user, int half) {
   return values;
 }
 
+static bool is_bottleneck(const ist_adapters *ad) {
+  return ad->method == &ist_peft_parallel || ad->method == &ist_peft_series;
+}
+
 /* One half as PEFT knows it. False: out of memory. */
 static bool add_item(tensors *t, place *p, ist_half half) {
   char name[192];
   ist_adapter_peft_name(name, sizeof name, &t->m->config, p->layer, p->mod, half);
-  if (t->ad->method == &ist_peft_parallel) /* the IST authors' names */
+  if (is_bottleneck(t->ad)) /* the IST authors' names */
     strcpy(strstr(name, ".lora_"),
            half == IST_HALF_A ? ".adapter_down.weight" : ".adapter_up.weight");
   ist_st_item *item = &t->item[t->n++];
@@ -108,19 +123,27 @@ static bool add_item(tensors *t, place *p, ist_half half) {
   return item->name != NULL;
 }
 
-/* DoRA's magnitude as PEFT knows it. */
-static bool add_magnitude(tensors *t, place *p) {
+/* A vector of a module; `suffix` stands in place of ".lora_A.weight". */
+static bool add_vector(tensors *t, place *p, const char *suffix, int64_t n,
+                       const void *(*make)(void *)) {
   char name[192];
   ist_adapter_peft_name(name, sizeof name, &t->m->config, p->layer, p->mod, IST_HALF_A);
-  strcpy(strstr(name, ".lora_"), ".lora_magnitude_vector");
+  strcpy(strstr(name, ".lora_"), suffix);
   ist_st_item *item = &t->item[t->n++];
   *item = (ist_st_item){.name = ist_strdup(name),
                         .type = IST_F32,
                         .n_dims = 1,
-                        .shape = {t->ad->sizes.out[p->mod]},
-                        .make = make_magnitude,
+                        .shape = {n},
+                        .make = make,
                         .user = p};
   return item->name != NULL;
+}
+
+static bool add_vectors(tensors *t, place *p) {
+  const ist_adapter *a = &t->ad->layout.module[p->mod];
+  return (!a->m || add_vector(t, p, ".lora_magnitude_vector", a->out, make_magnitude)) &&
+         (!a->bias || add_vector(t, p, ".lora_B.bias", a->out, make_bias)) &&
+         (!a->learned || add_vector(t, p, ".adapter_scaling", 1, make_scaling));
 }
 
 /* A layer's prefix, in names of ist's own: PEFT has one tensor for all layers and another
@@ -163,6 +186,7 @@ static size_t largest_half(const ist_adapters *ad) {
     for (int half = 0; ad->layout.module[mod].rank && half < 2; half++) {
       ist_adapter_shape(ad, (ist_module)mod, (ist_half)half, &rows, &cols);
       if (rows * cols > largest) largest = rows * cols;
+      if (half && rows > largest) largest = rows;
     }
   }
   return (size_t)largest;
@@ -183,8 +207,8 @@ static ist_status collect(tensors *t, const ist_adapters *ad, const ist_model *m
       if (!ad->layout.module[mod].rank) continue;
       place *p = &t->place[t->n_pairs];
       *p = (place){t, l, (ist_module)mod};
-      ok = add_item(t, p, IST_HALF_A) && add_item(t, p, IST_HALF_B) &&
-           (!ad->method->magnitude || add_magnitude(t, p)) && add_pair(t, p);
+      ok = add_item(t, p, IST_HALF_A) && add_item(t, p, IST_HALF_B) && add_vectors(t, p) &&
+           add_pair(t, p);
     }
   }
   return ok ? IST_OK : ist_fail_nomem(err, "names of adapter tensors", most * sizeof *t->item);
@@ -209,10 +233,12 @@ static ist_status write_own(const char *dir, const tensors *t, const ist_adapter
     root = json_pack("{s:s, s:s, s:I}", "peft_type", "IST_PREFIX", "base_model_name_or_path",
                      m->path, "num_virtual_tokens", (json_int_t)ad->layout.prefix);
   } else {
-    root = json_pack("{s:s, s:s, s:I, s:s, s:f, s:b, s:O}", "peft_type", "BOTTLENECK",
-                     "base_model_name_or_path", m->path, "bottleneck_size",
-                     (json_int_t)ad->config.rank, "non_linearity", acts[ad->config.act], "scaling",
-                     ad->config.scaling, "use_parallel_adapter", 1, "target_modules", targets);
+    root = json_pack(
+        "{s:s, s:s, s:I, s:s, s:o, s:b, s:O}", "peft_type", "BOTTLENECK", "base_model_name_or_path",
+        m->path, "bottleneck_size", (json_int_t)ad->config.rank, "non_linearity",
+        acts[ad->config.act], "scaling",
+        ad->config.learned_scaling ? json_string("learned") : json_real(ad->config.scaling),
+        "use_parallel_adapter", ad->method == &ist_peft_parallel, "target_modules", targets);
   }
   json_decref(targets);
   char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
@@ -242,6 +268,7 @@ static ist_status write_peft(const char *dir, const tensors *t, const ist_adapte
       .dropout = ad->config.dropout,
       .rslora = ad->config.rslora,
       .dora = ad->method->magnitude,
+      .lora_bias = ad->config.lora_bias,
       .fan_in_fan_out = m->config.family->hf_transposes,
       .targets = {targets, 0},
       .rank_pattern = ranks,
@@ -266,7 +293,7 @@ ist_status ist_adapter_save(const char *dir, const ist_adapters *ad, const ist_m
   tensors t;
   ist_status status = collect(&t, ad, m, err);
   bool peft = ad->method == &ist_peft_lora || ad->method == &ist_peft_dora;
-  bool gguf = ad->method == &ist_peft_lora; /* llama.cpp has no slot for anything else */
+  bool gguf = ad->method == &ist_peft_lora && !ad->config.lora_bias; /* all llama.cpp can hold */
   if (status == IST_OK)
     status = peft ? write_peft(dir, &t, ad, m, err) : write_own(dir, &t, ad, m, err);
   char *path = status == IST_OK && gguf ? ist_path_join(dir, "adapter.gguf") : NULL;

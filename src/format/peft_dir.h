@@ -25,7 +25,7 @@ typedef struct ist_peft_config {
   const char *base_model; /* base_model_name_or_path; NULL is null */
   int64_t r;
   double alpha, dropout;
-  bool rslora, dora, fan_in_fan_out;
+  bool rslora, dora, lora_bias, fan_in_fan_out;
   ist_peft_names targets;   /* target_modules as a list ... */
   const char *target_regex; /* ... or as a string: an expression or "all-linear" */
   ist_peft_names exclude;   /* exclude_modules, likewise */

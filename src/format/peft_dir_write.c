@@ -72,6 +72,8 @@ static json_t *config_json(const ist_peft_config *c) {
 
 static ist_status write_config(const char *path, const ist_peft_config *c, ist_error *err) {
   json_t *root = config_json(c);
+  if (c->lora_bias && root && json_object_set_new(root, "lora_bias", json_true()) != 0)
+    root = whole(root, 1);
   size_t digits = digits_for(c->dropout);
   if (digits == 15) digits = digits_for(c->alpha);
   char *text =

@@ -12,9 +12,9 @@ void ist_adapter_peft_name(char *out, size_t size, const ist_model_config *c, in
 
 void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int64_t *rows,
                        int64_t *cols) {
-  int64_t rank = ad->layout.module[m].rank;
-  *rows = half == IST_HALF_A ? rank : ad->sizes.out[m];
-  *cols = half == IST_HALF_A ? ad->sizes.in[m] : rank;
+  const ist_adapter *a = &ad->layout.module[m];
+  *rows = half == IST_HALF_A ? a->rank : a->out;
+  *cols = half == IST_HALF_A ? a->in : a->rank;
 }
 
 /* Within a head, ggml's 2j + p is Hugging Face's p * E/2 + j. */
@@ -49,8 +49,9 @@ static void move(const ist_adapters *ad, const ist_model_config *c, int64_t laye
   ist_adapter_shape(ad, m, half, &rows, &cols);
   int64_t offset = half == IST_HALF_A ? ad->layout.module[m].a : ad->layout.module[m].b;
   ist_view v = ist_adapter_param(ad, layer, offset, rows, cols);
+  bool moved = half == IST_HALF_B && !ad->method->around; /* rows of B are outputs of the linear */
   for (int64_t r = 0; r < rows; r++) {
-    float *theirs = outside + (half == IST_HALF_A ? r : ist_outside_row(c, m, hf, r)) * cols;
+    float *theirs = outside + (moved ? ist_outside_row(c, m, hf, r) : r) * cols;
     for (int64_t i = 0; i < cols; i++) {
       int64_t at = r * cols + i;
       if (v.dt == IST_F64 && read)

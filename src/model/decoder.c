@@ -53,7 +53,8 @@ static int64_t widest_linear(const ist_decoder *d) {
  * F32 rows are used in place. */
 static void weight_tails(const ist_decoder *d, int64_t tail[IST_MOD_COUNT]) {
   for (int m = 0; m < IST_MOD_COUNT; m++) {
-    bool fused = d->adapters && d->compute != d->wide && d->adapters->layout.module[m].rank > 0;
+    bool fused = d->adapters && d->compute != d->wide && !d->adapters->method->around &&
+                 d->adapters->layout.module[m].rank > 0;
     tail[m] = fused ? site_tail(d, ist_module_site(m)) : 0;
   }
 }
@@ -189,7 +190,11 @@ static void lay_out_method(layout *l) {
   ist_model_linear_sizes(d->config, &s);
   int64_t n = d->sizes.rows, rank = 0, most = 0, sum = 0, outs = 0;
   for (int site = 0; site < IST_SITE_COUNT; site++) sum = max64(sum, lay->site_rank[site]);
-  if (d->adapters->method->extend) d->t = take_view(l, IST_ARENA_FORWARD, d->compute, n, sum, 0);
+  bool around = d->adapters->method->around;
+  if (d->adapters->method->extend || around)
+    d->t = take_view(l, IST_ARENA_FORWARD, d->compute, n, sum, 0);
+  if (around)
+    d->linear_narrow = take_view(l, IST_ARENA_FORWARD, d->compute, n, widest_linear(d), 0);
   if (d->adapters->method->magnitude) {
     for (int m = 0; m < IST_MOD_COUNT; m++) {
       if (!lay->module[m].rank) continue;
@@ -201,7 +206,7 @@ static void lay_out_method(layout *l) {
     d->norms = take_view(l, IST_ARENA_FORWARD, d->wide, 3 * d->config->L, outs, 0);
     d->norm_fresh = take(l, IST_ARENA_FORWARD, (size_t)(d->config->L * IST_MOD_COUNT));
     d->linear_wide = take_view(l, IST_ARENA_FORWARD, d->wide, n, most, 0);
-    d->gain = take_view(l, IST_ARENA_FORWARD, d->wide, 2, most, 0);
+    d->gain = take_view(l, IST_ARENA_FORWARD, d->wide, 3, most, 0);
     d->norm_product = take_view(l, IST_ARENA_FORWARD, d->wide, 2 * most + rank, rank, 0);
     if (d->sizes.dres_rows)
       d->linear_narrow = take_view(l, IST_ARENA_BACKWARD, d->compute, n, most, 0);

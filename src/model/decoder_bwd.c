@@ -173,7 +173,10 @@ void ist_decoder_layer_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w)
   if (again) ist_decoder_attn_fwd(d, p, w, x);
   bool experts = d->config->experts > 0;
   if (w->recompute != IST_RECOMPUTE_NONE && !experts) ist_decoder_mlp_inner_fwd(d, p, w, x);
-  if (again && ist_block_norms_behind(d->config)) ist_decoder_mlp_outer_fwd(d, p, w);
+  /* The norms behind want y; an adapter behind a linear reads it. */
+  bool around = d->adapters && d->adapters->method->around;
+  if (again && !experts && (around || ist_block_norms_behind(d->config)))
+    ist_decoder_mlp_outer_fwd(d, p, w);
   if (experts) {
     moe_bwd(d, p, w);
   } else {

@@ -56,8 +56,10 @@ static ist_site_call site_call(ist_decoder *d, const ist_pass *p, int64_t layer,
       .dropout = dropout->p > 0 && p->train ? dropout : NULL,
       .row_factor = row_factors(d, p, layer),
       .factor = layer_factor(p, layer),
+      .t = ist_view_make(d->t.p, d->compute, x.rows, lay->site_rank[site], lay->site_rank[site]),
       .a_compute = ist_view_make(d->a_compute.p, d->compute, lay->site_rank[site], x.cols, x.cols),
       .x_dropped = ist_view_make(d->x_dropped.p, d->compute, x.rows, x.cols, x.cols),
+      .tmp = ist_view_make(d->dtmp.p, d->compute, x.rows, x.cols, x.cols),
   };
 }
 
@@ -65,23 +67,21 @@ static ist_site_call site_call(ist_decoder *d, const ist_pass *p, int64_t layer,
 static ist_view extension(ist_decoder *d, const ist_site_call *call) {
   const ist_adapters *ad = d->adapters;
   if (!ad->method->extend) return call->u;
-  int64_t rank = ad->layout.site_rank[call->site];
-  ist_view t = ist_view_make(d->t.p, d->compute, call->u.rows, rank, rank);
-  ad->method->extend(d->ctx, ad, call, t);
-  return t;
+  ad->method->extend(d->ctx, ad, call);
+  return call->t;
 }
 
 /* B in the compute type: behind W's columns where the weight has a tail, so that
  * [x|u] [W|B]^T is one product; else in scratch or, in the wide type, in place. */
 static ist_view place_b(ist_decoder *d, int64_t layer, ist_module m, ist_view w) {
   const ist_adapter *ad = &d->adapters->layout.module[m];
-  ist_view b = ist_adapter_param(d->adapters, layer, ad->b, w.rows, ad->rank);
+  ist_view b = ist_adapter_param(d->adapters, layer, ad->b, ad->out, ad->rank);
   ist_view place = ist_view_none();
   if (ist_weights_has_tail(d->weights, layer, m)) {
     place = ist_view_make((unsigned char *)w.p + ist_dtype_bytes(w.dt, w.cols), w.dt, w.rows,
                           ad->rank, w.stride);
   } else if (b.dt != d->compute) {
-    place = ist_view_make(d->b_compute.p, d->compute, w.rows, ad->rank, ad->rank);
+    place = ist_view_make(d->b_compute.p, d->compute, ad->out, ad->rank, ad->rank);
   } else {
     return b;
   }
@@ -100,33 +100,42 @@ static ist_view place_u(ist_decoder *d, int64_t layer, ist_module m, ist_view x,
   return tail;
 }
 
+static ist_view norms_of(const ist_decoder *d, int64_t layer, ist_module m, int64_t out) {
+  return ist_view_cols(ist_view_rows(d->norms, 3 * layer, 3), d->norm_column[m], out);
+}
+
 /* A linear that the method does itself. */
 static ist_linear_call linear_call(ist_decoder *d, const ist_pass *p, const ist_site_call *site,
                                    ist_module m, ist_view w, ist_view b) {
   const ist_adapters *ad = d->adapters;
   const ist_adapter *own = &ad->layout.module[m];
   int64_t rows = p->micro->rows, out = w.rows, rank = own->rank;
-  ist_view a = ad->dt == d->compute ? ist_adapter_param(ad, site->layer, own->a, rank, w.cols)
+  ist_view a = ad->dt == d->compute ? ist_adapter_param(ad, site->layer, own->a, rank, own->in)
                                     : ist_view_rows(site->a_compute, own->column, rank);
   return (ist_linear_call){
-      .layer = site->layer,
+      .site = site,
       .module = m,
-      .x = site->x,
       .w = w,
       .bias = ist_weights_bias(d->weights, site->layer, (int)m),
       .u = ist_view_cols(site->u, own->column, rank),
       .a = a,
       .b = b,
-      .norms = ist_view_cols(ist_view_rows(d->norms, 3 * site->layer, 3), d->norm_column[m], out),
-      .fresh = &d->norm_fresh[site->layer * IST_MOD_COUNT + m],
+      .norms = ad->method->magnitude ? norms_of(d, site->layer, m, out) : ist_view_none(),
+      .fresh = d->norm_fresh ? &d->norm_fresh[site->layer * IST_MOD_COUNT + m] : NULL,
       .wide = ist_view_make(d->linear_wide.p, d->wide, rows, out, out),
       .narrow = ist_view_make(d->linear_narrow.p, d->compute, rows, out, out),
-      .gain = ist_view_make(d->gain.p, d->wide, 2, out, out),
+      .gain = ist_view_make(d->gain.p, d->wide, 3, out, out),
       .product = ist_view_make(d->norm_product.p, d->wide, 2 * out + rank, rank, rank),
-      .row_factor = site->row_factor,
-      .factor = site->factor,
       .active = is_active(p, site->layer),
   };
+}
+
+/* B's bias: y += s f bias. */
+static void add_bias(ist_decoder *d, const ist_site_call *call, ist_module m, ist_view y) {
+  const ist_adapter *own = &d->adapters->layout.module[m];
+  if (!own->bias) return;
+  d->ctx->be->add_bias(d->ctx, y, ist_adapter_param(d->adapters, call->layer, own->bias, 1, y.cols),
+                       own->scale * call->factor, call->row_factor);
 }
 
 void ist_site_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site site, ist_view x,
@@ -155,6 +164,7 @@ void ist_site_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site sit
       ist_view tm = mine ? place_u(d, layer, m, x, t) : ist_view_none();
       d->ctx->be->linear_fwd(d->ctx, y[i], x, w, ist_weights_bias(d->weights, layer, (int)m), tm,
                              b);
+      if (mine) add_bias(d, &call, m, y[i]);
     }
     ist_weights_release(d->weights, layer, m);
   }
@@ -180,18 +190,20 @@ static void module_bwd(ist_decoder *d, const ist_pass *p, const ist_site_call *c
   const ist_adapter *own = &ad->layout.module[m];
   ist_view db = ist_adapter_grad(ad, layer, own->b, dy.cols, own->rank);
   be->matmul(d->ctx, db, dy, true, ist_view_cols(t, own->column, own->rank), false, 1);
+  if (own->bias)
+    be->col_sum(d->ctx, ist_adapter_grad(ad, layer, own->bias, 1, dy.cols), dy, own->scale);
 }
 
 void ist_site_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site site, ist_view dx,
                   const ist_view *dy, ist_view x, ist_view u) {
   bool adapted = site_has_adapter(d, site), acc = false;
-  int64_t rows = p->micro->rows, in = 0;
+  int64_t rows = p->micro->rows;
   ist_view du = ist_view_none(), t = u;
   ist_site_call call = {.layer = layer, .site = site};
   ist_dropout dropout;
   if (adapted) {
     int64_t rank = d->adapters->layout.site_rank[site];
-    in = site_width(d, site);
+    int64_t in = site_width(d, site);
     if (!x.p) x = ist_view_make(NULL, d->compute, rows, in, in);
     du = ist_view_make(d->du.p, d->compute, rows, rank, rank);
     dropout = site_dropout(d, p, layer, site);
@@ -208,8 +220,7 @@ void ist_site_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site sit
     acc = true;
   }
   if (!adapted) return;
-  ist_view tmp = ist_view_make(d->dtmp.p, d->compute, rows, in, in);
-  d->adapters->method->bwd(d->ctx, d->adapters, &call, du, dx, tmp);
+  d->adapters->method->bwd(d->ctx, d->adapters, &call, du, dx);
 }
 
 void ist_decoder_adapters_changed(ist_decoder *d, int64_t layer) {

@@ -2,26 +2,26 @@
  *
  * u = s * factor * drop(x) A^T is kept for backward; B joins the product of the
  * linear (see peft.h). With dy the linear gives du = dy B, and
- *     dA += (s factor du)^T drop(x),   dx += mask((s factor du) A). */
+ *     dA += (s factor du)^T drop(x),   dx += mask((s factor du) A).
+ * B may have a bias, as PEFT's lora_bias: y += s factor bias; the linears' owner adds it
+ * (src/model/site.c). */
 #include "peft/low_rank.h"
 
-static void fwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call) {
-  ist_low_rank_down(ctx, ad, call);
-  ist_low_rank_scale(ctx, ad, call, call->u);
-}
-
-static void bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view du,
-                ist_view dx, ist_view tmp) {
-  ist_low_rank_scale(ctx, ad, call, du);
-  ist_low_rank_down_bwd(ctx, ad, call, du, dx, tmp);
+static ist_status layout(ist_adapter_layout *out, const ist_adapter_config *c,
+                         const ist_linear_sizes *s, ist_error *err) {
+  IST_TRY(ist_low_rank_layout(out, c, s, err));
+  for (int m = 0; c->lora_bias && m < IST_MOD_COUNT; m++) {
+    if (out->module[m].rank) out->module[m].bias = ist_low_rank_vector(out, s->out[m]);
+  }
+  return IST_OK;
 }
 
 const ist_peft_method ist_peft_lora = {
     .name = "lora",
-    .layout = ist_low_rank_layout,
+    .layout = layout,
     .init = ist_low_rank_init,
-    .fwd = fwd,
-    .bwd = bwd,
+    .fwd = ist_low_rank_fwd,
+    .bwd = ist_low_rank_bwd,
     .flops_fwd = ist_low_rank_flops,
     .flops_bwd = ist_low_rank_flops_bwd,
 };

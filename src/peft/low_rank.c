@@ -23,6 +23,8 @@ ist_status ist_low_rank_layout(ist_adapter_layout *out, const ist_adapter_config
       }
       ist_adapter *ad = &out->module[m];
       ad->rank = c->rank_of[m] ? c->rank_of[m] : c->rank;
+      ad->in = s->in[m];
+      ad->out = s->out[m];
       double alpha = c->alpha_of[m] > 0 ? c->alpha_of[m] : c->alpha, rank = (double)ad->rank;
       ad->scale = alpha / (c->rslora ? sqrt(rank) : rank);
       ad->a = at;
@@ -42,11 +44,17 @@ ist_status ist_low_rank_layout(ist_adapter_layout *out, const ist_adapter_config
   return IST_OK;
 }
 
+int64_t ist_low_rank_vector(ist_adapter_layout *out, int64_t n) {
+  int64_t at = out->params;
+  out->params += n;
+  return at;
+}
+
 void ist_low_rank_init(const ist_adapters *ad, int64_t layer, uint64_t seed) {
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     const ist_adapter *a = &ad->layout.module[m];
     if (!a->rank) continue;
-    int64_t in = ad->sizes.in[m], n = a->rank * in;
+    int64_t in = a->in, n = a->rank * in;
     ist_rng rng = ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)layer, (uint32_t)m, 0);
     double bound = 1.0 / sqrt((double)in);
     ist_view v = ist_adapter_param(ad, layer, a->a, a->rank, in);
@@ -65,10 +73,11 @@ void ist_low_rank_init(const ist_adapters *ad, int64_t layer, uint64_t seed) {
 void ist_low_rank_scale(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
                         ist_view u) {
   for (int i = 0; i < ist_sites[call->site].n; i++) {
-    const ist_adapter *a = &ad->layout.module[ist_sites[call->site].module[i]];
+    ist_module m = ist_sites[call->site].module[i];
+    const ist_adapter *a = &ad->layout.module[m];
     if (!a->rank) continue;
-    ctx->be->scale_rows(ctx, ist_view_cols(u, a->column, a->rank), a->scale * call->factor,
-                        call->row_factor);
+    ctx->be->scale_rows(ctx, ist_view_cols(u, a->column, a->rank),
+                        ist_adapter_scale(ad, call->layer, m) * call->factor, call->row_factor);
   }
 }
 
@@ -80,37 +89,54 @@ static ist_view compute_a(ist_ctx *ctx, const ist_adapters *ad, const ist_site_c
   return call->a_compute;
 }
 
-static ist_view dropped_input(ist_ctx *ctx, const ist_site_call *call) {
+ist_view ist_low_rank_input(ist_ctx *ctx, const ist_site_call *call) {
   if (!call->dropout) return call->x;
   ctx->be->dropout(ctx, call->x_dropped, call->x, call->dropout);
   return call->x_dropped;
 }
 
 void ist_low_rank_down(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call) {
-  ist_view x = dropped_input(ctx, call);
+  ist_view x = ist_low_rank_input(ctx, call);
   ctx->be->matmul(ctx, call->u, x, false, compute_a(ctx, ad, call), true, 0);
 }
 
-void ist_low_rank_down_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
-                           ist_view du, ist_view dx, ist_view tmp) {
+void ist_low_rank_down_grad(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
+                            ist_view du) {
   int64_t rank = ad->layout.site_rank[call->site];
   ist_view da =
       ist_adapter_grad(ad, call->layer, ad->layout.site_a[call->site], rank, call->x.cols);
-  if (da.p) ctx->be->matmul(ctx, da, du, true, dropped_input(ctx, call), false, 1);
+  if (da.p) ctx->be->matmul(ctx, da, du, true, ist_low_rank_input(ctx, call), false, 1);
+}
+
+void ist_low_rank_down_dx(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
+                          ist_view du, ist_view dx) {
   if (!dx.p) return;
   ist_view a = compute_a(ctx, ad, call);
   if (!call->dropout) {
     ctx->be->matmul(ctx, dx, du, false, a, false, 1);
     return;
   }
-  ctx->be->matmul(ctx, tmp, du, false, a, false, 0);
-  ctx->be->dropout_bwd_acc(ctx, dx, tmp, call->dropout);
+  ctx->be->matmul(ctx, call->tmp, du, false, a, false, 0);
+  ctx->be->dropout_bwd_acc(ctx, dx, call->tmp, call->dropout);
+}
+
+void ist_low_rank_fwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call) {
+  ist_low_rank_down(ctx, ad, call);
+  ist_low_rank_scale(ctx, ad, call, call->u);
+}
+
+void ist_low_rank_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view du,
+                      ist_view dx) {
+  ist_low_rank_scale(ctx, ad, call, du);
+  ist_low_rank_down_grad(ctx, ad, call, du);
+  ist_low_rank_down_dx(ctx, ad, call, du, dx);
 }
 
 double ist_low_rank_flops(const ist_adapters *ad) {
   double flops = 0;
   for (int m = 0; m < IST_MOD_COUNT; m++) {
-    flops += 2.0 * (double)ad->layout.module[m].rank * (double)(ad->sizes.in[m] + ad->sizes.out[m]);
+    const ist_adapter *a = &ad->layout.module[m];
+    flops += 2.0 * (double)a->rank * (double)(a->in + a->out);
   }
   return flops;
 }

@@ -33,10 +33,10 @@ const char *ist_module_name(ist_module m) {
 }
 
 static const ist_peft_method *const methods[] = {&ist_peft_lora, &ist_peft_dora, &ist_peft_parallel,
-                                                 &ist_peft_prefix};
+                                                 &ist_peft_series, &ist_peft_prefix};
 
 const ist_peft_method *ist_peft_find(const char *name, const char **names) {
-  if (names) *names = "lora, dora, parallel, prefix";
+  if (names) *names = "lora, dora, parallel, series, prefix";
   for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
     if (strcmp(methods[i]->name, name) == 0) return methods[i];
   }
@@ -58,6 +58,25 @@ ist_view ist_adapter_grad(const ist_adapters *ad, int64_t layer, int64_t offset,
                           int64_t cols) {
   if (!ad->grads || ad->grad_slot[layer] < 0) return ist_view_none();
   return block_view(ad->grads, ad->grad_slot[layer], ad, offset, rows, cols);
+}
+
+double ist_adapter_scale(const ist_adapters *ad, int64_t layer, ist_module m) {
+  const ist_adapter *a = &ad->layout.module[m];
+  if (!a->learned) return a->scale;
+  ist_view v = ist_adapter_param(ad, layer, a->learned, 1, 1);
+  return v.dt == IST_F64 ? *(double *)v.p : (double)*(float *)v.p;
+}
+
+void ist_adapter_fill(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t n,
+                      double value) {
+  ist_view v = ist_adapter_param(ad, layer, offset, 1, n);
+  for (int64_t i = 0; i < n; i++) {
+    if (v.dt == IST_F64) {
+      ((double *)v.p)[i] = value;
+    } else {
+      ((float *)v.p)[i] = (float)value;
+    }
+  }
 }
 
 ist_status ist_adapters_layout(ist_adapters *ad, const ist_adapter_config *c,

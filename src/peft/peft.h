@@ -51,9 +51,12 @@ typedef struct ist_adapter_config {
   double alpha, dropout;
   bool rslora;                    /* scale alpha / sqrt(rank) */
   bool gaussian;                  /* A ~ N(0, 1/rank) in place of the uniform default */
+  bool lora_bias;                 /* B has a bias (PEFT's lora_bias) */
   bool paper_dora;                /* suppression scales BA inside the norm, not W' - W */
+  bool peft_dora;                 /* dropout: the (g - 1) W x of DoRA reads the dropped x too */
   ist_act_kind act;               /* of a bottleneck */
   double scaling;                 /* of a bottleneck */
+  bool learned_scaling;           /* ... and where it starts */
   int64_t kv;                     /* columns of keys and values: K * E */
   int64_t rank_of[IST_MOD_COUNT]; /* a module's own rank and alpha; 0: the common one */
   double alpha_of[IST_MOD_COUNT];
@@ -66,11 +69,15 @@ typedef struct ist_linear_sizes {
 
 /* One module of one layer. Offsets count elements from the layer's first parameter. */
 typedef struct ist_adapter {
-  int64_t rank;   /* 0: the module has no adapter */
-  double scale;   /* alpha / rank, or what the method has in its place */
-  int64_t a, b;   /* offsets of A (rank, in) and B (out, rank) */
-  int64_t m;      /* DoRA: offset of the magnitude (out) */
-  int64_t column; /* first column of its u within the site's u */
+  int64_t rank;    /* 0: the module has no adapter */
+  int64_t in, out; /* columns of A, rows of B: the linear's own, but for series adapters */
+  double scale;    /* alpha / rank, or what the method has in its place */
+  int64_t a, b;    /* offsets of A (rank, in) and B (out, rank) */
+  int64_t column;  /* first column of its u within the site's u */
+  /* Offsets of vectors behind every A and B; 0: there is none. */
+  int64_t m;       /* DoRA: the magnitude (out) */
+  int64_t bias;    /* LoRA: B's bias (out) */
+  int64_t learned; /* bottlenecks: the scaling (1) */
 } ist_adapter;
 
 /* The layout of a layer's parameters, the same in every layer. The A's of a site
@@ -110,6 +117,11 @@ ist_view ist_adapter_param(const ist_adapters *ad, int64_t layer, int64_t offset
 /* The same place of the gradient; p == NULL where the layer is frozen. */
 ist_view ist_adapter_grad(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t rows,
                           int64_t cols);
+/* What a module's B counts: its scale, or the layer's learned one. */
+double ist_adapter_scale(const ist_adapters *ad, int64_t layer, ist_module m);
+/* Sets n parameters at an offset to one value, when they are made. */
+void ist_adapter_fill(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t n,
+                      double value);
 
 /* What one pass asks of a site. Views of rows are the same N tokens throughout. */
 typedef struct ist_site_call {
@@ -120,22 +132,23 @@ typedef struct ist_site_call {
   const ist_dropout *dropout; /* NULL: evaluation */
   const float *row_factor;    /* (N) suppression by row; NULL: 1 */
   double factor;              /* suppression of the whole layer; 1: none */
+  ist_view t;                 /* (N, site_rank) scratch: see extend */
   ist_view a_compute;         /* (site_rank, in) scratch: A in the compute type */
   ist_view x_dropped;         /* (N, in) scratch; unused without dropout */
+  ist_view tmp;               /* (N, in) scratch of backward; unused without dropout */
 } ist_site_call;
 
-/* One linear of a site for a method that does it itself. N rows; wide and narrow
- * are scratch of (N, out), gain of (2, out), product of (2 out + rank, rank). */
+/* One linear of a site for a method that does it itself. N rows. */
 typedef struct ist_linear_call {
-  int64_t layer;
+  const ist_site_call *site; /* input, suppression, dropout, scratch */
   ist_module module;
-  ist_view x, w, bias; /* (N, in) and (out, in) compute type; (1, out) wide or absent */
-  ist_view u, a, b;    /* the module's columns of u; A and B in the compute type */
-  ist_view norms;      /* (3, out) wide: |W|^2, diag(W A^T B^T), diag(B A A^T B^T) by row */
-  uint8_t *fresh;      /* IST_NORM_*: which rows of `norms` hold */
+  ist_view w, bias; /* (out, in) compute type; (1, out) wide or absent */
+  ist_view u, a, b; /* the module's columns of u; A and B in the compute type */
+  ist_view norms;   /* (3, out) wide: |W|^2, diag(W A^T B^T), diag(B A A^T B^T) by row */
+  uint8_t *fresh;   /* IST_NORM_*: which rows of `norms` hold */
+  /* Scratch: (N, out) wide; (N, out), series (N, most of in and out), compute type;
+   * (3, out) and (2 out + rank, rank) wide. */
   ist_view wide, narrow, gain, product;
-  const float *row_factor;
-  double factor;
   bool active; /* the layer's gradients are wanted */
 } ist_linear_call;
 enum { IST_NORM_BASE = 1, IST_NORM_ADAPTER = 2 };
@@ -151,13 +164,12 @@ typedef struct ist_peft_method {
   void (*init)(const ist_adapters *ad, int64_t layer, uint64_t seed);
   /* Forward: fills call->u. NULL with all that follows: nothing at the linears. */
   void (*fwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call);
-  /* t (N, site_rank) = what the linears take, from call->u; NULL: u itself. */
-  void (*extend)(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view t);
+  /* call->t = what the linears take, from call->u; NULL: u itself. */
+  void (*extend)(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call);
   /* Backward, after the linears gave du (N, site_rank, compute type) and dB: du is
-   * consumed; dx (wide) accumulates; dA accumulates where the layer is active.
-   * tmp (N, in) wide scratch, unused without dropout. */
+   * consumed; dx (wide) accumulates; dA accumulates where the layer is active. */
   void (*bwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view du,
-              ist_view dx, ist_view tmp);
+              ist_view dx);
   /* The linear itself; NULL: y = x W^T + bias + u B^T. Backward as a backend's
    * linear_bwd, and the gradients of B and of what else the module has. */
   void (*linear_fwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_call *call, ist_view y);
@@ -165,12 +177,14 @@ typedef struct ist_peft_method {
                      bool acc, ist_view du, ist_view dy);
   bool keeps_frozen; /* backward reads u in frozen layers too, so it is kept there */
   bool magnitude;    /* has rows' norms (ist_linear_call.norms) and starts as |W| */
+  bool around;       /* A and B work on the linear's input or output, not beside W */
   /* FLOPs a token of forward and of backward (active or frozen) at all sites of a layer. */
   double (*flops_fwd)(const ist_adapters *ad);
   double (*flops_bwd)(const ist_adapters *ad, bool active);
 } ist_peft_method;
 
-extern const ist_peft_method ist_peft_lora, ist_peft_dora, ist_peft_parallel, ist_peft_prefix;
+extern const ist_peft_method ist_peft_lora, ist_peft_dora, ist_peft_parallel, ist_peft_series,
+    ist_peft_prefix;
 /* NULL when unknown; `names` (optional) receives the list for an error message. */
 const ist_peft_method *ist_peft_find(const char *name, const char **names);
 

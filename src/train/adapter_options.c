@@ -51,9 +51,12 @@ ist_status ist_options_adapter(const ist_train_options *o, const ist_model_confi
       .dropout = o->dropout,
       .rslora = o->rslora,
       .gaussian = strcmp(o->init, "gaussian") == 0,
+      .lora_bias = o->lora_bias,
       .paper_dora = strcmp(o->dora_suppress, "paper") == 0,
+      .peft_dora = strcmp(o->dora_dropout, "peft") == 0,
       .act = activation(o->activation),
       .scaling = o->scaling,
+      .learned_scaling = o->learned_scaling,
       .kv = m->K * m->E,
   };
   IST_TRY(ist_model_targets(m, o->targets, &out->modules, err));

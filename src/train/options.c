@@ -127,6 +127,9 @@ static ist_status check(const ist_train_options *o, ist_error *err) {
   IST_TRY(ONE_OF(o, init, "default", "gaussian"));
   IST_TRY(ONE_OF(o, activation, "relu", "tanh", "gelu", "silu"));
   IST_TRY(ONE_OF(o, dora_suppress, "interpolate", "paper"));
+  IST_TRY(ONE_OF(o, dora_dropout, "shared", "peft"));
+  if (o->lora_bias && strcmp(o->method, "lora") != 0)
+    return ist_fail(err, IST_ERR_ARG, "lora_bias: found method \"%s\", expected lora", o->method);
   IST_TRY(ONE_OF(o, moments, "keep", "drop", "decay"));
   IST_TRY(ONE_OF(o, reward, "exp", "normalised"));
   IST_TRY(ONE_OF(o, lr_schedule, "linear", "cosine", "constant"));

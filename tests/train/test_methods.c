@@ -21,7 +21,22 @@ static const ist_adapter_config methods[] = {
     {.method = "parallel", .rank = 5, .alpha = 1, .scaling = 0.7, .act = IST_ACT_TANH},
     {.method = "parallel", .rank = 5, .alpha = 1, .scaling = 1.5, .act = IST_ACT_SILU},
     {.method = "parallel", .rank = 4, .alpha = 1, .scaling = 1.0, .act = IST_ACT_GELU_ERF},
+    {.method = "series", .rank = 5, .alpha = 1, .scaling = 0.8, .act = IST_ACT_TANH},
     {.method = "prefix", .rank = 3},
+    {.method = "lora", .rank = 3, .alpha = 5, .lora_bias = true},
+    {.method = "dora", .rank = 3, .alpha = 8, .peft_dora = true},
+    {.method = "parallel",
+     .rank = 3,
+     .alpha = 1,
+     .scaling = 0.6,
+     .act = IST_ACT_GELU_ERF,
+     .learned_scaling = true},
+    {.method = "series",
+     .rank = 4,
+     .alpha = 1,
+     .scaling = 1.3,
+     .act = IST_ACT_SILU,
+     .learned_scaling = true},
 };
 enum { N_METHODS = sizeof methods / sizeof *methods };
 
@@ -116,10 +131,10 @@ static double detached_loss(void *user) {
   return forward(user, true); /* norms stay "fresh" */
 }
 
-static void test_dora_detached(void **state) {
-  (void)state;
+static void check_detached(int method) {
   tiny t;
-  open_method(&t, 1, ist_backend_reference(), IST_F64, IST_ORDER_TOKEN, IST_RECOMPUTE_NONE, 0.25);
+  open_method(&t, method, ist_backend_reference(), IST_F64, IST_ORDER_TOKEN, IST_RECOMPUTE_NONE,
+              0.25);
   tiny_disturb(&t, 0.05);
   run_args a = {&t, IST_ORDER_TOKEN, IST_RECOMPUTE_NONE, all_layers, NULL, 1};
   gradients(&a);
@@ -137,6 +152,12 @@ static void test_dora_detached(void **state) {
   }
   gradcheck_assert(in, 2, detached_loss, &a, 1e-6);
   tiny_close(&t);
+}
+
+static void test_dora_detached(void **state) {
+  (void)state;
+  for (int m = 0; m < N_METHODS; m++)
+    if (strcmp(methods[m].method, "dora") == 0 && !methods[m].paper_dora) check_detached(m);
 }
 
 /* The order of work and what is recomputed change nothing, with frozen layers between. */

@@ -1,4 +1,4 @@
-/* What DoRA needs beside the products, a piece of a row at a time through double. */
+/* What adapters need beside the products, a piece of a row at a time through double. */
 #include <math.h>
 
 #include "backend/reference/reference.h"
@@ -65,6 +65,8 @@ void ist_reference_row_gain(ist_ctx *ctx, ist_view gain, ist_view m, ist_view no
     }
     ist_reference_store(row(gain, 0), gain.dt, at, n, num);
     ist_reference_store(row(gain, 1), gain.dt, at, n, base);
+    for (int64_t i = 0; i < n; i++) num[i] -= 1.0;
+    ist_reference_store(row(gain, 2), gain.dt, at, n, num);
   }
 }
 
@@ -144,4 +146,68 @@ void ist_reference_col_dot(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b, i
   IST_ASSERT(a.rows == b.rows && a.cols == b.cols && dst.cols == a.cols);
   args p = {.y = dst, .a = a, .b = b, .g = scale};
   ist_parallel_for((a.cols + PIECE - 1) / PIECE, 1, col_dot, &p);
+}
+
+static void add_bias(void *user, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const args *p = user;
+  double y[PIECE], bias[PIECE];
+  for (int64_t r = begin; r < end; r++) {
+    double f = p->row_f ? p->f * (double)p->row_f[r] : p->f;
+    for (int64_t at = 0; at < p->y.cols; at += PIECE) {
+      int64_t n = piece_at(p->y, at);
+      ist_reference_load(y, row(p->y, r), p->y.dt, at, n);
+      ist_reference_load(bias, p->bias.p, p->bias.dt, at, n);
+      for (int64_t i = 0; i < n; i++) y[i] += f * bias[i];
+      ist_reference_store(row(p->y, r), p->y.dt, at, n, y);
+    }
+  }
+}
+
+void ist_reference_add_bias(ist_ctx *ctx, ist_view y, ist_view bias, double s,
+                            const float *row_scale) {
+  (void)ctx;
+  IST_ASSERT(bias.cols == y.cols);
+  args p = {.y = y, .bias = bias, .f = s, .row_f = row_scale};
+  ist_parallel_for(y.rows, 8, add_bias, &p);
+}
+
+static void col_sum(void *user, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const args *p = user;
+  double sum[PIECE], a[PIECE];
+  for (int64_t piece = begin; piece < end; piece++) {
+    int64_t at = piece * PIECE, n = piece_at(p->a, at);
+    for (int64_t i = 0; i < n; i++) sum[i] = 0;
+    for (int64_t r = 0; r < p->a.rows; r++) {
+      ist_reference_load(a, row(p->a, r), p->a.dt, at, n);
+      for (int64_t i = 0; i < n; i++) sum[i] += a[i];
+    }
+    ist_reference_load(a, p->y.p, p->y.dt, at, n);
+    for (int64_t i = 0; i < n; i++) a[i] += p->f * sum[i];
+    ist_reference_store(p->y.p, p->y.dt, at, n, a);
+  }
+}
+
+void ist_reference_col_sum(ist_ctx *ctx, ist_view dst, ist_view x, double s) {
+  (void)ctx;
+  IST_ASSERT(dst.cols == x.cols);
+  args p = {.y = dst, .a = x, .f = s};
+  ist_parallel_for((x.cols + PIECE - 1) / PIECE, 1, col_sum, &p);
+}
+
+void ist_reference_dot_acc(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b) {
+  (void)ctx;
+  IST_ASSERT(dst.cols == 1 && a.rows == b.rows && a.cols == b.cols);
+  double x[PIECE], y[PIECE], sum;
+  ist_reference_load(&sum, dst.p, dst.dt, 0, 1);
+  for (int64_t r = 0; r < a.rows; r++) {
+    for (int64_t at = 0; at < a.cols; at += PIECE) {
+      int64_t n = piece_at(a, at);
+      ist_reference_load(x, row(a, r), a.dt, at, n);
+      ist_reference_load(y, row(b, r), b.dt, at, n);
+      for (int64_t i = 0; i < n; i++) sum += x[i] * y[i];
+    }
+  }
+  ist_reference_store(dst.p, dst.dt, 0, 1, &sum);
 }

@@ -26,13 +26,17 @@ void ist_reference_copy(ist_ctx *ctx, ist_view dst, ist_view src);
 void ist_reference_add(ist_ctx *ctx, ist_view y, ist_view a, ist_view b);
 void ist_reference_scale_rows(ist_ctx *ctx, ist_view y, double s, const float *row_scale);
 
-/* Gains of rows of a weight (gain.c), likewise. */
+/* Gains of rows of a weight, vectors of adapters (gain.c), likewise. */
 void ist_reference_row_dot(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b);
 void ist_reference_row_gain(ist_ctx *ctx, ist_view gain, ist_view m, ist_view norms, double s);
 void ist_reference_gain_mix(ist_ctx *ctx, ist_view y, ist_view v, ist_view g, ist_view bias,
                             double f, const float *row_f);
 void ist_reference_mul_cols(ist_ctx *ctx, ist_view y, ist_view x, ist_view g);
 void ist_reference_col_dot(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b, ist_view scale);
+void ist_reference_add_bias(ist_ctx *ctx, ist_view y, ist_view bias, double s,
+                            const float *row_scale);
+void ist_reference_col_sum(ist_ctx *ctx, ist_view dst, ist_view x, double s);
+void ist_reference_dot_acc(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b);
 
 /* Mixtures of experts (experts.c), likewise through double. */
 void ist_reference_route_fwd(ist_ctx *ctx, ist_view weight, int32_t *index, ist_view logits,
