@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""Makes the seeds of fuzz/corpus: small, valid inputs of every kind. Needs Python's gguf,
+numpy and safetensors, and zstd; run it anew when a target learns something (cases that the fuzzer
+found lie beside the seeds and stay)."""
+import gzip
+import json
+import os
+import pathlib
+import struct
+import subprocess
+import tempfile
+
+import gguf
+import numpy as np
+from safetensors.numpy import save
+
+HERE = pathlib.Path(__file__).parent
+GOLDEN = HERE.parent / "tests" / "golden"
+TOKENIZERS = HERE.parent / "tests" / "tokenizer" / "golden"
+
+
+def put(target, name, *parts):
+    folder = HERE / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    data = b"\n%%\n".join(p.encode() if isinstance(p, str) else p for p in parts)
+    (folder / name).write_bytes(data)
+
+
+def gguf_bytes(arch, fill):
+    with tempfile.TemporaryDirectory() as d:
+        path = os.path.join(d, "x.gguf")
+        w = gguf.GGUFWriter(path, arch)
+        fill(w)
+        w.write_header_to_file()
+        w.write_kv_data_to_file()
+        w.write_tensors_to_file()
+        w.close()
+        return open(path, "rb").read()
+
+
+def vocab(w):
+    tokens = [b"<unk>", b"<s>", b"</s>", b"a", b"b", b"ab", "\u0120a".encode(), "\u0120".encode(),
+              b"<|im_start|>"]
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("smollm")
+    w.add_token_list(tokens)
+    w.add_token_types([2, 3, 3, 1, 1, 1, 1, 1, 3])
+    w.add_token_merges(["a b", "\u0120 a"])
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+    w.add_add_bos_token(True)
+    w.add_chat_template("{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}{% endfor %}")
+
+
+def pieces(w):
+    tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(0, 256, 17)]
+    tokens += ["\u2581", "a", "b", "ab", "\u2581ab"]
+    n = len(tokens)
+    w.add_tokenizer_model("llama")
+    w.add_token_list([t.encode() for t in tokens])
+    w.add_token_scores([0.0] * 3 + [-float(i) for i in range(3, n)])
+    w.add_token_types([2, 3, 3] + [6] * 16 + [1] * (n - 19))
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+
+
+def model(arch, quantised):
+    """One layer, width 32, 8 tokens; all that a model of the family needs to open."""
+    def fill(w):
+        D, F, V = 32, 32, 9
+        w.add_context_length(64)
+        w.add_embedding_length(D)
+        w.add_block_count(1)
+        w.add_feed_forward_length(F)
+        w.add_head_count(2)
+        w.add_head_count_kv(1)
+        w.add_layer_norm_rms_eps(1e-5)
+        w.add_rope_freq_base(10000.0)
+        vocab(w)
+        r = np.random.default_rng(1)
+
+        def matrix(name, out, inside):
+            x = r.standard_normal((out, inside)).astype(np.float32) * 0.1
+            if quantised:
+                t = gguf.GGMLQuantizationType.Q4_0
+                w.add_tensor(name, gguf.quants.quantize(x, t), raw_dtype=t)
+            else:
+                w.add_tensor(name, x.astype(np.float16))
+        matrix("token_embd.weight", V, D)
+        for n in ("attn_q", "attn_output"):
+            matrix(f"blk.0.{n}.weight", D, D)
+        for n in ("attn_k", "attn_v"):
+            matrix(f"blk.0.{n}.weight", D // 2, D)
+        for n in ("ffn_gate", "ffn_up"):
+            matrix(f"blk.0.{n}.weight", F, D)
+        matrix("blk.0.ffn_down.weight", D, F)
+        for n in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
+            w.add_tensor(f"{n}.weight", np.ones(D, np.float32))
+    return gguf_bytes(arch, fill)
+
+
+def adapter(w):
+    w.add_type("adapter")
+    w.add_string("adapter.type", "lora")
+    w.add_float32("adapter.lora.alpha", 8.0)
+    w.add_tensor("blk.0.attn_q.weight.lora_a", np.ones((2, 4), np.float32))
+    w.add_tensor("blk.0.attn_q.weight.lora_b", np.ones((4, 2), np.float32))
+
+
+def every_kind(w):
+    w.add_uint8("k.u8", 1)
+    w.add_int8("k.i8", -1)
+    w.add_uint16("k.u16", 2)
+    w.add_int64("k.i64", -5)
+    w.add_float64("k.f64", 0.5)
+    w.add_bool("k.bool", True)
+    w.add_string("k.str", "\u00e9\x1b[31m")
+    w.add_array("k.ints", [1, 2, 3])
+    w.add_array("k.floats", [1.0, 2.0])
+    w.add_array("k.strs", ["a", "", "bc"])
+    w.add_custom_alignment(64)
+    w.add_tensor("t", np.arange(6, dtype=np.float32).reshape(2, 3))
+
+
+def ggufs():
+    put("gguf", "llama-q4_0", model("llama", True))
+    put("gguf", "qwen2", model("qwen2", True))
+    put("gguf", "adapter", gguf_bytes("llama", adapter))
+    put("gguf", "kinds", gguf_bytes("llama", every_kind))
+    put("gguf_tokenizer", "bpe", "ab a<|im_start|>b \xff", gguf_bytes("llama", vocab))
+    put("gguf_tokenizer", "pieces", "ab  a\u00e9</s>", gguf_bytes("llama", pieces))
+
+
+def safetensors():
+    a = save({"x": np.ones((2, 3), np.float32), "y": np.zeros(1, np.int64)}, {"format": "pt"})
+    b = save({"model.norm.weight": np.ones(4, np.float16)})
+    put("safetensors", "two", a)
+    put("safetensors", "half", b)
+    put("safetensors", "empty", struct.pack("<Q", 2) + b"{}")
+    index = {"metadata": {"total_size": 40}, "weight_map": {
+        "x": "a.safetensors", "y": "a.safetensors", "model.norm.weight": "b.safetensors"}}
+    put("safetensors_index", "two", json.dumps(index), a, b)
+    put("safetensors_index", "outside", '{"weight_map":{"x":"../a.safetensors"}}', a)
+
+
+def small(path, drop=()):
+    """A golden's JSON without the white space."""
+    j = json.loads(path.read_text())
+    for key in drop:
+        j.pop(key, None)
+    return json.dumps(j, separators=(",", ":"), ensure_ascii=False)
+
+
+def configs():
+    for folder in sorted((GOLDEN / "families").iterdir()):
+        for path in sorted(folder.rglob("config.json")):
+            put("config", folder.name, small(path))
+    put("config", "llama", small(GOLDEN / "llama_hf" / "config.json"))
+
+
+def tokenizers():
+    for folder in sorted(p for p in TOKENIZERS.iterdir() if p.is_dir()):
+        j = json.loads((folder / "tokenizer.json").read_text())
+        m = j.get("model", {})
+        merges = m.get("merges", [])[:6]
+        keep = {"".join(x if isinstance(x, list) else x.split(" ")) for x in merges}
+        text = lambda x: x if isinstance(x, list) else x.split(" ")
+        keep |= {t for x in merges for t in text(x)}
+        keep |= {a["content"] for a in j.get("added_tokens", [])} | {m.get("unk_token")}
+        vocab_of = m.get("vocab", {})
+        names = [t for t in vocab_of if t in keep or len(t) == 1][:80]
+        names = list(dict.fromkeys(names + [t for t in vocab_of if t in keep]))
+        m["vocab"] = {t: i for i, t in enumerate(names)}
+        m["merges"] = merges
+        for a in j.get("added_tokens", []):
+            a["id"] = m["vocab"].get(a["content"], len(names) + a["id"])
+        parts = ["the sum is 12\u00e9", json.dumps(j, separators=(",", ":"), ensure_ascii=False)]
+        for name in ("tokenizer_config.json",):
+            if (folder / name).exists():
+                parts.append(small(folder / name))
+        put("tokenizer_json", folder.name, *parts)
+
+
+def adapters():
+    for name in ("dora", "patterns", "regex", "layers"):
+        folder = GOLDEN / "adapters" / name
+        t = save({"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight":
+                  np.ones((2, 4), np.float32),
+                  "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight":
+                  np.ones((4, 2), np.float32)})
+        put("peft", name, small(folder / "adapter_config.json"), t)
+
+
+def data():
+    chat = {"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "a\n"}]}
+    lines = [chat, {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+             {"prompt": "a", "completion": "b"}, {"instruction": "a", "input": "b", "output": "ab"},
+             {"text": "a \u00e9"}]
+    for i, line in enumerate(lines):
+        put("data", f"lines{i}", "j" + json.dumps(line) + "\n" + json.dumps(line) + "\n")
+    put("data", "array", "j\ufeff" + json.dumps([lines[2], lines[2]]))
+    put("data", "gzip", b"j" + gzip.compress(json.dumps(lines[2]).encode() + b"\n", mtime=0))
+    put("data", "zstd", b"j" + subprocess.run(
+        ["zstd", "-qc"], input=json.dumps(lines[4]).encode() + b"\n", stdout=-1, check=True).stdout)
+    put("data", "csv", 'cprompt,completion\r\n"a ""b"", c","d\ne"\r\nf,g\r\n')
+    put("data", "txt", "tone\ntwo\n\n\nthree\r\n")
+
+
+def templates():
+    put("jinja", "chatml", "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m.content"
+        " | trim + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}")
+    put("jinja", "tools", "{%- macro f(x, y=1) %}{{ x ~ y }}{% endmacro -%}{% set ns = namespace(n=0) %}"
+        "{% for t in tools if t.name %}{% set ns.n = ns.n + loop.index %}{{ f(t | tojson(indent=2)) }}"
+        "{% else %}none{% endfor %}{{ ns.n }}{{ raise_exception('x') if ns.n > 9 }}")
+    put("jinja", "filters", "{{ messages | map(attribute='role') | join(', ') | upper }}"
+        "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}"
+        "{{ 'a,b'.split(',')[-1] | replace('b', 'c') | indent(2) }}{{ [3,1] | sort | first }}"
+        "{{ 7 // 2 ** 2 - 1.5 % 1 }}{{ messages[::-1][0:1] }}{{ strftime_now('%d %b') }}")
+    put("jinja", "generation", "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration"
+        " %}{% if loop.last %}{% break %}{% endif %}{% endfor %}", '{"messages":[{"content":"x"}]}')
+    for path in sorted((HERE.parent / "tests" / "jinja" / "templates").iterdir()):
+        put("jinja", path.stem, path.read_text())
+
+
+def checkpoints():
+    t = save({"adapters": np.ones((2, 3), np.float32), "progress.step": np.full(1, 7, np.int64)})
+    plan = {"order": "token", "recompute": "layer", "weights": "stream", "micro_tokens": 64,
+            "head_rows": 32, "moments_on_disk": False, "drop_pages": False, "spill": False}
+    settings = {"rank": 16, "alpha": 32.0, "method": "lora", "plan": plan}
+    record = {"version": 1, "step": 7, "tensors_xxh64": "", "settings": settings, "record_xxh64": ""}
+    put("checkpoint", "whole", "o" + json.dumps(record), t)
+    put("checkpoint", "changed", "x" + json.dumps(record), t)
+
+
+def settings():
+    put("settings", "some", '{"rank":8,"lr":1e-3,"method":"dora","rslora":true,"steps":"12",'
+        '"train_path":"d.jsonl","selector":"fixed:0,3","dropout":0.1,"seed":12345}')
+
+
+ggufs()
+safetensors()
+configs()
+tokenizers()
+adapters()
+data()
+templates()
+checkpoints()
+settings()
