@@ -60,9 +60,10 @@ static json_t *scalar(const ist_gguf *g, const ist_gguf_kv *kv) {
   return out ? out : json_null();
 }
 
+/* NULL: out of memory. */
 static json_t *metadata(const ist_gguf *g) {
   json_t *root = json_object();
-  for (int64_t i = 0; i < g->n_kv; i++) {
+  for (int64_t i = 0; root && i < g->n_kv; i++) {
     const ist_gguf_kv *kv = &g->kv[i];
     json_t *value;
     if (kv->type == IST_GGUF_ARRAY) {
@@ -73,9 +74,9 @@ static json_t *metadata(const ist_gguf *g) {
     } else {
       value = scalar(g, kv);
     }
-    char *key = ist_strndup(kv->key.p, kv->key.len);
-    if (key) json_object_set_new(root, key, value);
-    ist_free(key);
+    if (json_object_setn_new(root, kv->key.p, kv->key.len, value) == 0) continue;
+    json_decref(root);
+    root = NULL;
   }
   return root;
 }

@@ -324,8 +324,9 @@ static jinja_value pick(jinja_run *r, jinja_value v, const jinja_args *a, bool b
     memcpy(name, s->p, s->len);
   }
   jinja_args rest = *a;
-  rest.p += *name ? skip + 1 : skip;
-  rest.n -= *name ? skip + 1 : skip;
+  if (*name) skip++;
+  if (skip) rest.p += skip; /* without arguments there is no list to step over */
+  rest.n -= skip;
   for (int64_t i = 0; i < l->n; i++) {
     jinja_value item = by_attr ? attribute(r, l->p[i], a->p[0]) : l->p[i];
     bool yes = *name ? ist_jinja_test(r, name, item, &rest) : ist_jinja_true(item);
