@@ -49,7 +49,7 @@ static ist_status open_pass(ist_generator *g, ist_error *err) {
   }
   for (int64_t s = 0; s < g->n_seq; s++) g->seq[s].row0 = s * g->region;
   IST_TRY(ist_schedule_reserve(&g->schedule, ist_schedule_items(g->model->config.L, 1), err));
-  ist_schedule_forward(&g->schedule, g->model->config.L, 1, false);
+  ist_schedule_forward(&g->schedule, g->model->config.L, 0, 1, IST_ORDER_TOKEN, false);
   return IST_OK;
 }
 

@@ -39,8 +39,8 @@ ist_status ist_model_logits(ist_model *m, const int32_t *ids, int64_t n, float *
     return ist_fail_nomem(err, "mask", (size_t)n);
   }
   const ist_dataset data = {.p = &sample, .n = 1};
-  ist_runner_pack(&s.runner, &data, &(int64_t){0}, 1, 1, false);
-  ist_schedule_forward(&s.runner.schedule, m->config.L, 1, false);
+  ist_runner_pack(&s.runner, &data, &(int64_t){0}, 1, 1);
+  ist_schedule_forward(&s.runner.schedule, m->config.L, 0, 1, IST_ORDER_TOKEN, false);
   ist_pass pass = {0};
   ist_runner_run(&s.runner, &pass);
   for (int64_t i = 0; i < n; i++) {

@@ -65,16 +65,6 @@ static ist_work layer_item(const slot_map *map, ist_work_op op, int64_t l, int64
   };
 }
 
-void ist_schedule_forward(ist_schedule *s, int64_t L, int64_t n_micro, bool head) {
-  const slot_map map = {.lowest = L, .recompute = IST_RECOMPUTE_LAYER};
-  s->n = 0;
-  for (int64_t m = 0; m < n_micro; m++) {
-    push(s, (ist_work){.op = IST_WORK_EMBED, .micro = (int32_t)m});
-    for (int64_t l = 0; l < L; l++) push(s, layer_item(&map, IST_WORK_FWD, l, m));
-    if (head) push(s, (ist_work){.op = IST_WORK_HEAD, .micro = (int32_t)m});
-  }
-}
-
 void ist_schedule_embed(ist_schedule *s) {
   s->n = 0;
   push(s, (ist_work){.op = IST_WORK_EMBED});
@@ -101,18 +91,43 @@ static void push_pages(ist_schedule *s, int64_t layer, int64_t next, int64_t slo
                      .out = (int32_t)slot});
 }
 
-/* Micro-batches [first, last) through all layers forward, then all backward. */
-static void push_group(ist_schedule *s, int64_t L, const slot_map *map, int64_t first, int64_t last,
-                       bool pages) {
-  int32_t top = (int32_t)(L - map->lowest);
+/* Micro-batches [first, last) through all layers. Backward, where it follows, begins with
+ * the last layer: its pages stay. */
+static void push_forward(ist_schedule *s, int64_t L, const slot_map *map, int64_t first,
+                         int64_t last, bool pages) {
   for (int64_t m = first; m < last; m++)
     push(s, (ist_work){.op = IST_WORK_EMBED, .micro = (int32_t)m});
   for (int64_t l = 0; l < L; l++) {
     for (int64_t m = first; m < last; m++) push(s, layer_item(map, IST_WORK_FWD, l, m));
+    bool stays = l == L - 1 && map->lowest < L;
     if (pages)
-      push_pages(s, l < L - 1 ? l : -1, l + 1 < L ? l + 1 : -1,
-                 l > map->lowest ? l - map->lowest : -1);
+      push_pages(s, stays ? -1 : l, l + 1 < L ? l + 1 : -1, l > map->lowest ? l - map->lowest : -1);
   }
+}
+
+static void push_group_forward(ist_schedule *s, int64_t L, int64_t first, int64_t last, bool pages,
+                               bool head) {
+  const slot_map map = {.lowest = L, .recompute = IST_RECOMPUTE_LAYER};
+  push_forward(s, L, &map, first, last, pages);
+  for (int64_t m = first; head && m < last; m++)
+    push(s, (ist_work){.op = IST_WORK_HEAD, .micro = (int32_t)m});
+}
+
+void ist_schedule_forward(ist_schedule *s, int64_t L, int64_t first, int64_t last, ist_order order,
+                          bool head) {
+  s->n = 0;
+  if (order == IST_ORDER_LAYER) {
+    push_group_forward(s, L, first, last, true, head);
+  } else {
+    for (int64_t m = first; m < last; m++) push_group_forward(s, L, m, m + 1, false, head);
+  }
+}
+
+/* Micro-batches [first, last) through all layers forward, then all backward. */
+static void push_group(ist_schedule *s, int64_t L, const slot_map *map, int64_t first, int64_t last,
+                       bool pages) {
+  int32_t top = (int32_t)(L - map->lowest);
+  push_forward(s, L, map, first, last, pages);
   for (int64_t m = first; m < last; m++) {
     push(s, (ist_work){
                 .op = IST_WORK_HEAD, .backward = map->lowest < L, .micro = (int32_t)m, .in = top});

@@ -28,8 +28,10 @@ int64_t ist_schedule_items(int64_t L, int64_t n_micro);
 ist_status ist_schedule_reserve(ist_schedule *s, int64_t items, ist_error *err);
 void ist_schedule_free(ist_schedule *s);
 
-/* Forward and loss only, one boundary slot, in token order. */
-void ist_schedule_forward(ist_schedule *s, int64_t L, int64_t n_micro, bool head);
+/* Forward and loss only, in one boundary slot, of micro-batches [first, last); in layer
+ * order their rows must lie apart in it. */
+void ist_schedule_forward(ist_schedule *s, int64_t L, int64_t first, int64_t last, ist_order order,
+                          bool head);
 /* Parts of a forward pass of one micro-batch whose state below a layer is kept in
  * slot 0: its embedding; one layer in place; and a trial that leaves slot 0 alone:
  * the layers from `layer` (L: none) on in slot 1, and the head. */

@@ -20,13 +20,12 @@ static void candidate_losses(ist_trainer *t, int64_t n_samples, int64_t candidat
 }
 
 void ist_trainer_probe(ist_trainer *t, double *loss, int64_t *n_loss) {
-  int64_t n, step = t->progress.step, L = t->adapters.L;
+  int64_t n, step = t->progress.step;
   int64_t candidates = ist_selector_propose(t->selector, step, t->factor);
   const int64_t *samples = ist_trainer_probe_batch(t, step / t->options.probe_every - 1, &n);
-  ist_runner_pack(&t->runner, &t->data, samples, n, candidates, false);
-  ist_schedule_forward(&t->runner.schedule, L, t->runner.n_micro, true);
+  ist_runner_pack(&t->runner, &t->data, samples, n, candidates);
   ist_pass pass = {.factor = t->factor};
-  ist_runner_run(&t->runner, &pass);
+  ist_runner_forward(&t->runner, &pass);
   candidate_losses(t, n, candidates, loss);
   ist_selector_observe(t->selector, step, loss, candidates);
   *n_loss = candidates;

@@ -29,6 +29,7 @@ size_t ist_runner_bytes(const ist_runner_limits *lim, int64_t micro_tokens) {
 ist_status ist_runner_open(ist_runner *r, const ist_runner_limits *lim, int64_t micro_tokens,
                            ist_error *err) {
   r->micro_tokens = micro_tokens;
+  r->order = lim->layer_order ? IST_ORDER_LAYER : IST_ORDER_TOKEN;
   r->cap_rows = ist_runner_rows(lim, micro_tokens);
   r->cap_segs = lim->segments;
   r->cap_micro = most_micro(lim, micro_tokens);
@@ -68,7 +69,7 @@ void ist_runner_close(ist_runner *r) {
 }
 
 /* Starts a micro-batch at row `at` of the arrays. */
-static ist_micro *begin_micro(ist_runner *r, int64_t at, bool layer_order) {
+static ist_micro *begin_micro(ist_runner *r, int64_t at) {
   IST_ASSERT(r->n_micro < r->cap_micro);
   ist_micro *m = &r->micro[r->n_micro++];
   *m = (ist_micro){
@@ -77,14 +78,21 @@ static ist_micro *begin_micro(ist_runner *r, int64_t at, bool layer_order) {
       .position = r->position + at,
       .sample = r->sample + at,
       .seg = r->seg + r->n_seg,
-      .boundary_row = layer_order ? at : 0,
   };
   return m;
+}
+
+/* Where the micro-batch lies in a boundary slot: behind the one before it, if it fits. */
+static void place_micro(const ist_runner *r, ist_micro *m) {
+  if (m == r->micro || r->order != IST_ORDER_LAYER) return;
+  int64_t behind = m[-1].boundary_row + m[-1].rows;
+  if (behind + m->rows <= r->decoder.sizes.boundary_rows) m->boundary_row = behind;
 }
 
 /* Pads the rows of a finished micro-batch up to the bucket; returns the row behind it. */
 static int64_t end_micro(ist_runner *r, ist_micro *m, int64_t at) {
   m->rows = bucket(m->n);
+  place_micro(r, m);
   for (int64_t i = m->n; i < m->rows; i++, at++) {
     r->ids[at] = r->position[at] = r->sample[at] = r->group[at] = 0;
     r->target[at] = -1;
@@ -115,7 +123,7 @@ static void add_sample(ist_runner *r, ist_micro *m, const ist_sample *s, int64_t
 }
 
 void ist_runner_pack(ist_runner *r, const ist_dataset *data, const int64_t *index, int64_t n,
-                     int64_t copies, bool layer_order) {
+                     int64_t copies) {
   r->n_micro = r->n_seg = r->n_tokens = r->n_targets = 0;
   int64_t at = 0;
   ist_micro *m = NULL;
@@ -125,7 +133,7 @@ void ist_runner_pack(ist_runner *r, const ist_dataset *data, const int64_t *inde
       at = end_micro(r, m, at);
       m = NULL;
     }
-    if (!m) m = begin_micro(r, at, layer_order);
+    if (!m) m = begin_micro(r, at);
     if (copies > 1) m->group = m->ids - r->ids + r->group;
     IST_ASSERT(at + s->n <= r->cap_rows && r->n_seg < r->cap_segs);
     add_sample(r, m, s, index[i % n], (int32_t)(i / n), at);
@@ -136,12 +144,24 @@ void ist_runner_pack(ist_runner *r, const ist_dataset *data, const int64_t *inde
 
 int64_t ist_runner_pack_next(ist_runner *r, const ist_dataset *data, const int64_t *index,
                              int64_t from, int64_t n) {
-  int64_t tokens = 0, to = from;
+  int64_t most = r->order == IST_ORDER_LAYER ? r->cap_micro : 1, micros = 0, tokens = 0, rows = 0;
+  int64_t room =
+      r->decoder.sizes.boundary_rows < r->cap_rows ? r->decoder.sizes.boundary_rows : r->cap_rows;
+  int64_t to = from;
   for (; to < n && to - from < r->cap_segs; to++) {
-    tokens += data->p[index[to]].n;
-    if (tokens > r->micro_tokens) break;
+    int64_t len = data->p[index[to]].n;
+    bool opens = micros == 0 || tokens + len > r->micro_tokens;
+    if (opens && (micros == most || rows + bucket(tokens) + bucket(len) > room)) break;
+    if (opens) {
+      rows += bucket(tokens);
+      tokens = 0;
+      micros++;
+    } else if (rows + bucket(tokens + len) > room) {
+      break;
+    }
+    tokens += len;
   }
-  ist_runner_pack(r, data, index + from, to - from, 1, false);
+  ist_runner_pack(r, data, index + from, to - from, 1);
   return to;
 }
 
@@ -156,6 +176,16 @@ void ist_runner_run(ist_runner *r, ist_pass *pass) {
       for (int64_t s = 0; s < first_seg; s++) pass->row_loss += r->seg_targets[s];
     }
     ist_decoder_run(&r->decoder, pass, w);
+  }
+}
+
+void ist_runner_forward(ist_runner *r, ist_pass *pass) {
+  for (int64_t first = 0, last; first < r->n_micro; first = last) {
+    last = first + 1;
+    while (last < r->n_micro && (r->order == IST_ORDER_TOKEN || r->micro[last].boundary_row > 0))
+      last++;
+    ist_schedule_forward(&r->schedule, r->decoder.config->L, first, last, r->order, true);
+    ist_runner_run(r, pass);
   }
 }
 
@@ -185,9 +215,8 @@ double ist_runner_eval(ist_runner *r, const ist_dataset *data, const int64_t *in
   int64_t targets = 0;
   for (int64_t from = 0, to; from < n; from = to) {
     to = ist_runner_pack_next(r, data, index, from, n);
-    ist_schedule_forward(&r->schedule, r->decoder.config->L, r->n_micro, true);
     ist_pass pass = {.factor = factor};
-    ist_runner_run(r, &pass);
+    ist_runner_forward(r, &pass);
     sum += ist_runner_loss_sum(r);
     targets += r->n_targets;
     if (sample_loss) ist_runner_segment_means(r, sample_loss + from);

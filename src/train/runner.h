@@ -13,6 +13,7 @@
 typedef struct ist_runner {
   ist_decoder decoder;
   int64_t micro_tokens; /* most tokens of a micro-batch */
+  ist_order order;
   /* the packed samples: arrays of capacity cap_rows, segments of cap_segs */
   int64_t cap_rows, cap_segs, cap_micro;
   int32_t *ids, *target, *position, *sample, *group;
@@ -42,17 +43,21 @@ ist_status ist_runner_open(ist_runner *r, const ist_runner_limits *lim, int64_t 
 void ist_runner_close(ist_runner *r); /* closes the decoder too */
 
 /* Packs n samples of a dataset in order, `copies` times over (group = copy), into
- * micro-batches of at most micro_tokens tokens. Layer order: rows follow on. */
+ * micro-batches of at most micro_tokens tokens. Layer order: rows of one follow those of
+ * the other in a boundary slot; where they do not fit, a micro-batch begins at row 0 again,
+ * and with it another group of micro-batches. */
 void ist_runner_pack(ist_runner *r, const ist_dataset *data, const int64_t *index, int64_t n,
-                     int64_t copies, bool layer_order);
+                     int64_t copies);
 
-/* Packs the samples index[from .. ) that fit one micro-batch; returns the index behind
- * them, n at the end. */
+/* Packs the samples index[from .. ) that fit one micro-batch, or one group in layer order;
+ * returns the index behind them, n at the end. */
 int64_t ist_runner_pack_next(ist_runner *r, const ist_dataset *data, const int64_t *index,
                              int64_t from, int64_t n);
 
 /* Executes r->schedule over the packed samples; fills r->row_loss. */
 void ist_runner_run(ist_runner *r, ist_pass *pass);
+/* The forward pass and the losses of all packed samples, group by group. */
+void ist_runner_forward(ist_runner *r, ist_pass *pass);
 
 /* Sum of the losses of segment s (0 .. n_seg - 1, copies one after the other),
  * after a run. Walks from the start: ask for all with ist_runner_segment_losses. */

@@ -35,7 +35,7 @@ static double forward_backward(ist_trainer *t, const int64_t *samples, int64_t n
                                ist_step_report *r) {
   ist_runner *run = &t->runner;
   int64_t L = t->adapters.L;
-  ist_runner_pack(run, &t->data, samples, n, 1, t->plan.order == IST_ORDER_LAYER);
+  ist_runner_pack(run, &t->data, samples, n, 1);
   int64_t targets = run->n_targets;
   t->comm.token_count(&t->comm, &targets);
   ist_schedule_train(&run->schedule, L, run->n_micro, t->active, t->plan.order, t->plan.recompute);

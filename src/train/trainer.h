@@ -49,7 +49,7 @@ struct ist_trainer {
   ist_metrics timing;  /* how long it took and what it held */
   ist_progress progress;
   int64_t steps_per_epoch, total_steps, total_batches, warmup;
-  double lr;      /* peak learning rate in force */
+  double lr;       /* peak learning rate in force */
   int64_t n_epoch; /* samples an epoch visits */
   int64_t *round;  /* (n_train) what epochs are taken from */
   int64_t *order;  /* (n_epoch) training order of epoch order_epoch */

@@ -106,7 +106,7 @@ typedef struct run_args {
 
 static void pack(const run_args *a) {
   static const int64_t index[3] = {2, 0, 3};
-  ist_runner_pack(&a->t->runner, &a->t->data, index, 3, 1, a->order == IST_ORDER_LAYER);
+  ist_runner_pack(&a->t->runner, &a->t->data, index, 3, 1);
 }
 
 static ist_pass train_pass(const tiny *t) {
@@ -121,10 +121,8 @@ static double loss(void *user) {
   const run_args *a = user;
   ist_runner *r = &a->t->runner;
   pack(a);
-  ist_schedule_forward(&r->schedule, a->t->config.L, r->n_micro, true);
-  for (int64_t i = 0; i < r->n_micro; i++) r->micro[i].boundary_row = 0;
   ist_pass pass = train_pass(a->t);
-  ist_runner_run(r, &pass);
+  ist_runner_forward(r, &pass);
   return ist_runner_loss_sum(r) / (double)r->n_targets;
 }
 

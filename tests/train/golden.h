@@ -33,9 +33,9 @@ static inline void all_samples(const tiny *t, int64_t *index) {
 static inline void compare_logits(tiny *t, double tolerance, const char *what) {
   int64_t index[8];
   all_samples(t, index);
-  ist_runner_pack(&t->runner, &t->data, index, t->data.n, 1, false);
+  ist_runner_pack(&t->runner, &t->data, index, t->data.n, 1);
   assert_int_equal(t->runner.n_micro, 1);
-  ist_schedule_forward(&t->runner.schedule, t->config.L, 1, false);
+  ist_schedule_forward(&t->runner.schedule, t->config.L, 0, 1, IST_ORDER_TOKEN, false);
   ist_pass pass = {0};
   ist_runner_run(&t->runner, &pass);
   const ist_st_tensor *g = golden_tensor(t, "logits");
@@ -56,7 +56,7 @@ static inline void gradients(tiny *t, const uint8_t *active, ist_order order,
   for (int64_t l = 0; l < t->config.L; l++)
     t->adapters.grad_slot[l] = active[l] ? (int32_t)slot++ : -1;
   memset(t->adapters.grads, 0, (size_t)(slot * block * ist_dtype_bytes(t->adapters.dt, 1)));
-  ist_runner_pack(&t->runner, &t->data, index, t->data.n, 1, order == IST_ORDER_LAYER);
+  ist_runner_pack(&t->runner, &t->data, index, t->data.n, 1);
   ist_schedule_train(&t->runner.schedule, t->config.L, t->runner.n_micro, active, order, recompute);
   ist_pass pass = {.train = true,
                    .active = active,

@@ -24,18 +24,15 @@ static ist_pass train_pass(const tiny *t) {
 
 static void pack(const run_args *a) {
   static const int64_t index[3] = {2, 0, 4};
-  ist_runner_pack(&a->t->runner, &a->t->data, index, 3, 1, a->order == IST_ORDER_LAYER);
+  ist_runner_pack(&a->t->runner, &a->t->data, index, 3, 1);
 }
 
 static double loss(void *user) {
   const run_args *a = user;
   ist_runner *r = &a->t->runner;
   pack(a);
-  ist_schedule_forward(&r->schedule, a->t->config.L, r->n_micro, true);
-  for (int64_t i = 0; i < r->n_micro; i++)
-    r->micro[i].boundary_row = 0; /* one slot, in token order */
   ist_pass pass = train_pass(a->t);
-  ist_runner_run(r, &pass);
+  ist_runner_forward(r, &pass);
   return ist_runner_loss_sum(r) / (double)r->n_targets;
 }
 

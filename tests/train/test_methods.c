@@ -53,10 +53,9 @@ static const int64_t samples[3] = {2, 0, 4};
 
 static double forward(const run_args *a, bool train) {
   ist_runner *r = &a->t->runner;
-  ist_runner_pack(r, &a->t->data, samples, 3, a->copies ? a->copies : 1, false);
-  ist_schedule_forward(&r->schedule, a->t->config.L, r->n_micro, true);
+  ist_runner_pack(r, &a->t->data, samples, 3, a->copies ? a->copies : 1);
   ist_pass pass = {.train = train, .seed = 7, .step = 3, .factor = a->factor};
-  ist_runner_run(r, &pass);
+  ist_runner_forward(r, &pass);
   return ist_runner_loss_sum(r) / (double)r->n_targets;
 }
 
@@ -73,7 +72,7 @@ static void gradients(const run_args *a) {
   for (int64_t l = 0; l < L; l++) t->adapters.grad_slot[l] = a->active[l] ? slot++ : -1;
   memset(t->adapters.grads, 0,
          (size_t)ist_dtype_bytes(t->adapters.dt, L * t->adapters.layout.params));
-  ist_runner_pack(&t->runner, &t->data, samples, 3, 1, a->order == IST_ORDER_LAYER);
+  ist_runner_pack(&t->runner, &t->data, samples, 3, 1);
   ist_schedule_train(&t->runner.schedule, L, t->runner.n_micro, a->active, a->order, a->recompute);
   ist_pass pass = {.train = true,
                    .active = a->active,

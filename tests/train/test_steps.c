@@ -73,7 +73,7 @@ static void test_ten_steps(void **state) {
     }
     memset(t.adapters.grads, 0, (size_t)(slot * block) * 4);
     const int64_t index[2] = {golden_i32(segments, k * 2), golden_i32(segments, k * 2 + 1)};
-    ist_runner_pack(&t.runner, &t.data, index, 2, 1, false);
+    ist_runner_pack(&t.runner, &t.data, index, 2, 1);
     ist_schedule_train(&t.runner.schedule, 4, t.runner.n_micro, active, IST_ORDER_TOKEN,
                        IST_RECOMPUTE_NONE);
     ist_pass pass = {.train = true,
