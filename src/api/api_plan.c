@@ -36,12 +36,6 @@ static int64_t whole_samples(void *user, int64_t micro) {
   return (samples < 1 ? 1 : samples > o->batch ? o->batch : samples) * o->max_tokens;
 }
 
-/* Where training would put its scratch files. */
-static const char *scratch_folder(const ist_train_options *o) {
-  const char *tmp = getenv("TMPDIR");
-  return o->output ? o->output : tmp ? tmp : "/var/tmp";
-}
-
 /* `resident`: what the process held before the first plan. */
 static ist_status plan_once(ist_run_plan *plan, const ist_model *m, const ist_train_options *o,
                             int64_t resident, ist_error *err) {
@@ -50,29 +44,14 @@ static ist_status plan_once(ist_run_plan *plan, const ist_model *m, const ist_tr
   IST_TRY(lay_out(&ad, m, o, err));
   IST_TRY(active_layers(&active, m->config.L, o, err));
   bool probes = strcmp(o->selector, "ist") == 0;
-  const ist_plan_input in = {
-      .config = &m->config,
-      .weights = &m->weights,
-      .adapters = &ad,
-      .backend = m->ctx.be,
-      .compute = m->compute,
-      .active_layers = active,
-      .dropout = o->dropout,
-      .step = {o->batch * o->max_tokens, o->batch, o->max_tokens, false},
-      .probe = {probes ? o->probe_batch * o->probe_candidates * o->max_tokens : o->max_tokens,
-                probes ? o->probe_batch * o->probe_candidates : 1, o->max_tokens, false},
-      .file_bytes = ist_model_file_bytes(m),
-      .resident_bytes = resident,
-      .max_memory = o->max_memory,
-      .scratch = scratch_folder(o),
-      .disk_free = ist_disk_free(scratch_folder(o)),
-      .moment_layers = ist_moment_layers(o, m->config.L, active, o->steps),
-      .largest_pass = whole_samples,
-      .user = (void *)(uintptr_t)o,
-      .micro_tokens = o->micro_tokens,
-      .recompute = ist_recompute_from_name(o->recompute),
-      .order = ist_order_from_name(o->order),
-  };
+  int64_t probe = probes ? o->probe_batch * o->probe_candidates : 1;
+  ist_plan_input in = ist_plan_input_of(m, o, &ad, active);
+  in.step = (ist_runner_limits){o->batch * o->max_tokens, o->batch, o->max_tokens, false};
+  in.probe = (ist_runner_limits){probe * o->max_tokens, probe, o->max_tokens, false};
+  in.resident_bytes = resident;
+  in.moment_layers = ist_moment_layers(o, m->config.L, active, o->steps);
+  in.largest_pass = whole_samples;
+  in.user = (void *)(uintptr_t)o;
   return ist_plan_make(plan, &in, err);
 }
 

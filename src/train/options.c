@@ -308,6 +308,10 @@ int64_t ist_options_active(const ist_select_options *o, int64_t L) {
   return n < 1 ? 1 : n > L ? L : n;
 }
 
+int64_t ist_depth_floor(const ist_train_options *o, int64_t L) {
+  return o->depth_budget > 0 ? (int64_t)(o->depth_budget * (double)L) : 0;
+}
+
 /* The expectation, rounded up, when `active` of L are drawn evenly in each step. */
 static int64_t touched_layers(int64_t L, int64_t active, int64_t steps) {
   if (steps <= 0) return L;

@@ -32,6 +32,8 @@ ist_status ist_options_selector(const ist_train_options *o, ist_select_options *
 
 /* The most layers that a selector with these options trains in a step. */
 int64_t ist_options_active(const ist_select_options *o, int64_t L);
+/* The lowest layer that three draws of four take, by the depth budget; 0: none. */
+int64_t ist_depth_floor(const ist_train_options *o, int64_t L);
 /* How many layers are expected to train at least once in `steps` steps (0: many). */
 int64_t ist_moment_layers(const ist_train_options *o, int64_t L, int64_t active, int64_t steps);
 

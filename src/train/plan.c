@@ -64,8 +64,9 @@ static int64_t head_chunk(const ist_plan_input *in, int64_t rows) {
  * policy, head rows, and how thrifty with pages. */
 static void complete_sizes(ist_run_plan *p, const ist_plan_input *in) {
   bool layer_order = p->order == IST_ORDER_LAYER;
-  int64_t keeping = in->adapters->method->keeps_frozen ? in->config->L : in->active_layers;
-  ist_slots slots = ist_schedule_slots(in->config->L, keeping, p->order, p->recompute);
+  int64_t deep = in->config->L - in->depth_floor;
+  int64_t keeping = in->adapters->method->keeps_frozen ? deep : in->active_layers;
+  ist_slots slots = ist_schedule_slots(deep, keeping, p->order, p->recompute);
   int64_t rows = (p->micro_tokens + IST_ROW_BUCKET - 1) / IST_ROW_BUCKET * IST_ROW_BUCKET;
   int64_t all_rows = layer_order ? max64(rows, ist_runner_rows(&in->step, p->micro_tokens)) : rows;
   p->limits = joint_limits(in, layer_order);
@@ -74,7 +75,7 @@ static void complete_sizes(ist_run_plan *p, const ist_plan_input *in) {
   s->rows = rows;
   s->longest = p->limits.longest;
   s->boundary_rows = s->dres_rows = all_rows;
-  s->n_boundary = slots.boundary;
+  s->n_boundary = in->config->L + 1; /* a step below the floor recomputes: it keeps inputs only */
   s->n_attn = slots.attn;
   s->n_mlp = slots.mlp;
   s->n_low = slots.low;
@@ -92,9 +93,11 @@ static double estimate_cost(const ist_run_plan *p, const ist_plan_input *in) {
   double dequant = (p->sizes.policy == IST_WEIGHT_KEEP ? 0 : 52.0) / (double)n,
          small = 30.0 / (double)n;
   double head = p->sizes.head_rows < in->config->V ? 0.05 : 0;
+  double redo = redone[p->recompute];
+  if (in->depth_floor > 0) redo = 0.75 * redo + 0.25 * redone[IST_RECOMPUTE_LAYER];
   double disk = (p->moments_on_disk ? 0.05 : 0) + (p->sizes.spill ? 0.05 : 0) +
                 (p->sizes.drop_pages ? 0.10 : 0);
-  return (1.0 + redone[p->recompute]) * (1.0 + dequant + small) + head + disk;
+  return (1.0 + redo) * (1.0 + dequant + small) + head + disk;
 }
 
 /* Bytes of the model file in memory at a time: all; without the matrices that are kept

@@ -41,6 +41,7 @@ typedef struct ist_plan_input {
   const ist_backend *backend;
   ist_dtype compute;
   int64_t active_layers; /* most layers that train in one step */
+  int64_t depth_floor;   /* layers below are only reached with recompute; 0: none */
   double dropout;
   ist_runner_limits step, probe; /* samples of one optimizer step; of one probe */
   int64_t file_bytes;            /* of the model */
@@ -59,6 +60,13 @@ typedef struct ist_plan_input {
   bool repeat;          /* set by ist_plan_fix: the plan of the run to resume */
   ist_run_plan repeated;
 } ist_plan_input;
+
+/* What follows from the model, the options and the adapters' layout. Left to the caller:
+ * step, probe, largest_pass and user, moment_layers, resident_bytes. Borrows all three. */
+ist_plan_input ist_plan_input_of(const ist_model *m, const ist_train_options *o,
+                                 const ist_adapters *ad, int64_t active_layers);
+/* Where scratch files go: beside the run, or (no run: NULL) where the system keeps such. */
+const char *ist_scratch_folder(const ist_train_options *o);
 
 /* Chooses. Scratch files are planned only where the limit asks for them. A limit that cannot be met
  * is an error that names the smallest that can. */

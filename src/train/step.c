@@ -14,8 +14,7 @@
 static void set_depth_floor(ist_trainer *t) {
   if (t->options.depth_budget <= 0) return;
   bool all = t->progress.step % 4 == 3;
-  ist_selector_set_floor(t->selector,
-                         all ? 0 : (int64_t)(t->options.depth_budget * (double)t->adapters.L));
+  ist_selector_set_floor(t->selector, all ? 0 : ist_depth_floor(&t->options, t->adapters.L));
 }
 
 static void draw_layers(ist_trainer *t) {
@@ -29,20 +28,28 @@ static void draw_layers(ist_trainer *t) {
 
 /* ---- Gradients ------------------------------------------------------------------------ */
 
+/* As planned; but a step that goes below the depth budget's floor has no room to keep
+ * values of all its layers. */
+static ist_recompute recompute_of(const ist_trainer *t, int64_t lowest) {
+  bool room = lowest >= ist_depth_floor(&t->options, t->adapters.L);
+  return room ? t->plan.recompute : IST_RECOMPUTE_LAYER;
+}
+
 /* Forward and backward of the batch; the gradient is that of the mean loss over
  * the batch's supervised tokens, however it is cut into micro-batches. */
 static double forward_backward(ist_trainer *t, const int64_t *samples, int64_t n,
                                ist_step_report *r) {
   ist_runner *run = &t->runner;
-  int64_t L = t->adapters.L;
+  int64_t L = t->adapters.L, lowest = ist_lowest_active(t->active, L);
   ist_runner_pack(run, &t->data, samples, n, 1);
   int64_t targets = run->n_targets;
   t->comm.token_count(&t->comm, &targets);
-  ist_schedule_train(&run->schedule, L, run->n_micro, t->active, t->plan.order, t->plan.recompute);
+  ist_schedule_train(&run->schedule, L, run->n_micro, t->active, t->plan.order,
+                     recompute_of(t, lowest));
   ist_pass pass = {
       .train = true,
       .active = t->active,
-      .lowest = ist_lowest_active(t->active, L),
+      .lowest = lowest,
       .loss_weight = 1.0 / (double)targets,
       .seed = t->options.seed,
       .step = (uint32_t)t->progress.step,

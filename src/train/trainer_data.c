@@ -6,13 +6,6 @@
 #include "base/mem.h"
 #include "train/trainer.h"
 
-/* Samples that memory should not hold go where the system keeps such files: the
- * output directory is not there yet. */
-static const char *samples_folder(void) {
-  const char *tmp = getenv("TMPDIR");
-  return tmp && *tmp ? tmp : "/var/tmp";
-}
-
 static ist_status append_file(ist_trainer *t, const char *path, int source, ist_error *err) {
   const ist_data_options opt = {
       .tmpl = t->tmpl,
@@ -20,7 +13,7 @@ static ist_status append_file(ist_trainer *t, const char *path, int source, ist_
       .max_tokens = t->options.max_tokens,
       .limit = t->options.limit,
       .source = (int16_t)source,
-      .folder = samples_folder(),
+      .folder = ist_scratch_folder(NULL), /* the output directory is not there yet */
   };
   return ist_dataset_append(&t->data, path, t->model->tokenizer, &opt, err);
 }

@@ -116,35 +116,14 @@ static ist_status open_selector(ist_trainer *t, ist_error *err) {
   return IST_OK;
 }
 
-/* Where scratch files go: beside the run, or where the system keeps such. */
-static const char *scratch_folder(const ist_trainer *t) {
-  const char *tmp = getenv("TMPDIR");
-  return t->options.output ? t->options.output : tmp ? tmp : "/var/tmp";
-}
-
 static ist_status make_plan(ist_trainer *t, const json_t *saved_plan, ist_error *err) {
   ist_source_drop_pages(&t->model->source);
-  ist_plan_input in = {
-      .config = &t->model->config,
-      .weights = &t->model->weights,
-      .adapters = &t->adapters,
-      .backend = t->model->ctx.be,
-      .compute = t->model->compute,
-      .active_layers = t->active_layers,
-      .dropout = t->options.dropout,
-      .file_bytes = ist_model_file_bytes(t->model),
-      .resident_bytes = ist_memory_resident(NULL, 0),
-      .max_memory = t->options.max_memory,
-      .scratch = scratch_folder(t),
-      .disk_free = ist_disk_free(scratch_folder(t)),
-      .moment_layers =
-          ist_moment_layers(&t->options, t->adapters.L, t->active_layers, t->total_steps),
-      .largest_pass = ist_trainer_largest_pass,
-      .user = t,
-      .micro_tokens = t->options.micro_tokens,
-      .recompute = ist_recompute_from_name(t->options.recompute),
-      .order = ist_order_from_name(t->options.order),
-  };
+  ist_plan_input in = ist_plan_input_of(t->model, &t->options, &t->adapters, t->active_layers);
+  in.resident_bytes = ist_memory_resident(NULL, 0);
+  in.moment_layers =
+      ist_moment_layers(&t->options, t->adapters.L, t->active_layers, t->total_steps);
+  in.largest_pass = ist_trainer_largest_pass;
+  in.user = t;
   IST_TRY(step_limits(t, &in.step, &in.probe, err));
   if (saved_plan) IST_TRY(ist_plan_fix(&in, saved_plan, err));
   return ist_plan_make(&t->plan, &in, err);
@@ -160,7 +139,7 @@ static ist_status reserve_parameters(ist_trainer *t, ist_error *err) {
   if (t->plan.moments_on_disk) {
     if (t->options.output) IST_TRY(ist_mkdirs(t->options.output, err));
     IST_TRY(ist_arena_init_on_disk(&t->moments, "optimizer moments", 2 * ist_arena_round(all),
-                                   scratch_folder(t), err));
+                                   ist_scratch_folder(&t->options), err));
   } else {
     IST_TRY(ist_arena_init(&t->moments, "optimizer moments", 2 * ist_arena_round(all), err));
   }

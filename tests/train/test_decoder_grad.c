@@ -79,10 +79,44 @@ static void test_layer_order(void **state) {
   check(IST_ORDER_LAYER, IST_RECOMPUTE_LAYER, 0.25);
 }
 
+/* Losses of 15 segments in several micro-batches; in layer order only two fit a slot. */
+static int64_t segment_losses(ist_order order, double loss[15]) {
+  static const int64_t index[5] = {2, 0, 4, 1, 3};
+  tiny t;
+  tiny_open(&t, ist_backend_reference(), IST_F64, true, order, IST_RECOMPUTE_LAYER, 20);
+  ist_runner *r = &t.runner;
+  if (order == IST_ORDER_LAYER) r->decoder.sizes.boundary_rows = 2 * IST_ROW_BUCKET;
+  ist_runner_pack(r, &t.data, index, 5, 3);
+  int64_t groups = 0;
+  for (int64_t i = 0; i < r->n_micro; i++) groups += r->micro[i].boundary_row == 0;
+  ist_pass pass = {0};
+  ist_runner_forward(r, &pass);
+  assert_int_equal(r->n_seg, 15);
+  ist_runner_segment_losses(r, loss);
+  double all = ist_runner_eval(r, &t.data, index, 5, NULL, NULL), sum = 0;
+  int64_t targets = 0;
+  ist_runner_pack(r, &t.data, index, 5, 1);
+  for (int64_t i = 0; i < 5; i++) sum += loss[i], targets += r->seg_targets[i];
+  assert_float_equal(all, sum / (double)targets, 1e-12);
+  tiny_close(&t);
+  return groups;
+}
+
+static void test_groups_of_micro_batches(void **state) {
+  (void)state;
+  double token[15], layer[15];
+  int64_t micros = segment_losses(IST_ORDER_TOKEN, token),
+          groups = segment_losses(IST_ORDER_LAYER, layer);
+  assert_int_equal(groups, (micros + 1) / 2);
+  assert_true(groups > 2);
+  assert_memory_equal(token, layer, sizeof token);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_token_order),
       cmocka_unit_test(test_layer_order),
+      cmocka_unit_test(test_groups_of_micro_batches),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -230,6 +230,7 @@ typedef struct outcome {
   unsigned char *params;
   size_t bytes;
   int64_t passes; /* most micro-batches of a step */
+  int64_t planned;
 } outcome;
 
 /* What a tight memory limit makes of a layer-order plan: moments and boundaries in
@@ -255,18 +256,19 @@ typedef struct way {
   bool thrifty;
 } way;
 
-static outcome run_schedule(const way *w, int64_t micro_tokens) {
+static outcome run_schedule(const way *w, int64_t micro_tokens, double depth_budget) {
   ist_error err = {0};
   ist_train_options o = run_options();
   o.order = w->order;
   o.recompute = w->recompute;
   o.micro_tokens = micro_tokens;
+  o.depth_budget = depth_budget;
   o.eval_every = -1;
   o.probe_every = 2; /* its scores move the draws */
   ist_model *m = open_tiny();
   ist_trainer *t = open_run(m, &o);
   if (w->thrifty) make_thrifty(t);
-  outcome out = {0};
+  outcome out = {.planned = t->plan.total};
   for (int k = 0; k < COMPARED_STEPS; k++) {
     ist_step_report r = take_step(t);
     out.loss[k] = r.loss;
@@ -288,9 +290,8 @@ static void must_be_near(double found, double expected, const char *what) {
 }
 
 /* What is recomputed, in which order, and where things lie changes nothing at all;
- * the cut into micro-batches only rounding. */
-static void test_schedules_agree(void **state) {
-  (void)state;
+ * the cut into micro-batches only rounding. Returns what the first way is to hold. */
+static int64_t check_schedules(double depth_budget) {
   static const way ways[] = {
       {"token", "none", false}, {"token", "mlp", false}, {"token", "layer", false},
       {"layer", "auto", false}, {"layer", "auto", true},
@@ -300,7 +301,7 @@ static void test_schedules_agree(void **state) {
   for (size_t c = 0; c < sizeof cuts / sizeof *cuts; c++) {
     outcome plain = {0};
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
-      outcome out = run_schedule(&ways[w], cuts[c]);
+      outcome out = run_schedule(&ways[w], cuts[c], depth_budget);
       assert_int_equal(out.passes > 1, c > 0);
       if (w == 0) plain = out;
       if (w == 0 && c == 0) first = out;
@@ -317,6 +318,18 @@ static void test_schedules_agree(void **state) {
     if (c > 0) free(plain.params);
   }
   free(first.params);
+  return first.planned;
+}
+
+static void test_schedules_agree(void **state) {
+  (void)state;
+  check_schedules(0);
+}
+
+/* A step in four goes below the floor, where nothing but layer inputs has room. */
+static void test_depth_budget_holds_less(void **state) {
+  (void)state;
+  assert_true(check_schedules(0.5) < check_schedules(0));
 }
 
 /* The gradient is the mean over the supervised tokens of the optimizer batch:
@@ -470,6 +483,7 @@ int main(void) {
       cmocka_unit_test(test_steps_allocate_nothing),
       cmocka_unit_test(test_open_without_memory),
       cmocka_unit_test(test_schedules_agree),
+      cmocka_unit_test(test_depth_budget_holds_less),
       cmocka_unit_test(test_loss_is_mean_over_targets),
       cmocka_unit_test(test_after_the_end),
       cmocka_unit_test(test_not_finite),
