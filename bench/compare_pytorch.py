@@ -3,25 +3,32 @@
     python compare_pytorch.py MODEL.gguf BATCHES --selector ist --dtype bf16
 
 BATCHES is what `bench_train_step --batches FILE` wrote: the token ids of every optimizer
-step and of every probe, so that both sides compute on the same tokens. Prints one line:
+step and of every probe, so that both sides compute on the same tokens; or SAMPLESxLENGTH,
+as in 4x256: random ids of that shape, three steps (for bench/memory.sh). Prints one line:
 tokens/s (real tokens only), peak resident memory, losses. The method is that of the IST
 paper (Yao et al. 2024) with its settings; see docs/method.md.
 """
 import argparse
+import re
 import time
 
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
-RANK, ALPHA, DROPOUT = 32, 64, 0.05
+DROPOUT = 0.05
 TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
-ACTIVE, SUPPRESS, FACTOR = 0.25, 0.5, 0.25
+SUPPRESS, FACTOR = 0.5, 0.25
 PROBE_EVERY, CANDIDATES, SCORE_STEP = 10, 3, 10.0
 
 
 def read_batches(path):
     """[(probe samples or None, training samples)], a sample being a list of ids."""
+    shape = re.fullmatch(r"(\d+)x(\d+)", path)
+    if shape:
+        torch.manual_seed(7)
+        ids = torch.randint(1000, 40000, (3, int(shape[1]), int(shape[2])))
+        return [([], samples.tolist()) for samples in ids]
     steps = []
     for line in open(path):
         kind, *ids = line.split()
@@ -45,8 +52,8 @@ def collate(samples):
 class Ist:
     """Scores and draws of the paper; `layers` lists the LoRA modules of every layer."""
 
-    def __init__(self, layers, selector):
-        self.layers, self.selector = layers, selector
+    def __init__(self, layers, selector, active):
+        self.layers, self.selector, self.active = layers, selector, active
         self.score = torch.zeros(len(layers))
         torch.manual_seed(42)
 
@@ -59,7 +66,7 @@ class Ist:
             return
         uniform = self.selector == "random"
         weights = torch.ones_like(self.score) if uniform else torch.sigmoid(-self.score)
-        chosen = set(self.draw(weights, ACTIVE))
+        chosen = set(self.draw(weights, self.active))
         for i, modules in enumerate(self.layers):
             for m in modules:
                 for p in (m.lora_A.default.weight, m.lora_B.default.weight):
@@ -94,7 +101,7 @@ def build(args):
     )
     model.config.use_cache = False
     config = LoraConfig(
-        r=RANK, lora_alpha=ALPHA, lora_dropout=DROPOUT, target_modules=TARGETS,
+        r=args.rank, lora_alpha=2 * args.rank, lora_dropout=DROPOUT, target_modules=TARGETS,
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(model, config)
@@ -121,6 +128,8 @@ def main():
     parser.add_argument("batches")
     parser.add_argument("--selector", choices=["ist", "random", "all"], default="ist")
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="bf16")
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--active", type=float, default=0.25)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--warm", type=int, default=2)
@@ -130,7 +139,7 @@ def main():
     transformers.logging.disable_progress_bar()
 
     model, layers = build(args)
-    ist = Ist(layers, args.selector)
+    ist = Ist(layers, args.selector, args.active)
     parameters = [p for n, p in model.named_parameters() if "lora_" in n]
     optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=0.0)
     losses, tokens, seconds, probe_seconds = [], 0, 0.0, 0.0

@@ -28,7 +28,8 @@ typedef struct ist_args {
   ist_merge_options merge;
   const char *model_path, *base_type, *base_cache, *adapter, *compute, *backend, *preset,
       *resume_dir;
-  const char *task, *tokens, *logits_out, *examples, *shape, *type;
+  const char *task, *tokens, *logits_out, *examples, *shape, *type, *made_path;
+  ist_shape sizes; /* of make-model; 0: the shape's */
   int64_t threads, report_every, show;
   uint64_t seed;
   double factor, seconds;

@@ -188,13 +188,14 @@ static ist_status check_shape(const ist_shape *s, ist_dtype type, ist_error *err
     const char *name;
     int64_t value, low;
   } sizes[] = {
-      {"L", s->L, 1}, {"D", s->D, 1}, {"F", s->F, 1},   {"H", s->H, 1},
-      {"K", s->K, 1}, {"E", s->E, 2}, {"V", s->V, 259}, {"context", s->context, 1},
+      {"layers", s->L, 1},       {"width", s->D, 1},           {"MLP width", s->F, 1},
+      {"heads", s->H, 1},        {"key/value heads", s->K, 1}, {"head size", s->E, 2},
+      {"vocabulary", s->V, 259}, {"context", s->context, 1},
   };
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     if (sizes[i].value < sizes[i].low || sizes[i].value > 1 << 24) {
-      return ist_fail(err, IST_ERR_ARG, "shape: %s: found %lld, expected at least %lld",
-                      sizes[i].name, (long long)sizes[i].value, (long long)sizes[i].low);
+      return ist_fail(err, IST_ERR_ARG, "shape: %s: found %lld, expected %lld to %d", sizes[i].name,
+                      (long long)sizes[i].value, (long long)sizes[i].low, 1 << 24);
     }
   }
   int block = ist_dtype_get(type)->block;

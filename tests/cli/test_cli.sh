@@ -123,7 +123,15 @@ refused 1 nowhere train --resume nowhere
 refused 1 nowhere eval -m "$model" -d data.jsonl --task exact --max-new 1 --examples nowhere/x
 refused 1 nowhere eval -m "$model" --tokens 1 --logits-out nowhere/x
 refused 1 broken.jsonl:2 eval -m "$model" -d broken.jsonl --task exact --examples answers.jsonl
-refused 1 'is there already' make-model data.jsonl
+refused 1 'is there already' make-model -o data.jsonl
+refused 2 'vocabulary: found 12, expected 259' make-model --vocab 12 -o small.gguf
+refused 2 'output' make-model
+
+# ---- A model of given sizes
+works '' make-model --layers 1 --width 64 --mlp-width 96 --heads 4 --kv-heads 2 --head-size 16 \
+  --vocab 300 -o made.gguf
+works '50,112' inspect made.gguf
+rm made.gguf
 
 # ---- What the model lacks
 refused 2 zz train -m "$model" -d data.jsonl --targets q,zz
