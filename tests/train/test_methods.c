@@ -313,12 +313,9 @@ static void test_cpu(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_finite_differences),
-      cmocka_unit_test(test_dora_detached),
-      cmocka_unit_test(test_schedules_agree),
-      cmocka_unit_test(test_starts_as_base),
-      cmocka_unit_test(test_suppression),
-      cmocka_unit_test(test_cpu),
+      cmocka_unit_test(test_finite_differences), cmocka_unit_test(test_dora_detached),
+      cmocka_unit_test(test_schedules_agree),    cmocka_unit_test(test_starts_as_base),
+      cmocka_unit_test(test_suppression),        cmocka_unit_test(test_cpu),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
