@@ -150,7 +150,7 @@ static double loss_and_gradients(tiny *t) {
   static const int64_t samples[5] = {0, 1, 2, 3, 4};
   ist_runner *r = &t->runner;
   for (int64_t l = 0; l < 4; l++) t->adapters.grad_slot[l] = (int32_t)l;
-  ist_runner_pack(r, &t->data, samples, 5, 1, false);
+  ist_runner_pack(r, &t->data, samples, 5, 1);
   ist_schedule_train(&r->schedule, 4, r->n_micro, all_layers, IST_ORDER_TOKEN, IST_RECOMPUTE_MLP);
   ist_pass pass = {.train = true,
                    .active = all_layers,
@@ -167,8 +167,8 @@ static double logits_error(tiny *t, const golden *g) {
   double error = 0, size = 0;
   for (int64_t s = 0; s < 5; s++) {
     ist_runner *r = &t->runner;
-    ist_runner_pack(r, &t->data, &s, 1, 1, false);
-    ist_schedule_forward(&r->schedule, 4, 1, false);
+    ist_runner_pack(r, &t->data, &s, 1, 1);
+    ist_schedule_forward(&r->schedule, 4, 0, 1, IST_ORDER_TOKEN, false);
     ist_pass pass = {.train = true, .seed = 7, .step = 3};
     ist_runner_run(r, &pass);
     ist_view v = ist_decoder_logits(&r->decoder, 0, t->data.p[s].n - 1, 1);
