@@ -167,20 +167,24 @@ typedef struct ist_train_options {
   int64_t probe_examples; /* -1: min(256, max(16, 2 %)); 0: probe on training data */
   int64_t limit;          /* use the first records only; 0: all */
   /* method */
-  const char *method;  /* lora, dora, parallel, series, prefix */
-  const char *targets; /* "q,k,v,o,gate,up,down", "all-linear" */
+  const char *method; /* lora, dora, parallel, series, prefix */
+  /* As PEFT's target_modules: names of modules, ends of their paths ("q,k,v", "layers.3.mlp.
+   * up_proj"), one regular expression for whole paths, or "all-linear". */
+  const char *targets;
   int64_t rank; /* parallel, series: width of the bottleneck; prefix: virtual tokens a layer */
   double alpha, dropout;
   bool rslora;                              /* adapters count alpha / sqrt(rank) */
   const char *init;                         /* default, gaussian */
   bool lora_bias;                           /* lora: B has a bias, as PEFT's lora_bias */
-  const char *rank_pattern, *alpha_pattern; /* a module's own: "q=8,down=32" */
+  const char *rank_pattern, *alpha_pattern; /* a module's own: "q=8,layers.1.mlp.down_proj=32" */
   const char *exclude;                      /* modules that targets names, but not these */
-  const char *activation;                   /* of a bottleneck: relu, tanh, gelu, silu */
-  double scaling;                           /* of a bottleneck */
-  bool learned_scaling;                     /* ... which then is where it starts */
-  const char *dora_suppress;                /* interpolate, paper: see docs/methods.md */
-  const char *dora_dropout;                 /* shared, peft: see docs/methods.md */
+  const char *layers_to_transform;          /* only in these layers: "0-3,7"; NULL: in all */
+  const char *layers_pattern; /* names of the lists of layers, where a path has several numbers */
+  const char *activation;     /* of a bottleneck: relu, tanh, gelu, silu */
+  double scaling;             /* of a bottleneck */
+  bool learned_scaling;       /* ... which then is where it starts */
+  const char *dora_suppress;  /* interpolate, paper: see docs/methods.md */
+  const char *dora_dropout;   /* shared, peft: see docs/methods.md */
   /* selection */
   const char *selector; /* ist, random, all, fixed:0,3,7 */
   double active_ratio, suppress_ratio, suppress_factor;

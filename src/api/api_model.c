@@ -28,8 +28,7 @@ ist_status ist_model_set_adapter(ist_model *m, const char *dir, ist_error *err) 
   ist_adapters loaded;
   unsigned char *params = NULL;
   if (dir) IST_TRY(ist_adapter_load(&loaded, &params, dir, m, err));
-  ist_free(m->own_adapter);
-  ist_free(m->template_name);
+  ist_model_drop_adapter(m);
   m->own_adapter = params;
   m->template_name = dir ? run_template(dir) : NULL;
   if (dir) m->loaded = loaded;

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "model/model.h"
+#include "model/targets.h"
 #include "train/options.h"
 #include "train/plan.h"
 
@@ -16,7 +17,15 @@ static ist_status lay_out(ist_adapters *ad, const ist_model *m, const ist_train_
   ist_model_linear_sizes(&m->config, &sizes);
   ist_adapter_config c;
   IST_TRY(ist_options_adapter(o, &m->config, &c, err));
-  return ist_adapters_layout(ad, &c, &sizes, m->config.L, ist_wide(m->compute), err);
+  ist_status s = ist_adapters_layout(ad, &c, &sizes, m->config.L, ist_wide(m->compute), err);
+  if (s != IST_OK) ist_targets_free(&c);
+  return s;
+}
+
+static int64_t layers_with_adapters(const ist_adapters *ad) {
+  int64_t n = 0;
+  for (int64_t l = 0; l < ad->L; l++) n += ist_adapter_in_layer(ad, l);
+  return n;
 }
 
 static ist_status active_layers(int64_t *out, int64_t L, const ist_train_options *o,
@@ -40,19 +49,22 @@ static int64_t whole_samples(void *user, int64_t micro) {
 static ist_status plan_once(ist_run_plan *plan, const ist_model *m, const ist_train_options *o,
                             int64_t resident, ist_error *err) {
   ist_adapters ad;
-  int64_t active;
+  int64_t active = 0;
   IST_TRY(lay_out(&ad, m, o, err));
-  IST_TRY(active_layers(&active, m->config.L, o, err));
+  int64_t n_layers = layers_with_adapters(&ad);
+  ist_status s = active_layers(&active, n_layers, o, err);
   bool probes = strcmp(o->selector, "ist") == 0;
   int64_t probe = probes ? o->probe_batch * o->probe_candidates : 1;
   ist_plan_input in = ist_plan_input_of(m, o, &ad, active);
   in.step = (ist_runner_limits){o->batch * o->max_tokens, o->batch, o->max_tokens, false};
   in.probe = (ist_runner_limits){probe * o->max_tokens, probe, o->max_tokens, false};
   in.resident_bytes = resident;
-  in.moment_layers = ist_moment_layers(o, m->config.L, active, o->steps);
+  in.moment_layers = ist_moment_layers(o, n_layers, active, o->steps);
   in.largest_pass = whole_samples;
   in.user = (void *)(uintptr_t)o;
-  return ist_plan_make(plan, &in, err);
+  if (s == IST_OK) s = ist_plan_make(plan, &in, err);
+  ist_targets_free(&ad.config);
+  return s;
 }
 
 /* ---- What would still fit ---------------------------------------------------------- */
@@ -117,6 +129,7 @@ static json_t *layers_of(const ist_model *m, const ist_train_options *o, const i
   ist_adapters ad;
   const ist_model_config *c = &m->config;
   if (lay_out(&ad, m, o, err) != IST_OK) return NULL;
+  ist_targets_free(&ad.config);
   int64_t params = ad.layout.params * ist_dtype_bytes(ad.dt, 1), element, wide;
   element = ist_dtype_bytes(m->compute, 1);
   wide = ist_dtype_bytes(ist_wide(m->compute), 1);

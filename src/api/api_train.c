@@ -4,15 +4,17 @@
 #include "export/adapter_files.h"
 #include "train/trainer.h"
 
-/* One entry a layer: the selector's score and how often it was observed and drawn. */
+/* One entry a layer that has adapters: the selector's score and how often it was observed and
+ * drawn. */
 static json_t *importance_json(const ist_trainer *t) {
   json_t *layers = json_array();
-  for (int64_t l = 0; l < t->adapters.L; l++) {
+  for (int64_t i = 0; i < t->n_layers; i++) {
+    int32_t l = t->layer_of[i];
     json_t *one =
-        json_pack("{s:I, s:f, s:f, s:I, s:I, s:I}", "layer", (json_int_t)l, "importance",
-                  ist_selector_importance(t->selector, l), "suppressibility",
-                  t->scores.suppressibility[l], "observed", (json_int_t)t->scores.observed[l],
-                  "drawn", (json_int_t)t->scores.drawn[l], "steps", (json_int_t)t->layer_steps[l]);
+        json_pack("{s:i, s:f, s:f, s:I, s:I, s:I}", "layer", (int)l, "importance",
+                  ist_selector_importance(t->selector, i), "suppressibility",
+                  t->scores.suppressibility[i], "observed", (json_int_t)t->scores.observed[i],
+                  "drawn", (json_int_t)t->scores.drawn[i], "steps", (json_int_t)t->layer_steps[l]);
     if (!one || json_array_append_new(layers, one) != 0) {
       json_decref(layers);
       return NULL;

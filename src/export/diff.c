@@ -193,7 +193,7 @@ static float *floats(const ist_st_tensor *t, ist_error *err) {
 #define LORA_A ".lora_A.weight"
 
 /* The pair whose A is `t`, with the scale that the config gives its module. */
-static ist_status add_pair(deltas *out, const ist_peft_dir *d, const ist_peft_rules *rules,
+static ist_status add_pair(deltas *out, const ist_peft_dir *d, ist_peft_rules *rules,
                            const ist_st_tensor *t, ist_error *err) {
   char name[256], b_name[256];
   const size_t skip = strncmp(t->name, PREFIX, strlen(PREFIX)) == 0 ? strlen(PREFIX) : 0;

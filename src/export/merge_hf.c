@@ -22,7 +22,7 @@ static ist_status set_order(ist_merge_item *it, ist_error *err) {
   if (it->layer < 0 || it->id >= (int)IST_MOD_COUNT) return IST_OK;
   bool same = true;
   for (int64_t r = 0; r < it->from.rows && same; r++)
-    same = ist_outside_row(c, (ist_module)it->id, true, r) == r;
+    same = ist_outside_row(c, (ist_module)it->id, IST_ROWS_HF, r) == r;
   if (same && !it->bias) return IST_OK;
   if (it->bias && !(c->family->ggml_permutes_qk && it->id <= (int)IST_MOD_K)) return IST_OK;
   if (it->bias)
@@ -31,7 +31,7 @@ static ist_status set_order(ist_merge_item *it, ist_error *err) {
   it->order = ist_calloc((size_t)it->from.rows, sizeof *it->order);
   if (!it->order) return ist_fail_nomem(err, it->name, (size_t)it->from.rows * sizeof *it->order);
   for (int64_t r = 0; r < it->from.rows; r++)
-    it->order[ist_outside_row(c, (ist_module)it->id, true, r)] = r;
+    it->order[ist_outside_row(c, (ist_module)it->id, IST_ROWS_HF, r)] = r;
   return IST_OK;
 }
 

@@ -24,6 +24,7 @@ typedef struct ist_updates {
   ist_update *p;
   int64_t n, cap;
   double dropout; /* of the adapter's training; 0 where it does not say */
+  bool rslora;    /* scales are alpha / sqrt(rank) */
 } ist_updates;
 
 /* Reads a PEFT directory, or a file as a GGUF adapter, and checks it against the

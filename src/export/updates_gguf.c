@@ -29,7 +29,7 @@ static ist_status to_our_order(ist_update *u, const ist_model *m, const char *pa
   if (!b) return ist_fail_nomem(err, path, (size_t)(u->rows * u->rank) * sizeof *b);
   for (int64_t r = 0; r < u->rows; r++)
     memcpy(b + r * u->rank,
-           u->b + ist_outside_row(&m->config, (ist_module)u->id, false, r) * u->rank,
+           u->b + ist_outside_row(&m->config, (ist_module)u->id, IST_ROWS_GGUF, r) * u->rank,
            (size_t)u->rank * sizeof *b);
   ist_free(u->b);
   u->b = b;

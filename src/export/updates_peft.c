@@ -85,7 +85,7 @@ static ist_status to_file_order(const reader *r, const place *p, float *v, int64
   const ist_model_config *c = &r->model->config;
   bool same = p->layer < 0;
   for (int64_t i = 0; !same && i < rows; i++)
-    if (ist_outside_row(c, (ist_module)p->id, true, i) != i)
+    if (ist_outside_row(c, (ist_module)p->id, IST_ROWS_HF, i) != i)
       break;
     else
       same = i == rows - 1;
@@ -94,7 +94,7 @@ static ist_status to_file_order(const reader *r, const place *p, float *v, int64
   if (!copy) return ist_fail_nomem(err, p->path, (size_t)(rows * cols) * sizeof *copy);
   memcpy(copy, v, (size_t)(rows * cols) * sizeof *v);
   for (int64_t i = 0; i < rows; i++)
-    memcpy(v + i * cols, copy + ist_outside_row(c, (ist_module)p->id, true, i) * cols,
+    memcpy(v + i * cols, copy + ist_outside_row(c, (ist_module)p->id, IST_ROWS_HF, i) * cols,
            (size_t)cols * sizeof *v);
   ist_free(copy);
   return IST_OK;
@@ -210,6 +210,7 @@ ist_status ist_updates_read_peft(ist_updates *out, const char *dir, const ist_mo
   if (s == IST_OK) s = ist_peft_rules_new(&r.rules, &d->config, err);
   if (s != IST_OK) ist_error_context(err, "%s/adapter_config.json", dir);
   out->dropout = d->config.dropout;
+  out->rslora = d->config.rslora;
   if (s == IST_OK) s = read_places(&r, err);
   if (s == IST_OK) s = refuse_unused(&r, err);
   ist_peft_rules_free(r.rules);

@@ -15,6 +15,8 @@ struct ist_peft_rules {
   bool all_linear;
   pcre2_code **rank, **alpha, **layer; /* one an entry */
   int64_t n_layer;
+  /* A flag for every entry that some path matched. */
+  uint8_t *used_targets, *used_exclude, *used_rank, *used_alpha;
 };
 
 /* ---- Expressions ---- */
@@ -69,8 +71,19 @@ static ist_status compile_layers(ist_peft_rules *r, ist_error *err) {
   return IST_OK;
 }
 
+static ist_status reserve_flags(ist_peft_rules *r, ist_error *err) {
+  const ist_peft_config *c = r->config;
+  r->used_targets = ist_calloc((size_t)c->targets.n + 1, 1);
+  r->used_exclude = ist_calloc((size_t)c->exclude.n + 1, 1);
+  r->used_rank = ist_calloc((size_t)c->n_rank_pattern + 1, 1);
+  r->used_alpha = ist_calloc((size_t)c->n_alpha_pattern + 1, 1);
+  if (r->used_targets && r->used_exclude && r->used_rank && r->used_alpha) return IST_OK;
+  return ist_fail_nomem(err, "rules of an adapter", (size_t)c->targets.n);
+}
+
 static ist_status compile_all(ist_peft_rules *r, ist_error *err) {
   const ist_peft_config *c = r->config;
+  IST_TRY(reserve_flags(r, err));
   r->match = pcre2_match_data_create(8, NULL);
   if (!r->match) return ist_fail_nomem(err, "expressions", 0);
   r->all_linear = c->target_regex && strcasecmp(c->target_regex, "all-linear") == 0;
@@ -112,25 +125,30 @@ void ist_peft_rules_free(ist_peft_rules *r) {
   free_codes(r->alpha, r->config->n_alpha_pattern);
   free_codes(r->layer, r->n_layer);
   pcre2_match_data_free(r->match);
+  ist_free(r->used_targets);
+  ist_free(r->used_exclude);
+  ist_free(r->used_rank);
+  ist_free(r->used_alpha);
   ist_free(r);
 }
 
 /* ---- Matching ---- */
 
-static bool is_name(ist_peft_names names, const char *path) {
-  for (int64_t i = 0; i < names.n; i++)
-    if (strcmp(names.p[i], path) == 0) return true;
-  return false;
-}
+/* How a list matches a path: not; by the end of it; as a whole. */
+typedef enum list_match { NO_MATCH, BY_END, BY_NAME } list_match;
 
-/* The path ends in "." and one of the names. */
-static bool ends_in_name(ist_peft_names names, const char *path) {
+static list_match match_list(ist_peft_names names, const char *path, uint8_t *used) {
   size_t len = strlen(path);
+  list_match best = NO_MATCH;
   for (int64_t i = 0; i < names.n; i++) {
     size_t n = strlen(names.p[i]);
-    if (n < len && path[len - n - 1] == '.' && strcmp(path + len - n, names.p[i]) == 0) return true;
+    if (n > len || strcmp(path + len - n, names.p[i]) != 0) continue;
+    if (n < len && path[len - n - 1] != '.') continue;
+    list_match this = n == len ? BY_NAME : BY_END;
+    if (this > best) best = this;
+    if (used) used[i] = 1;
   }
-  return false;
+  return best;
 }
 
 /* The number of the path's layer, -1 where it has none. */
@@ -158,32 +176,69 @@ static bool is_chosen_layer(const ist_peft_rules *r, const char *path) {
   return false;
 }
 
-static bool is_target(const ist_peft_rules *r, const char *path, ist_peft_kind kind) {
-  const ist_peft_config *c = r->config;
-  if (r->exclude ? matches(r, r->exclude, path)
-                 : is_name(c->exclude, path) || ends_in_name(c->exclude, path))
-    return false;
-  if (r->all_linear) return kind == IST_PEFT_LINEAR;
-  if (r->target) return matches(r, r->target, path);
-  if (is_name(c->targets, path)) return true; /* by its whole name: in any layer */
-  return ends_in_name(c->targets, path) && is_chosen_layer(r, path);
+static bool is_excluded(ist_peft_rules *r, const char *path) {
+  if (!r->exclude) return match_list(r->config->exclude, path, r->used_exclude) != NO_MATCH;
+  bool hit = matches(r, r->exclude, path);
+  r->used_exclude[0] |= hit;
+  return hit;
+}
+
+static bool is_target(ist_peft_rules *r, const char *path, ist_peft_kind kind) {
+  list_match by_list = match_list(r->config->targets, path, r->used_targets);
+  bool hit = r->all_linear ? kind == IST_PEFT_LINEAR
+             : r->target   ? matches(r, r->target, path)
+                           : by_list == BY_NAME /* in any layer */ ||
+                               (by_list == BY_END && is_chosen_layer(r, path));
+  if (r->config->target_regex) r->used_targets[0] |= hit;
+  return hit && !is_excluded(r, path);
 }
 
 /* The value of the first pattern that matches, else `otherwise`. */
 static double value_of(const ist_peft_rules *r, pcre2_code *const *codes, const ist_peft_pattern *p,
-                       int64_t n, const char *path, double otherwise) {
-  for (int64_t i = 0; i < n; i++)
-    if (matches(r, codes[i], path)) return p[i].value;
-  return otherwise;
+                       int64_t n, const char *path, double otherwise, uint8_t *used) {
+  double value = otherwise;
+  for (int64_t i = n - 1; i >= 0; i--) {
+    if (!matches(r, codes[i], path)) continue;
+    value = p[i].value;
+    if (used) used[i] = 1;
+  }
+  return value;
 }
 
-ist_peft_module ist_peft_rules_find(const ist_peft_rules *r, const char *path, ist_peft_kind kind) {
+ist_peft_module ist_peft_rules_find(ist_peft_rules *r, const char *path, ist_peft_kind kind) {
   const ist_peft_config *c = r->config;
   ist_peft_module m = {0};
-  m.saved = is_name(c->modules_to_save, path) || ends_in_name(c->modules_to_save, path);
+  m.saved = match_list(c->modules_to_save, path, NULL) != NO_MATCH;
   m.target = !m.saved && is_target(r, path, kind);
-  m.r = (int64_t)value_of(r, r->rank, c->rank_pattern, c->n_rank_pattern, path, (double)c->r);
-  m.alpha = value_of(r, r->alpha, c->alpha_pattern, c->n_alpha_pattern, path, c->alpha);
+  m.r = (int64_t)value_of(r, r->rank, c->rank_pattern, c->n_rank_pattern, path, (double)c->r,
+                          m.target ? r->used_rank : NULL);
+  m.alpha = value_of(r, r->alpha, c->alpha_pattern, c->n_alpha_pattern, path, c->alpha,
+                     m.target ? r->used_alpha : NULL);
   m.scale = m.alpha / (c->rslora ? sqrt((double)m.r) : (double)m.r);
   return m;
+}
+
+static const char *first_unused(const uint8_t *used, ist_peft_names names, const char *regex) {
+  if (regex) return used[0] ? NULL : regex;
+  for (int64_t i = 0; i < names.n; i++)
+    if (!used[i]) return names.p[i];
+  return NULL;
+}
+
+static const char *first_unused_pattern(const uint8_t *used, const ist_peft_pattern *p, int64_t n) {
+  for (int64_t i = 0; i < n; i++)
+    if (!used[i]) return p[i].key;
+  return NULL;
+}
+
+const char *ist_peft_rules_unused(const ist_peft_rules *r, const char **text) {
+  const ist_peft_config *c = r->config;
+  if ((*text = first_unused(r->used_targets, c->targets, c->target_regex))) return "target_modules";
+  if ((*text = first_unused(r->used_exclude, c->exclude, c->exclude_regex)))
+    return "exclude_modules";
+  if ((*text = first_unused_pattern(r->used_rank, c->rank_pattern, c->n_rank_pattern)))
+    return "rank_pattern";
+  if ((*text = first_unused_pattern(r->used_alpha, c->alpha_pattern, c->n_alpha_pattern)))
+    return "alpha_pattern";
+  return NULL;
 }

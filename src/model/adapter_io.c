@@ -2,19 +2,36 @@
 
 #include <stdio.h>
 
-void ist_adapter_peft_name(char *out, size_t size, const ist_model_config *c, int64_t layer,
-                           ist_module m, ist_half half) {
-  char stem[128];
-  if (!ist_tensor_hf_stem(stem, sizeof stem, c, layer, (int)m))
-    snprintf(stem, sizeof stem, "layers.%lld.%s", (long long)layer, ist_module_name(m));
-  snprintf(out, size, "base_model.model.%s.lora_%c.weight", stem, half == IST_HALF_A ? 'A' : 'B');
+#include "model/targets.h"
+
+const char *ist_part_suffix(const ist_peft_method *method, ist_part part) {
+  static const char *const lora[] = {"lora_A.weight", "lora_B.weight", "lora_magnitude_vector",
+                                     "lora_B.bias", NULL};
+  static const char *const bottleneck[] = {"adapter_down.weight", "adapter_up.weight", NULL, NULL,
+                                           "adapter_scaling"};
+  return method->by_alpha ? lora[part] : bottleneck[part];
 }
 
-void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int64_t *rows,
-                       int64_t *cols) {
+void ist_adapter_peft_name(char *out, size_t size, const ist_adapters *ad,
+                           const ist_model_config *c, int64_t layer, ist_module m, ist_part part) {
+  char path[128];
+  ist_module_path(path, sizeof path, c, layer, (int)m);
+  snprintf(out, size, "base_model.model.%s.%s", path, ist_part_suffix(ad->method, part));
+}
+
+bool ist_adapter_has(const ist_adapters *ad, ist_module m, ist_part part) {
   const ist_adapter *a = &ad->layout.module[m];
-  *rows = half == IST_HALF_A ? a->rank : a->out;
-  *cols = half == IST_HALF_A ? a->in : a->rank;
+  const bool has[] = {a->rank, a->rank, a->m, a->bias, a->learned};
+  return has[part];
+}
+
+void ist_adapter_shape(const ist_adapters *ad, int64_t layer, ist_module m, ist_part part,
+                       int64_t *rows, int64_t *cols) {
+  const ist_adapter *a = &ad->layout.module[m];
+  const int64_t rank = ist_adapter_rank(ad, layer, m), out = ad->sizes.out[m];
+  const int64_t shape[][2] = {{rank, a->in}, {a->out, rank}, {out, 1}, {out, 1}, {1, 1}};
+  *rows = shape[part][0];
+  *cols = shape[part][1];
 }
 
 /* Within a head, ggml's 2j + p is Hugging Face's p * E/2 + j. */
@@ -35,43 +52,77 @@ static int64_t grouped(const ist_model_config *c, int64_t row) {
   return i / c->E * group + per + which * c->E + i % c->E;
 }
 
-int64_t ist_outside_row(const ist_model_config *c, ist_module m, bool hf, int64_t row) {
+int64_t ist_outside_row(const ist_model_config *c, ist_module m, ist_rows there, int64_t row) {
   bool qk = (m == IST_MOD_Q || m == IST_MOD_K) && c->family->ggml_permutes_qk;
-  if (qk && hf && c->permuted_qk) return unpermuted(c, row);
-  if (qk && !hf && !c->permuted_qk) return permuted(c, row);
-  return m == IST_MOD_QKV && c->family->hf_groups_qkv && hf ? grouped(c, row) : row;
+  if (qk && there == IST_ROWS_HF && c->permuted_qk) return unpermuted(c, row);
+  if (qk && there == IST_ROWS_GGUF && !c->permuted_qk) return permuted(c, row);
+  bool grouped_there = m == IST_MOD_QKV && c->family->hf_groups_qkv && there == IST_ROWS_HF;
+  return grouped_there ? grouped(c, row) : row;
 }
 
-/* Elements of one half, wherever it lies: row r of ours is row `theirs` outside. */
+/* One element of ours, out or in. */
+static void move_one(ist_view v, int64_t at, float *theirs, bool read) {
+  if (v.dt == IST_F64 && read)
+    *theirs = (float)((double *)v.p)[at];
+  else if (v.dt == IST_F64)
+    ((double *)v.p)[at] = (double)*theirs;
+  else if (read)
+    *theirs = ((float *)v.p)[at];
+  else
+    ((float *)v.p)[at] = *theirs;
+}
+
+/* Elements of one part, wherever it lies: row r of ours is row `theirs` outside. */
 static void move(const ist_adapters *ad, const ist_model_config *c, int64_t layer, ist_module m,
-                 ist_half half, bool hf, float *outside, bool read) {
+                 ist_part part, ist_rows there, float *outside, bool read) {
+  const ist_adapter *own = &ad->layout.module[m];
+  const int64_t offset[] = {own->a, own->b, own->m, own->bias, own->learned};
   int64_t rows, cols;
-  ist_adapter_shape(ad, m, half, &rows, &cols);
-  int64_t offset = half == IST_HALF_A ? ad->layout.module[m].a : ad->layout.module[m].b;
-  ist_view v = ist_adapter_param(ad, layer, offset, rows, cols);
-  bool moved = half == IST_HALF_B && !ad->method->around; /* rows of B are outputs of the linear */
+  ist_adapter_shape(ad, layer, m, part, &rows, &cols);
+  int64_t stride = part == IST_PART_B ? own->rank : cols; /* the layout's rank may be more */
+  ist_view v = ist_adapter_param(ad, layer, offset[part], rows, stride);
+  /* Rows that are outputs of the linear. */
+  bool moved = part == IST_PART_MAGNITUDE || part == IST_PART_BIAS ||
+               (part == IST_PART_B && !ad->method->around);
   for (int64_t r = 0; r < rows; r++) {
-    float *theirs = outside + (moved ? ist_outside_row(c, m, hf, r) : r) * cols;
-    for (int64_t i = 0; i < cols; i++) {
-      int64_t at = r * cols + i;
-      if (v.dt == IST_F64 && read)
-        theirs[i] = (float)((double *)v.p)[at];
-      else if (v.dt == IST_F64)
-        ((double *)v.p)[at] = (double)theirs[i];
-      else if (read)
-        theirs[i] = ((float *)v.p)[at];
-      else
-        ((float *)v.p)[at] = theirs[i];
-    }
+    float *theirs = outside + (moved ? ist_outside_row(c, m, there, r) : r) * cols;
+    for (int64_t i = 0; i < cols; i++) move_one(v, r * stride + i, &theirs[i], read);
   }
 }
 
 void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, int64_t layer,
-                      ist_module m, ist_half half, bool hf, float *dst) {
-  move(ad, c, layer, m, half, hf, dst, true);
+                      ist_module m, ist_part part, ist_rows there, float *dst) {
+  move(ad, c, layer, m, part, there, dst, true);
 }
 
 void ist_adapter_write(ist_adapters *ad, const ist_model_config *c, int64_t layer, ist_module m,
-                       ist_half half, bool hf, const float *src) {
-  move(ad, c, layer, m, half, hf, (float *)(uintptr_t)src, false);
+                       ist_part part, ist_rows there, const float *src) {
+  move(ad, c, layer, m, part, there, (float *)(uintptr_t)src, false);
+}
+
+/* ---- Prefixes -------------------------------------------------------------------------- */
+
+void ist_prefix_name(char *out, size_t size, int64_t layer, bool keys) {
+  snprintf(out, size, "layers.%lld.prefix_%s", (long long)layer, keys ? "key" : "value");
+}
+
+static void move_prefix(const ist_adapters *ad, const ist_model_config *c, int64_t layer, bool keys,
+                        float *outside, bool read) {
+  int64_t offset = keys ? ad->layout.prefix_k : ad->layout.prefix_v, kv = ad->config.kv;
+  ist_view v = ist_adapter_param(ad, layer, offset, ad->layout.prefix, kv);
+  for (int64_t i = 0; i < v.rows * kv; i++) {
+    int64_t col = i % kv;
+    if (keys) col = ist_outside_row(c, IST_MOD_K, IST_ROWS_HF, col);
+    move_one(v, i, &outside[i - i % kv + col], read);
+  }
+}
+
+void ist_adapter_read_prefix(const ist_adapters *ad, const ist_model_config *c, int64_t layer,
+                             bool keys, float *dst) {
+  move_prefix(ad, c, layer, keys, dst, true);
+}
+
+void ist_adapter_write_prefix(ist_adapters *ad, const ist_model_config *c, int64_t layer, bool keys,
+                              const float *src) {
+  move_prefix(ad, c, layer, keys, (float *)(uintptr_t)src, false);
 }

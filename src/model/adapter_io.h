@@ -6,26 +6,48 @@
 #include "model/names.h"
 #include "peft/peft.h"
 
-typedef enum ist_half { IST_HALF_A, IST_HALF_B } ist_half;
+/* What a module's adapter consists of, as tensors. */
+typedef enum ist_part {
+  IST_PART_A,         /* (rank, in) */
+  IST_PART_B,         /* (out, rank) */
+  IST_PART_MAGNITUDE, /* DoRA's, (out) */
+  IST_PART_BIAS,      /* B's, (out) */
+  IST_PART_SCALING,   /* a bottleneck's, where it is learned (1) */
+  IST_PART_COUNT
+} ist_part;
 
-/* "base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight", in the names of
- * the family. */
-void ist_adapter_peft_name(char *out, size_t size, const ist_model_config *c, int64_t layer,
-                           ist_module m, ist_half half);
+/* "base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight", in the names of the family;
+ * bottlenecks have the names of the IST authors. */
+void ist_adapter_peft_name(char *out, size_t size, const ist_adapters *ad,
+                           const ist_model_config *c, int64_t layer, ist_module m, ist_part part);
+/* The end of it: "lora_A.weight"; NULL: methods of this kind have no such part. */
+const char *ist_part_suffix(const ist_peft_method *method, ist_part part);
+bool ist_adapter_has(const ist_adapters *ad, ist_module m, ist_part part);
 
-/* The row outside (Hugging Face's, or GGUF's) of our row of a module's matrix, or of B:
- * q and k of some families are permuted, fused q, k, v grouped by head. */
-int64_t ist_outside_row(const ist_model_config *c, ist_module m, bool hf, int64_t row);
+/* Whose order rows are in: the engine's own (that of the base in use), Hugging Face's, or that
+ * of a GGUF. */
+typedef enum ist_rows { IST_ROWS_OURS, IST_ROWS_HF, IST_ROWS_GGUF } ist_rows;
 
-/* Rows and columns of one half: (rank, in) or (out, rank). */
-void ist_adapter_shape(const ist_adapters *ad, ist_module m, ist_half half, int64_t *rows,
-                       int64_t *cols);
+/* The row there of our row of a module's matrix, or of B: q and k of some families are
+ * permuted, fused q, k, v grouped by head. */
+int64_t ist_outside_row(const ist_model_config *c, ist_module m, ist_rows there, int64_t row);
 
-/* Copies one half out of, or into, the parameters as float. hf: rows in Hugging
- * Face's order, else in GGUF's. */
+/* Rows and columns of one part, with the rank that the layer has; a vector has 1 column. */
+void ist_adapter_shape(const ist_adapters *ad, int64_t layer, ist_module m, ist_part part,
+                       int64_t *rows, int64_t *cols);
+
+/* Copies one part out of, or into, the parameters as float. */
 void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, int64_t layer,
-                      ist_module m, ist_half half, bool hf, float *dst);
+                      ist_module m, ist_part part, ist_rows there, float *dst);
 void ist_adapter_write(ist_adapters *ad, const ist_model_config *c, int64_t layer, ist_module m,
-                       ist_half half, bool hf, const float *src);
+                       ist_part part, ist_rows there, const float *src);
+
+/* The same of a layer's prefix (virtual tokens, K*E): keys or values, heads in Hugging Face's
+ * order; and its names. */
+void ist_prefix_name(char *out, size_t size, int64_t layer, bool keys);
+void ist_adapter_read_prefix(const ist_adapters *ad, const ist_model_config *c, int64_t layer,
+                             bool keys, float *dst);
+void ist_adapter_write_prefix(ist_adapters *ad, const ist_model_config *c, int64_t layer, bool keys,
+                              const float *src);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "model/base_type.h"
+#include "model/targets.h"
 
 void ist_model_options_init(ist_model_options *o) {
   *o = (ist_model_options){
@@ -97,6 +98,15 @@ ist_status ist_model_open(ist_model **out, const char *path, const ist_model_opt
   return IST_OK;
 }
 
+void ist_model_drop_adapter(ist_model *m) {
+  ist_targets_free(&m->loaded.config);
+  ist_free(m->own_adapter);
+  ist_free(m->template_name);
+  m->own_adapter = NULL;
+  m->template_name = NULL;
+  if (m->adapters == &m->loaded) m->adapters = NULL;
+}
+
 void ist_model_close(ist_model *m) {
   if (!m) return;
   if (m->ctx.be && m->ctx.be->close) m->ctx.be->close(&m->ctx);
@@ -104,8 +114,7 @@ void ist_model_close(ist_model *m) {
   ist_weights_close(&m->weights);
   ist_model_config_free(&m->config);
   ist_source_close(&m->source);
-  ist_free(m->own_adapter);
-  ist_free(m->template_name);
+  ist_model_drop_adapter(m);
   ist_free(m->path);
   ist_free(m);
 }

@@ -24,6 +24,9 @@ struct ist_model {
   char *template_name; /* template the adapter was trained with; NULL: unknown */
 };
 
+/* Takes off what ist_model_set_adapter put on. */
+void ist_model_drop_adapter(ist_model *m);
+
 /* Identity of the base, for checkpoints: sizes, types and a hash over the tensor
  * table and a sample of every tensor's bytes. */
 uint64_t ist_model_hash(const ist_model *m);

@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 static const char *const stems[IST_T_END] = {
 #define IST_LAYER_TENSOR(id, stem, rows, cols, need) [IST_T_##id] = stem,
@@ -84,69 +83,4 @@ const ist_gguf_tensor *ist_tensor_find_expert(const ist_source *s, const ist_mod
   snprintf(name, sizeof name, "%.*s%lld%s.weight", (int)(at - stem), stem, (long long)expert,
            at + 1);
   return ist_source_find(s, name);
-}
-
-/* ---- Modules -------------------------------------------------------------------------- */
-
-void ist_module_leaf(char *out, size_t size, const ist_model_config *c, ist_module m) {
-  char path[128];
-  if (!ist_tensor_hf_stem(path, sizeof path, c, 0, (int)m))
-    snprintf(path, sizeof path, ".%s", ist_module_name(m));
-  snprintf(out, size, "%s", strrchr(path, '.') + 1);
-}
-
-static bool same(const char *name, const char *p, size_t len) {
-  return strlen(name) == len && strncasecmp(name, p, len) == 0;
-}
-
-/* A name may mean several modules: GPT-2's c_proj is attention's and the MLP's. */
-static uint32_t modules_of(const ist_model_config *c, const ist_linear_sizes *sizes, const char *p,
-                           size_t len) {
-  uint32_t bits = 0;
-  for (int m = 0; m < IST_MOD_COUNT; m++) {
-    char path[128], leaf[64];
-    if (!sizes->in[m]) continue;
-    ist_module_leaf(leaf, sizeof leaf, c, (ist_module)m);
-    bool hit = same(leaf, p, len) || same(ist_module_name((ist_module)m), p, len);
-    if (!hit && ist_tensor_hf_stem(path, sizeof path, c, 0, m)) { /* "attn.c_proj" */
-      size_t n = strlen(path);
-      hit = n > len && path[n - len - 1] == '.' && same(path + n - len, p, len);
-    }
-    if (hit) bits |= 1u << m;
-  }
-  return bits;
-}
-
-static ist_status unknown_target(const ist_model_config *c, const ist_linear_sizes *sizes,
-                                 const char *p, size_t len, ist_error *err) {
-  char names[256] = "", leaf[64];
-  for (int m = 0; m < IST_MOD_COUNT; m++) {
-    if (!sizes->in[m]) continue;
-    size_t at = strlen(names);
-    ist_module_leaf(leaf, sizeof leaf, c, (ist_module)m);
-    snprintf(names + at, sizeof names - at, "%s%s or %s", at ? ", " : "",
-             ist_module_name((ist_module)m), leaf);
-  }
-  return ist_fail(err, IST_ERR_ARG,
-                  "targets: found \"%.*s\", expected names from %s, or all-linear", (int)len, p,
-                  names);
-}
-
-ist_status ist_model_targets(const ist_model_config *c, const char *text, uint32_t *out,
-                             ist_error *err) {
-  ist_linear_sizes sizes;
-  ist_model_linear_sizes(c, &sizes);
-  *out = 0;
-  if (strcasecmp(text, "all-linear") == 0 || strcasecmp(text, "all") == 0) {
-    for (int m = 0; m < IST_MOD_COUNT; m++) *out |= sizes.in[m] ? 1u << m : 0;
-    return IST_OK;
-  }
-  for (const char *p = text;;) {
-    size_t len = strcspn(p, ",");
-    uint32_t bits = modules_of(c, &sizes, p, len);
-    if (!bits) return unknown_target(c, &sizes, p, len, err);
-    *out |= bits;
-    if (p[len] == '\0') return IST_OK;
-    p += len + 1;
-  }
 }

@@ -34,13 +34,6 @@ const ist_gguf_tensor *ist_tensor_find_expert(const ist_source *s, const ist_mod
  * be in the file. */
 void ist_tensor_shape(const ist_model_config *c, int id, int64_t *rows, int64_t *cols, bool *need);
 
-/* "q_proj,v_proj" in the family's own names or ist's ("q,v"), or "all-linear" -> one
- * bit a module that the model's layers have. */
-ist_status ist_model_targets(const ist_model_config *c, const char *text, uint32_t *modules,
-                             ist_error *err);
-/* The family's own name of a module: the last part of its path. */
-void ist_module_leaf(char *out, size_t size, const ist_model_config *c, ist_module m);
-
 extern const char *const ist_names_llama[IST_T_END],
     *const ist_names_gemma2[IST_T_END], *const ist_names_mixtral[IST_T_END],
                                             *const ist_names_gpt2[IST_T_END],

@@ -4,8 +4,15 @@
 
 #include "model/decoder.h"
 
-static bool site_has_adapter(const ist_decoder *d, ist_site site) {
-  return d->adapters && d->adapters->layout.site_rank[site] > 0;
+static bool has_adapter(const ist_decoder *d, int64_t layer, ist_module m) {
+  return d->adapters && ist_adapter_rank(d->adapters, layer, m) > 0;
+}
+
+static bool site_has_adapter(const ist_decoder *d, int64_t layer, ist_site site) {
+  bool any = false;
+  for (int i = 0; i < ist_sites[site].n; i++)
+    any |= has_adapter(d, layer, ist_sites[site].module[i]);
+  return any;
 }
 
 static bool is_active(const ist_pass *p, int64_t layer) {
@@ -135,12 +142,13 @@ static void add_bias(ist_decoder *d, const ist_site_call *call, ist_module m, is
   const ist_adapter *own = &d->adapters->layout.module[m];
   if (!own->bias) return;
   d->ctx->be->add_bias(d->ctx, y, ist_adapter_param(d->adapters, call->layer, own->bias, 1, y.cols),
-                       own->scale * call->factor, call->row_factor);
+                       ist_adapter_scale(d->adapters, call->layer, m) * call->factor,
+                       call->row_factor);
 }
 
 void ist_site_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site site, ist_view x,
                   ist_view u, const ist_view *y) {
-  bool adapted = site_has_adapter(d, site);
+  bool adapted = site_has_adapter(d, layer, site);
   const ist_peft_method *method = adapted ? d->adapters->method : NULL;
   ist_dropout dropout;
   ist_site_call call;
@@ -155,7 +163,7 @@ void ist_site_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site sit
     ist_module m = ist_sites[site].module[i];
     if (!y[i].p) continue;
     ist_view w = ist_weights_acquire(d->weights, d->ctx, layer, m);
-    bool mine = adapted && d->adapters->layout.module[m].rank > 0;
+    bool mine = has_adapter(d, layer, m);
     ist_view b = mine ? place_b(d, layer, m, w) : ist_view_none();
     if (mine && method->linear_fwd) {
       ist_linear_call own = linear_call(d, p, &call, m, w, b);
@@ -191,12 +199,13 @@ static void module_bwd(ist_decoder *d, const ist_pass *p, const ist_site_call *c
   ist_view db = ist_adapter_grad(ad, layer, own->b, dy.cols, own->rank);
   be->matmul(d->ctx, db, dy, true, ist_view_cols(t, own->column, own->rank), false, 1);
   if (own->bias)
-    be->col_sum(d->ctx, ist_adapter_grad(ad, layer, own->bias, 1, dy.cols), dy, own->scale);
+    be->col_sum(d->ctx, ist_adapter_grad(ad, layer, own->bias, 1, dy.cols), dy,
+                ist_adapter_scale(ad, layer, m));
 }
 
 void ist_site_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site site, ist_view dx,
                   const ist_view *dy, ist_view x, ist_view u) {
-  bool adapted = site_has_adapter(d, site), acc = false;
+  bool adapted = site_has_adapter(d, layer, site), acc = false;
   int64_t rows = p->micro->rows;
   ist_view du = ist_view_none(), t = u;
   ist_site_call call = {.layer = layer, .site = site};
@@ -213,9 +222,13 @@ void ist_site_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site sit
   for (int i = 0; i < ist_sites[site].n; i++) {
     ist_module m = ist_sites[site].module[i];
     const ist_adapter *ad = adapted ? &d->adapters->layout.module[m] : NULL;
-    bool mine = ad && ad->rank > 0;
+    bool mine = has_adapter(d, layer, m);
+    ist_view dum = ad && ad->rank ? ist_view_cols(du, ad->column, ad->rank) : ist_view_none();
+    if (dum.p && !mine) { /* the layer's own adapters are fewer than the layout's */
+      d->ctx->be->zero(d->ctx, dum);
+      dum = ist_view_none();
+    }
     if (!dy[i].p || (!dx.p && !mine)) continue;
-    ist_view dum = mine ? ist_view_cols(du, ad->column, ad->rank) : ist_view_none();
     module_bwd(d, p, &call, m, dx, acc, dum, dy[i], t);
     acc = true;
   }
@@ -251,7 +264,7 @@ void ist_decoder_init_adapters(ist_decoder *d, uint64_t seed) {
   for (int64_t l = 0; l < ad->L; l++) {
     ad->method->init(ad, l, seed);
     for (int m = 0; ad->method->magnitude && m < IST_MOD_COUNT; m++) {
-      if (ad->layout.module[m].rank) init_magnitude(d, l, (ist_module)m);
+      if (ist_adapter_rank(ad, l, (ist_module)m)) init_magnitude(d, l, (ist_module)m);
     }
   }
   ist_decoder_adapters_changed(d, -1);

@@ -53,7 +53,8 @@ static ist_view gain(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_call
                      double factor) {
   const ist_adapter *p = &ad->layout.module[c->module];
   ist_view m = ist_adapter_param(ad, c->site->layer, p->m, 1, c->w.rows);
-  ctx->be->row_gain(ctx, c->gain, m, c->norms, p->scale * factor);
+  ctx->be->row_gain(ctx, c->gain, m, c->norms,
+                    ist_adapter_scale(ad, c->site->layer, c->module) * factor);
   return ist_view_rows(c->gain, 0, 1);
 }
 
@@ -181,6 +182,7 @@ const ist_peft_method ist_peft_dora = {
     .bwd = ist_low_rank_bwd,
     .linear_fwd = linear_fwd,
     .linear_bwd = linear_bwd,
+    .by_alpha = true,
     .magnitude = true,
     .flops_fwd = flops_fwd,
     .flops_bwd = flops_bwd,

@@ -22,6 +22,7 @@ const ist_peft_method ist_peft_lora = {
     .init = ist_low_rank_init,
     .fwd = ist_low_rank_fwd,
     .bwd = ist_low_rank_bwd,
+    .by_alpha = true,
     .flops_fwd = ist_low_rank_flops,
     .flops_bwd = ist_low_rank_flops_bwd,
 };

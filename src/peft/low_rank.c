@@ -53,13 +53,14 @@ int64_t ist_low_rank_vector(ist_adapter_layout *out, int64_t n) {
 void ist_low_rank_init(const ist_adapters *ad, int64_t layer, uint64_t seed) {
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     const ist_adapter *a = &ad->layout.module[m];
-    if (!a->rank) continue;
-    int64_t in = a->in, n = a->rank * in;
+    int64_t rank = ist_adapter_rank(ad, layer, (ist_module)m); /* the layout's may be more */
+    if (!rank) continue;
+    int64_t in = a->in, n = rank * in;
     ist_rng rng = ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)layer, (uint32_t)m, 0);
     double bound = 1.0 / sqrt((double)in);
     ist_view v = ist_adapter_param(ad, layer, a->a, a->rank, in);
     for (int64_t i = 0; i < n; i++) {
-      double value = ad->config.gaussian ? ist_rng_normal(&rng) / (double)a->rank
+      double value = ad->config.gaussian ? ist_rng_normal(&rng) / (double)rank
                                          : bound * (2.0 * ist_rng_uniform(&rng) - 1.0);
       if (ad->dt == IST_F64) {
         ((double *)v.p)[i] = value;

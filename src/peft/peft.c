@@ -60,8 +60,15 @@ ist_view ist_adapter_grad(const ist_adapters *ad, int64_t layer, int64_t offset,
   return block_view(ad->grads, ad->grad_slot[layer], ad, offset, rows, cols);
 }
 
+int64_t ist_adapter_rank(const ist_adapters *ad, int64_t layer, ist_module m) {
+  const ist_adapter_place *places = ad->config.places;
+  return places ? places[layer * IST_MOD_COUNT + (int)m].rank : ad->layout.module[m].rank;
+}
+
 double ist_adapter_scale(const ist_adapters *ad, int64_t layer, ist_module m) {
   const ist_adapter *a = &ad->layout.module[m];
+  const ist_adapter_place *places = ad->config.places;
+  if (places && ad->method->by_alpha) return places[layer * IST_MOD_COUNT + (int)m].scale;
   if (!a->learned) return a->scale;
   ist_view v = ist_adapter_param(ad, layer, a->learned, 1, 1);
   return v.dt == IST_F64 ? *(double *)v.p : (double)*(float *)v.p;
@@ -77,6 +84,26 @@ void ist_adapter_fill(const ist_adapters *ad, int64_t layer, int64_t offset, int
       ((float *)v.p)[i] = (float)value;
     }
   }
+}
+
+bool ist_adapter_in_layer(const ist_adapters *ad, int64_t layer) {
+  for (int m = 0; m < IST_MOD_COUNT; m++)
+    if (ist_adapter_rank(ad, layer, (ist_module)m) > 0) return true;
+  return ad->layout.prefix > 0;
+}
+
+int64_t ist_adapter_trainable(const ist_adapters *ad) {
+  int64_t n = ad->L * ad->layout.params;
+  for (int64_t l = 0; l < ad->L; l++) {
+    for (int m = 0; m < IST_MOD_COUNT; m++) {
+      const ist_adapter *a = &ad->layout.module[m];
+      int64_t rank = ist_adapter_rank(ad, l, (ist_module)m);
+      n -= (a->rank - rank) * (a->in + a->out);
+      if (a->rank && !rank)
+        n -= (a->m ? a->out : 0) + (a->bias ? a->out : 0) + (a->learned ? 1 : 0);
+    }
+  }
+  return n;
 }
 
 ist_status ist_adapters_layout(ist_adapters *ad, const ist_adapter_config *c,

@@ -43,6 +43,13 @@ ist_site ist_module_site(ist_module m);
 /* "q", "k", ...: ist's own name, whatever the family calls it. */
 const char *ist_module_name(ist_module m);
 
+/* What one module of one layer has, where layers or modules differ (rank_pattern,
+ * alpha_pattern, layers_to_transform). */
+typedef struct ist_adapter_place {
+  int64_t rank; /* 0: no adapter */
+  double alpha, scale;
+} ist_adapter_place;
+
 /* What the caller asks for. */
 typedef struct ist_adapter_config {
   const char *method; /* a row of the table */
@@ -60,6 +67,8 @@ typedef struct ist_adapter_config {
   int64_t kv;                     /* columns of keys and values: K * E */
   int64_t rank_of[IST_MOD_COUNT]; /* a module's own rank and alpha; 0: the common one */
   double alpha_of[IST_MOD_COUNT];
+  ist_adapter_place *places; /* (L, IST_MOD_COUNT), whose ranks rank_of bounds; NULL: every layer
+                                has every module. Freed by who made the config */
 } ist_adapter_config;
 
 /* The linears a layer has: sizes by module, in == 0 where the layer lacks it. */
@@ -80,8 +89,9 @@ typedef struct ist_adapter {
   int64_t learned; /* bottlenecks: the scaling (1) */
 } ist_adapter;
 
-/* The layout of a layer's parameters, the same in every layer. The A's of a site
- * lie one behind the other, so that one product serves the site. */
+/* The layout of a layer's parameters, the same in every layer: where a layer has a smaller
+ * rank, or no adapter, the rest is zero and stays so in training. The A's of a site lie one
+ * behind the other, so that one product serves the site. */
 typedef struct ist_adapter_layout {
   ist_adapter module[IST_MOD_COUNT];
   int64_t site_a[IST_SITE_COUNT];    /* offset of the site's stacked A (rank sum, in) */
@@ -122,6 +132,14 @@ double ist_adapter_scale(const ist_adapters *ad, int64_t layer, ist_module m);
 /* Sets n parameters at an offset to one value, when they are made. */
 void ist_adapter_fill(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t n,
                       double value);
+
+/* The rank that a module of a layer has itself, within the layout's. */
+int64_t ist_adapter_rank(const ist_adapters *ad, int64_t layer, ist_module m);
+/* Whether any adapter is in the layer. */
+bool ist_adapter_in_layer(const ist_adapters *ad, int64_t layer);
+
+/* Parameters in all layers, without what is zero for good. */
+int64_t ist_adapter_trainable(const ist_adapters *ad);
 
 /* What one pass asks of a site. Views of rows are the same N tokens throughout. */
 typedef struct ist_site_call {
@@ -175,6 +193,7 @@ typedef struct ist_peft_method {
   void (*linear_fwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_call *call, ist_view y);
   void (*linear_bwd)(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_call *call, ist_view dx,
                      bool acc, ist_view du, ist_view dy);
+  bool by_alpha;     /* the scale is a module's alpha over its rank */
   bool keeps_frozen; /* backward reads u in frozen layers too, so it is kept there */
   bool magnitude;    /* has rows' norms (ist_linear_call.norms) and starts as |W| */
   bool around;       /* A and B work on the linear's input or output, not beside W */

@@ -21,9 +21,13 @@ json_t *ist_options_to_json(const ist_train_options *o);
 ist_status ist_options_check_resume(const ist_train_options *o, const json_t *saved,
                                     ist_error *err);
 
-/* The method's part for a model; its method's name is borrowed from the options. */
+/* The method's part for a model; its method's name is borrowed from the options. Freed with
+ * ist_targets_free. */
 ist_status ist_options_adapter(const ist_train_options *o, const ist_model_config *m,
                                ist_adapter_config *out, ist_error *err);
+/* The words (method, targets, ranks, alphas) that make the same adapter again. */
+ist_status ist_options_from_adapter(ist_train_options *o, const ist_adapters *ad,
+                                    const ist_model_config *m, ist_error *err);
 
 /* The selector's part: "ist", "random", "all", "fixed:0,3,7". `fixed` receives the
  * list in fresh memory (NULL for the others). */

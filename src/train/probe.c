@@ -19,9 +19,20 @@ static void candidate_losses(ist_trainer *t, int64_t n_samples, int64_t candidat
   }
 }
 
+/* Factors of the selector's layers (candidates, n_layers) -> of all (candidates, L), in place. */
+static void spread_factors(ist_trainer *t, int64_t candidates) {
+  int64_t L = t->adapters.L;
+  for (int64_t k = candidates - 1; k >= 0; k--) {
+    for (int64_t l = L - 1, i = t->n_layers - 1; l >= 0; l--)
+      t->factor[k * L + l] =
+          i >= 0 && t->layer_of[i] == l ? t->factor[k * t->n_layers + i--] : 1.0f;
+  }
+}
+
 void ist_trainer_probe(ist_trainer *t, double *loss, int64_t *n_loss) {
   int64_t n, step = t->progress.step;
   int64_t candidates = ist_selector_propose(t->selector, step, t->factor);
+  spread_factors(t, candidates);
   const int64_t *samples = ist_trainer_probe_batch(t, step / t->options.probe_every - 1, &n);
   ist_runner_pack(&t->runner, &t->data, samples, n, candidates);
   ist_pass pass = {.factor = t->factor};

@@ -14,12 +14,16 @@
 static void set_depth_floor(ist_trainer *t) {
   if (t->options.depth_budget <= 0) return;
   bool all = t->progress.step % 4 == 3;
-  ist_selector_set_floor(t->selector, all ? 0 : ist_depth_floor(&t->options, t->adapters.L));
+  int64_t lowest = all ? 0 : ist_depth_floor(&t->options, t->adapters.L), floor = 0;
+  while (floor < t->n_layers - 1 && t->layer_of[floor] < lowest) floor++;
+  ist_selector_set_floor(t->selector, floor);
 }
 
 static void draw_layers(ist_trainer *t) {
   set_depth_floor(t);
   ist_selector_draw(t->selector, t->progress.step, t->active);
+  for (int64_t l = t->adapters.L - 1, i = t->n_layers - 1; l >= 0; l--)
+    t->active[l] = i >= 0 && t->layer_of[i] == l ? t->active[i--] : 0;
   int32_t slot = 0;
   for (int64_t l = 0; l < t->adapters.L; l++) t->adapters.grad_slot[l] = t->active[l] ? slot++ : -1;
   size_t layer = (size_t)ist_dtype_bytes(t->adapters.dt, t->adapters.layout.params);
@@ -190,9 +194,14 @@ static bool evaluation_due(const ist_trainer *t) {
 static void report_selection(ist_trainer *t, ist_step_report *r) {
   r->L = t->adapters.L;
   r->active = t->active;
-  for (int64_t l = 0; l < r->L; l++) t->importance[l] = ist_selector_importance(t->selector, l);
+  for (int64_t i = 0; i < t->n_layers; i++) {
+    int32_t l = t->layer_of[i];
+    t->importance[l] = ist_selector_importance(t->selector, i);
+    t->suppressibility[l] = t->scores.suppressibility[i];
+    t->observed[l] = t->scores.observed[i];
+  }
   r->importance = t->importance;
-  r->observed = t->scores.observed;
+  r->observed = t->observed;
 }
 
 /* "3, 17, 4, ..." as far as there is room. */

@@ -25,7 +25,7 @@ void ist_trainer_get_info(const ist_trainer *t, ist_train_info *info) {
       .n_dropped = t->n_dropped,
       .probe_on_train = t->split.probe_is_train,
       .resumed = t->resumed,
-      .trainable = t->adapters.L * t->adapters.layout.params,
+      .trainable = ist_adapter_trainable(&t->adapters),
       .active_layers = t->active_layers,
       .micro_tokens = t->plan.micro_tokens,
       .planned_bytes = t->plan.total,
@@ -93,7 +93,7 @@ ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const 
                 (json_int_t)r->targets, "active", active_list(r), "skipped", r->skipped);
   if (line && r->probed) {
     json_object_set_new(line, "probe_losses", doubles(probe_loss, n_probe));
-    json_object_set_new(line, "suppressibility", doubles(t->scores.suppressibility, r->L));
+    json_object_set_new(line, "suppressibility", doubles(t->suppressibility, r->L));
   }
   if (line && r->skipped) json_object_set_new(line, "lines", batch_lines(t));
   if (line && r->evaluated) json_object_set_new(line, "valid_loss", number(r->valid_loss));

@@ -34,6 +34,8 @@ struct ist_trainer {
   ist_split split;
   uint64_t data_hash; /* of the training and the validation samples */
   ist_adapters adapters;
+  int64_t n_layers;      /* layers with adapters, */
+  int32_t *layer_of;     /* (n_layers) and which of the model's they are */
   int64_t active_layers; /* most layers a step trains */
   ist_run_plan plan;
   ist_runner runner;
@@ -56,9 +58,11 @@ struct ist_trainer {
   int64_t order_epoch;
   int64_t *probe_order; /* probe order of pass probe_pass */
   int64_t probe_pass;
-  uint8_t *active;       /* (L) */
-  float *factor;         /* (candidates, L) */
-  double *importance;    /* (L), for reports */
+  uint8_t *active; /* (L) */
+  float *factor;   /* (candidates, L) */
+  /* (L) for reports: what the selector knows of each layer; 0 where there is no adapter. */
+  double *importance, *suppressibility;
+  int64_t *observed;
   double *segment_loss;  /* losses by segment of a probe */
   int64_t saved_best;    /* best_step of the newest checkpoint */
   int lock;              /* the output directory's; -1: none */

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "model/base_type.h"
+#include "model/targets.h"
 #include "train/trainer.h"
 
 /* ---- Sizes that the plan needs -------------------------------------------------- */
@@ -69,20 +70,16 @@ static ist_status step_limits(const ist_trainer *t, ist_runner_limits *step,
   return IST_OK;
 }
 
-/* A model that carries an adapter is trained on from there: the adapter's modules, rank
- * and alpha become the run's. */
+/* A model that carries an adapter is trained on from there: its method, modules, ranks and alphas
+ * become the run's. */
 static ist_status adopt_adapter(ist_trainer *t, ist_error *err) {
-  const ist_adapter_config *c = &t->model->loaded.config;
-  ist_buf names = {0};
-  for (int m = 0; m < IST_MOD_COUNT; m++)
-    if (c->modules & 1u << m)
-      ist_buf_printf(&names, "%s%s", names.len ? "," : "", ist_module_name((ist_module)m));
-  if (names.failed) return ist_fail_nomem(err, "targets", names.len);
-  ist_free((void *)(uintptr_t)t->options.targets);
-  t->options.targets = names.p;
-  t->options.rank = c->rank;
-  t->options.alpha = c->alpha;
-  return IST_OK;
+  const ist_adapters *carried = &t->model->loaded;
+  const char *asked = t->options.method;
+  if (strcmp(asked, "lora") != 0 && strcmp(asked, carried->method->name) != 0)
+    return ist_fail(err, IST_ERR_ARG,
+                    "method: found \"%s\", expected \"%s\", as the adapter that the model carries",
+                    asked, carried->method->name);
+  return ist_options_from_adapter(&t->options, carried, &t->model->config, err);
 }
 
 static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
@@ -90,29 +87,51 @@ static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
   ist_model_linear_sizes(&t->model->config, &sizes);
   ist_adapter_config c;
   IST_TRY(ist_options_adapter(&t->options, &t->model->config, &c, err));
-  IST_TRY(ist_adapters_layout(&t->adapters, &c, &sizes, t->model->config.L,
-                              ist_wide(t->model->compute), err));
+  ist_status s = ist_adapters_layout(&t->adapters, &c, &sizes, t->model->config.L,
+                                     ist_wide(t->model->compute), err);
+  t->adapters.config.places = c.places; /* owned from here on, laid out or not */
+  if (s != IST_OK) return s;
   const ist_adapters *carried = &t->model->loaded;
   if (!t->model->own_adapter || t->options.resume ||
-      (carried->method == t->adapters.method &&
-       memcmp(&carried->layout, &t->adapters.layout, sizeof carried->layout) == 0))
+      memcmp(&carried->layout, &t->adapters.layout, sizeof carried->layout) == 0)
     return IST_OK;
-  return ist_fail(err, IST_ERR_ARG,
-                  "method: found \"%s\" with options that do not fit the adapter that the model "
-                  "carries, expected its own: plain LoRA without patterns",
-                  t->options.method);
+  return ist_fail(err, IST_ERR_INTERNAL, "adapter: found another layout than that of the adapter");
+}
+
+/* The layers that have adapters: the selector sees these only, from 0 on. */
+static ist_status list_layers(ist_trainer *t, ist_error *err) {
+  int64_t L = t->model->config.L;
+  t->layer_of = ist_calloc((size_t)L, sizeof *t->layer_of);
+  if (!t->layer_of) return ist_fail_nomem(err, "layer table", (size_t)L * sizeof *t->layer_of);
+  for (int64_t l = 0; l < L; l++)
+    if (ist_adapter_in_layer(&t->adapters, l)) t->layer_of[t->n_layers++] = (int32_t)l;
+  return IST_OK;
+}
+
+/* Layers of the model that the options name -> those of the selector. */
+static ist_status number_fixed(const ist_trainer *t, int32_t *fixed, int64_t n, ist_error *err) {
+  for (int64_t i = 0; i < n; i++) {
+    int64_t at = 0;
+    while (at < t->n_layers && t->layer_of[at] != fixed[i]) at++;
+    if (at == t->n_layers && fixed[i] < t->model->config.L)
+      return ist_fail(err, IST_ERR_ARG, "selector: found fixed layer %d, which has no adapter",
+                      (int)fixed[i]);
+    if (at < t->n_layers) fixed[i] = (int32_t)at;
+  }
+  return IST_OK;
 }
 
 static ist_status open_selector(ist_trainer *t, ist_error *err) {
   ist_select_options o;
   int32_t *fixed;
-  int64_t L = t->model->config.L;
+  IST_TRY(list_layers(t, err));
   IST_TRY(ist_options_selector(&t->options, &o, &fixed, err));
-  ist_status status = ist_selector_new(&t->selector, L, &o, err);
+  ist_status status = number_fixed(t, fixed, o.n_fixed, err);
+  if (status == IST_OK) status = ist_selector_new(&t->selector, t->n_layers, &o, err);
   ist_free(fixed);
   if (status != IST_OK) return status;
   t->scores = ist_selector_get_state(t->selector);
-  t->active_layers = ist_options_active(&o, L);
+  t->active_layers = ist_options_active(&o, t->n_layers);
   return IST_OK;
 }
 
@@ -120,8 +139,7 @@ static ist_status make_plan(ist_trainer *t, const json_t *saved_plan, ist_error 
   ist_source_drop_pages(&t->model->source);
   ist_plan_input in = ist_plan_input_of(t->model, &t->options, &t->adapters, t->active_layers);
   in.resident_bytes = ist_memory_resident(NULL, 0);
-  in.moment_layers =
-      ist_moment_layers(&t->options, t->adapters.L, t->active_layers, t->total_steps);
+  in.moment_layers = ist_moment_layers(&t->options, t->n_layers, t->active_layers, t->total_steps);
   in.largest_pass = ist_trainer_largest_pass;
   in.user = t;
   IST_TRY(step_limits(t, &in.step, &in.probe, err));
@@ -158,9 +176,11 @@ static ist_status reserve_tables(ist_trainer *t, ist_error *err) {
   t->active = ist_calloc(L, sizeof *t->active);
   t->factor = ist_calloc(L * IST_MAX_CANDIDATES, sizeof *t->factor);
   t->importance = ist_calloc(L, sizeof *t->importance);
+  t->suppressibility = ist_calloc(L, sizeof *t->suppressibility);
+  t->observed = ist_calloc(L, sizeof *t->observed);
   t->segment_loss = ist_calloc((size_t)t->plan.limits.segments, sizeof *t->segment_loss);
   if (!t->adapters.grad_slot || !t->layer_steps || !t->last_trained || !t->active || !t->factor ||
-      !t->importance || !t->segment_loss) {
+      !t->importance || !t->suppressibility || !t->observed || !t->segment_loss) {
     return ist_fail_nomem(err, "layer tables", L * sizeof(double));
   }
   return IST_OK;
@@ -180,7 +200,7 @@ ist_status ist_trainer_reserve(ist_trainer *t, const json_t *saved_plan, ist_err
 static ist_status register_state(ist_trainer *t, ist_error *err) {
   int64_t L = t->adapters.L, params = t->adapters.layout.params;
   ist_dtype dt = t->adapters.dt;
-  const int64_t block[2] = {L, params}, layers[1] = {L}, one[1] = {1};
+  const int64_t block[2] = {L, params}, layers[1] = {L}, selected[1] = {t->n_layers}, one[1] = {1};
   ist_progress *p = &t->progress;
   const struct {
     const char *name;
@@ -194,9 +214,9 @@ static ist_status register_state(ist_trainer *t, ist_error *err) {
       {"moments.v", dt, 2, block, t->v},
       {"moments.steps", IST_I64, 1, layers, t->layer_steps},
       {"moments.last_trained", IST_I64, 1, layers, t->last_trained},
-      {"selector.suppressibility", IST_F64, 1, layers, t->scores.suppressibility},
-      {"selector.observed", IST_I64, 1, layers, t->scores.observed},
-      {"selector.drawn", IST_I64, 1, layers, t->scores.drawn},
+      {"selector.suppressibility", IST_F64, 1, selected, t->scores.suppressibility},
+      {"selector.observed", IST_I64, 1, selected, t->scores.observed},
+      {"selector.drawn", IST_I64, 1, selected, t->scores.drawn},
       {"progress.step", IST_I64, 1, one, &p->step},
       {"progress.batch", IST_I64, 1, one, &p->batch},
       {"progress.skipped_in_row", IST_I64, 1, one, &p->skipped_in_row},
@@ -224,7 +244,7 @@ static void count_steps(ist_trainer *t) {
   t->warmup = t->options.warmup_steps >= 0 ? t->options.warmup_steps
               : three_percent < 100        ? three_percent
                                            : 100;
-  double ratio = (double)t->active_layers / (double)t->adapters.L;
+  double ratio = (double)t->active_layers / (double)t->n_layers;
   t->lr = t->options.lr_by_active ? t->options.lr / ratio : t->options.lr;
 }
 
@@ -410,6 +430,10 @@ void ist_trainer_close(ist_trainer *t) {
   ist_free(t->active);
   ist_free(t->factor);
   ist_free(t->importance);
+  ist_free(t->suppressibility);
+  ist_free(t->observed);
+  ist_free(t->layer_of);
+  ist_targets_free(&t->adapters.config);
   ist_free(t->segment_loss);
   if (t->lock >= 0) close(t->lock);
   ist_options_free(&t->options);

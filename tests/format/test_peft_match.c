@@ -1,6 +1,7 @@
 /* PEFT's matching rules, against what PEFT 0.21.2 answers (noted beside the cases). */
 #include "files.h"
 
+#include <jansson.h>
 #include <math.h>
 
 #include "format/peft_match.h"
@@ -118,11 +119,109 @@ static void test_refusals(void **state) {
   ist_peft_rules_free(NULL);
 }
 
+/* ---- A table of what PEFT answers (tests/golden/make_peft_match.py) ---- */
+
+enum { MOST = 16 };
+
+/* A config with room for what it points to. */
+typedef struct roomy {
+  ist_peft_config c;
+  const char *name[3][MOST];
+  ist_peft_pattern pattern[2][MOST];
+  int64_t layer[MOST];
+} roomy;
+
+static void take_names(roomy *r, int i, const json_t *v, ist_peft_names *out, const char **regex) {
+  if (json_is_string(v) && regex) *regex = json_string_value(v);
+  if (json_is_string(v) && regex) return;
+  out->p = r->name[i];
+  if (json_is_string(v)) r->name[i][out->n++] = json_string_value(v);
+  for (size_t k = 0; k < json_array_size(v); k++)
+    r->name[i][out->n++] = json_string_value(json_array_get(v, k));
+}
+
+static int64_t take_patterns(ist_peft_pattern *out, json_t *v) {
+  const char *key;
+  json_t *value;
+  int64_t n = 0;
+  json_object_foreach(v, key, value) out[n++] = (ist_peft_pattern){key, json_number_value(value)};
+  return n;
+}
+
+static void take_config(roomy *r, json_t *j) {
+  *r = (roomy){.c = {.r = 8, .alpha = 16}};
+  take_names(r, 0, json_object_get(j, "target_modules"), &r->c.targets, &r->c.target_regex);
+  take_names(r, 1, json_object_get(j, "exclude_modules"), &r->c.exclude, &r->c.exclude_regex);
+  take_names(r, 2, json_object_get(j, "layers_pattern"), &r->c.layers_pattern, NULL);
+  json_t *save = json_object_get(j, "modules_to_save"), *layers;
+  if (save) take_names(r, 2, save, &r->c.modules_to_save, NULL);
+  layers = json_object_get(j, "layers_to_transform");
+  if (json_is_integer(layers)) r->layer[r->c.n_layers++] = json_integer_value(layers);
+  for (size_t k = 0; k < json_array_size(layers); k++)
+    r->layer[r->c.n_layers++] = json_integer_value(json_array_get(layers, k));
+  r->c.layers = r->layer;
+  r->c.n_rank_pattern = take_patterns(r->pattern[0], json_object_get(j, "rank_pattern"));
+  r->c.n_alpha_pattern = take_patterns(r->pattern[1], json_object_get(j, "alpha_pattern"));
+  r->c.rank_pattern = r->pattern[0];
+  r->c.alpha_pattern = r->pattern[1];
+}
+
+static void test_pefts_answers(void **state) {
+  (void)state;
+  json_t *root = json_load_file(IST_GOLDEN_DIR "/peft_match.json", 0, NULL);
+  assert_non_null(root);
+  json_t *paths = json_object_get(root, "paths"), *one;
+  size_t i, k;
+  json_array_foreach(json_object_get(root, "cases"), i, one) {
+    roomy r;
+    take_config(&r, json_object_get(one, "config"));
+    json_t *found = json_object_get(one, "found");
+    for (k = 0; k < json_array_size(paths); k++) {
+      const char *path = json_string_value(json_array_get(paths, k));
+      json_t *want = json_object_get(found, path);
+      ist_peft_module m = find(&r.c, path, IST_PEFT_LINEAR);
+      if (m.target != (want != NULL)) fail_msg("case %zu: %s: %d", i, path, m.target);
+      if (!want) continue;
+      assert_int_equal(m.r, json_integer_value(json_array_get(want, 0)));
+      assert_true(m.alpha == json_number_value(json_array_get(want, 1)));
+    }
+  }
+  assert_true(i >= 29);
+  json_decref(root);
+}
+
+static void test_unused(void **state) {
+  (void)state;
+  static const ist_peft_pattern rank[] = {{"q_proj", 4}, {"up_proj", 16}};
+  ist_peft_config c = {.r = 8,
+                       .alpha = 8,
+                       .targets = NAMES("q_proj", "wo"),
+                       .exclude = NAMES("layers.1.self_attn.q_proj"),
+                       .rank_pattern = rank,
+                       .n_rank_pattern = 2};
+  ist_peft_rules *r;
+  ist_error err;
+  const char *text;
+  assert_int_equal(ist_peft_rules_new(&r, &c, &err), IST_OK);
+  assert_string_equal(ist_peft_rules_unused(r, &text), "target_modules");
+  ist_peft_rules_find(r, Q(0), IST_PEFT_LINEAR);
+  assert_string_equal(ist_peft_rules_unused(r, &text), "target_modules");
+  assert_string_equal(text, "wo");
+  ist_peft_rules_find(r, "a.wo", IST_PEFT_LINEAR);
+  assert_string_equal(ist_peft_rules_unused(r, &text), "exclude_modules");
+  ist_peft_rules_find(r, Q(1), IST_PEFT_LINEAR);
+  ist_peft_rules_find(r, UP(1), IST_PEFT_LINEAR); /* a pattern counts where it reaches a target */
+  assert_string_equal(ist_peft_rules_unused(r, &text), "rank_pattern");
+  assert_string_equal(text, "up_proj");
+  ist_peft_rules_free(r);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_lists),       cmocka_unit_test(test_layers),
       cmocka_unit_test(test_expressions), cmocka_unit_test(test_patterns),
-      cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_refusals),    cmocka_unit_test(test_pefts_answers),
+      cmocka_unit_test(test_unused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,6 +84,14 @@ static inline void tiny_data(tiny *t) {
   }
 }
 
+static inline uint32_t tiny_all_linear(const tiny *t) {
+  ist_linear_sizes sizes;
+  uint32_t modules = 0;
+  ist_model_linear_sizes(&t->config, &sizes);
+  for (int m = 0; m < IST_MOD_COUNT; m++) modules |= sizes.in[m] ? 1u << m : 0;
+  return modules;
+}
+
 /* Adapters of another method than the golden's, with parameters that leave nothing out. */
 static inline void tiny_method(tiny *t, ist_dtype dt, const ist_adapter_config *method) {
   ist_error err;
@@ -91,7 +99,7 @@ static inline void tiny_method(tiny *t, ist_dtype dt, const ist_adapter_config *
   ist_adapter_config c = *method;
   ist_model_linear_sizes(&t->config, &sizes);
   c.kv = t->config.K * t->config.E;
-  if (!c.modules) MUST(ist_model_targets(&t->config, "all-linear", &c.modules, &err));
+  if (!c.modules) c.modules = tiny_all_linear(t);
   MUST(ist_adapters_layout(&t->adapters, &c, &sizes, t->config.L, dt, &err));
   size_t block = (size_t)(t->adapters.layout.params * t->config.L);
   t->adapters.params = ist_calloc(block, 8);
@@ -118,10 +126,8 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   ist_error err;
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&t->config, &sizes);
-  uint32_t modules;
-  MUST(ist_model_targets(&t->config, "all-linear", &modules, &err));
   ist_adapter_config pc = {.method = "lora",
-                           .modules = modules,
+                           .modules = tiny_all_linear(t),
                            .rank = (int64_t)golden_number(t, "rank"),
                            .alpha = golden_number(t, "alpha")};
   MUST(ist_adapters_layout(&t->adapters, &pc, &sizes, t->config.L, dt, &err));
@@ -138,13 +144,15 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
       if (!t->adapters.layout.module[m].rank) continue;
       for (int half = 0; half < 2; half++) {
         char name[160];
-        ist_adapter_peft_name(name, sizeof name, &t->config, l, (ist_module)m, (ist_half)half);
+        ist_adapter_peft_name(name, sizeof name, &t->adapters, &t->config, l, (ist_module)m,
+                              (ist_part)half);
         const ist_st_tensor *g = ist_safetensors_find(file, name);
         if (!g) fail_msg("%s: no such tensor", name);
         int64_t n = g->shape[0] * g->shape[1];
         float *values = malloc((size_t)n * sizeof *values);
         MUST(ist_st_to_f32(g, values, n, &err));
-        ist_adapter_write(&t->adapters, &t->config, l, (ist_module)m, (ist_half)half, true, values);
+        ist_adapter_write(&t->adapters, &t->config, l, (ist_module)m, (ist_part)half, IST_ROWS_HF,
+                          values);
         free(values);
       }
     }
@@ -172,9 +180,9 @@ static inline void tiny_open_model(tiny *t, const char *dir, const char *model) 
 }
 
 /* method NULL: the golden LoRA where `adapter`, the bare model else. */
-static inline void tiny_open_all(tiny *t, const char *dir, const char *model,
-                                 const ist_backend *be, ist_dtype compute, bool adapter,
-                                 ist_order order, ist_recompute recompute, int64_t micro_tokens,
+static inline void tiny_open_all(tiny *t, const char *dir, const char *model, const ist_backend *be,
+                                 ist_dtype compute, bool adapter, ist_order order,
+                                 ist_recompute recompute, int64_t micro_tokens,
                                  const ist_adapter_config *method) {
   ist_error err = {0};
   tiny_open_model(t, dir, model);

@@ -9,7 +9,26 @@
 
 #define L_TINY 4
 
+/* Ranks that differ by layer, and layers without some modules (layers_to_transform ...). */
+static ist_adapter_place places[L_TINY * IST_MOD_COUNT] = {
+    [IST_MOD_Q] = {3, 8, 2},
+    [IST_MOD_K] = {2, 8, 4},
+    [IST_MOD_DOWN] = {4, 8, 2},
+    [IST_MOD_COUNT + IST_MOD_K] = {3, 1, 0.5},
+    [IST_MOD_COUNT + IST_MOD_UP] = {1, 2, 2},
+    [2 * IST_MOD_COUNT + IST_MOD_O] = {2, 2, 1},
+    [3 * IST_MOD_COUNT + IST_MOD_Q] = {4, 8, 2},
+    [3 * IST_MOD_COUNT + IST_MOD_V] = {1, 8, 8},
+};
+#define SOME_PLACES                                                                  \
+  .rank = 4, .alpha = 8, .places = places,                                           \
+  .modules = 1u << IST_MOD_Q | 1u << IST_MOD_K | 1u << IST_MOD_V | 1u << IST_MOD_O | \
+             1u << IST_MOD_UP | 1u << IST_MOD_DOWN,                                  \
+  .rank_of = {4, 3, 1, 2, 0, 1, 4}
+
 static const ist_adapter_config methods[] = {
+    {.method = "lora", SOME_PLACES},
+    {.method = "dora", SOME_PLACES},
     {.method = "lora",
      .rank = 4,
      .alpha = 8,

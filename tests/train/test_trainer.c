@@ -65,6 +65,49 @@ static void test_resume_methods(void **state) {
   }
 }
 
+/* Layers without adapters are never drawn, whatever the selector; what is not there stays zero. */
+static void test_some_layers(void **state) {
+  (void)state;
+  static const char *const selectors[] = {"ist", "random", "all", "fixed:3"};
+  for (size_t i = 0; i < sizeof selectors / sizeof *selectors; i++) {
+    ist_train_options o = run_options();
+    o.targets = "q,up";
+    o.layers_to_transform = "1,3";
+    o.rank_pattern = "layers.1.mlp.up_proj=2";
+    o.selector = selectors[i];
+    o.method = i == 2 ? "dora" : "lora";
+    ist_model *m = open_tiny();
+    ist_trainer *t = open_run(m, &o);
+    ist_train_info info;
+    ist_trainer_get_info(t, &info);
+    assert_int_equal(info.active_layers, i == 2 ? 2 : 1);
+    ist_step_report r;
+    do {
+      r = take_step(t);
+      assert_true(!r.active[0] && !r.active[2] && (r.active[1] || r.active[3]));
+    } while (!r.finished);
+    assert_true(r.importance[0] == 0 && r.observed[0] == 0);
+    if (i == 0) assert_true(r.observed[1] + r.observed[3] > 0 && r.importance[1] > 0);
+    const float *p = (const float *)(const void *)t->adapters.params;
+    const ist_adapter *up = &t->adapters.layout.module[IST_MOD_UP];
+    int64_t params = t->adapters.layout.params, F = t->adapters.sizes.out[IST_MOD_UP];
+    for (int64_t k = 0; k < params; k++) assert_true(p[k] == 0 && p[2 * params + k] == 0);
+    for (int64_t k = 0; k < F * up->rank; k++)
+      if (k % up->rank >= 2) assert_true(p[params + up->b + k] == 0);
+    if (i == 2) assert_true(p[params + up->b] != 0 && p[3 * params + up->b + up->rank - 1] != 0);
+    ist_trainer_close(t);
+    ist_model_close(m);
+  }
+}
+
+static void test_resume_some_layers(void **state) {
+  (void)state;
+  ist_train_options o = run_options();
+  o.targets = ".*layers\\.[123]\\..*(q|v|down)_proj";
+  o.rank_pattern = "layers.2.*=2";
+  must_resume_exactly(o, "some-whole", "some-parts");
+}
+
 static void test_resume_layer_order(void **state) {
   (void)state;
   ist_train_options o = run_options();
@@ -478,6 +521,8 @@ int main(void) {
       cmocka_unit_test(test_resume_token_order),
       cmocka_unit_test(test_metrics_lines),
       cmocka_unit_test(test_resume_layer_order),
+      cmocka_unit_test(test_some_layers),
+      cmocka_unit_test(test_resume_some_layers),
       cmocka_unit_test(test_resume_methods),
       cmocka_unit_test(test_frozen_layers_stand_still),
       cmocka_unit_test(test_steps_allocate_nothing),

@@ -1,0 +1,283 @@
+#include "model/targets.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+#define MAX_RANK  4096
+#define PATH_SIZE 160
+
+/* ---- Paths ------------------------------------------------------------------------- */
+
+void ist_module_path(char *out, size_t size, const ist_model_config *c, int64_t layer, int id) {
+  if (!ist_tensor_hf_stem(out, size, c, layer, id))
+    snprintf(out, size, "layers.%lld.%s", (long long)layer, ist_module_name((ist_module)id));
+}
+
+/* The last `parts` parts of a path. */
+static const char *end_of(const char *path, int parts) {
+  const char *p = path + strlen(path);
+  while (p > path && !(p[-1] == '.' && --parts == 0)) p--;
+  return p;
+}
+
+void ist_module_suffix(char *out, size_t size, const ist_model_config *c, int id) {
+  ist_linear_sizes sizes;
+  ist_model_linear_sizes(c, &sizes);
+  char path[PATH_SIZE], other[PATH_SIZE];
+  ist_module_path(path, sizeof path, c, 0, id);
+  int parts = 1;
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    if (!sizes.in[m] || m == id) continue;
+    ist_module_path(other, sizeof other, c, 0, m);
+    while (parts < 3 && strcmp(end_of(path, parts), end_of(other, parts)) == 0) parts++;
+  }
+  snprintf(out, size, "%s", end_of(path, parts));
+}
+
+/* ---- From words to places ------------------------------------------------------------ */
+
+static ist_status check_rank(const char *path, int64_t rank, ist_error *err) {
+  if (rank >= 1 && rank <= MAX_RANK) return IST_OK;
+  return ist_fail(err, IST_ERR_ARG, "rank of %s: found %lld, expected 1 to %d", path,
+                  (long long)rank, MAX_RANK);
+}
+
+static ist_status find_places(ist_adapter_config *out, const ist_model_config *c,
+                              ist_peft_rules *rules, ist_error *err) {
+  ist_linear_sizes sizes;
+  ist_model_linear_sizes(c, &sizes);
+  for (int64_t l = 0; l < c->L; l++) {
+    for (int m = 0; m < IST_MOD_COUNT; m++) {
+      char path[PATH_SIZE];
+      if (!sizes.in[m]) continue;
+      ist_module_path(path, sizeof path, c, l, m);
+      ist_peft_module found = ist_peft_rules_find(rules, path, IST_PEFT_LINEAR);
+      if (!found.target) continue;
+      IST_TRY(check_rank(path, found.r, err));
+      out->places[l * IST_MOD_COUNT + m] = (ist_adapter_place){found.r, found.alpha, found.scale};
+      out->modules |= 1u << m;
+      if (found.r > out->rank_of[m]) out->rank_of[m] = found.r;
+    }
+  }
+  return IST_OK;
+}
+
+static ist_status nothing_matched(const ist_model_config *c, const char *key, const char *text,
+                                  ist_error *err) {
+  ist_linear_sizes sizes;
+  ist_model_linear_sizes(c, &sizes);
+  ist_buf names = {0};
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    char suffix[PATH_SIZE];
+    if (!sizes.in[m]) continue;
+    ist_module_suffix(suffix, sizeof suffix, c, m);
+    ist_buf_printf(&names, "%s%s or %s", names.len ? ", " : "", ist_module_name((ist_module)m),
+                   suffix);
+  }
+  ist_status s =
+      ist_fail(err, IST_ERR_ARG, "%s: found \"%s\", which matches nothing, expected names from %s",
+               key, text, names.p ? names.p : "");
+  char path[PATH_SIZE];
+  ist_module_path(path, sizeof path, c, 0, 0);
+  ist_hint(err, "names are ends of a path like %s; an expression must match the whole of it", path);
+  ist_buf_free(&names);
+  return s;
+}
+
+static ist_status check_layers(const ist_model_config *c, const ist_peft_config *p,
+                               ist_error *err) {
+  for (int64_t i = 0; i < p->n_layers; i++) {
+    if (p->layers[i] < c->L) continue;
+    return ist_fail(err, IST_ERR_ARG, "layers_to_transform: found layer %lld, expected 0 to %lld",
+                    (long long)p->layers[i], (long long)c->L - 1);
+  }
+  return IST_OK;
+}
+
+static ist_status check_found(const ist_adapter_config *out, const ist_model_config *c,
+                              const ist_peft_config *p, const ist_peft_rules *rules, bool strict,
+                              ist_error *err) {
+  const char *text, *key = strict ? ist_peft_rules_unused(rules, &text) : NULL;
+  if (key) return nothing_matched(c, key, text, err);
+  if (strict) IST_TRY(check_layers(c, p, err));
+  if (out->modules) return IST_OK;
+  return ist_fail(
+      err, IST_ERR_ARG,
+      "target_modules: found nothing that is left of them in a layer by exclude_modules "
+      "and layers_to_transform");
+}
+
+ist_status ist_targets_find(ist_adapter_config *out, const ist_model_config *c,
+                            const ist_peft_config *p, bool strict, ist_error *err) {
+  ist_peft_rules *rules;
+  out->modules = 0;
+  out->rank = p->r;
+  out->alpha = p->alpha;
+  out->rslora = p->rslora;
+  memset(out->rank_of, 0, sizeof out->rank_of);
+  size_t n = (size_t)(c->L * IST_MOD_COUNT);
+  out->places = ist_calloc(n, sizeof *out->places);
+  if (!out->places) return ist_fail_nomem(err, "places of adapters", n * sizeof *out->places);
+  ist_status s = ist_peft_rules_new(&rules, p, err);
+  if (s == IST_OK) {
+    s = find_places(out, c, rules, err);
+    if (s == IST_OK) s = check_found(out, c, p, rules, strict, err);
+    ist_peft_rules_free(rules);
+  }
+  if (s != IST_OK) ist_targets_free(out);
+  return s;
+}
+
+void ist_targets_free(ist_adapter_config *c) {
+  ist_free(c->places);
+  c->places = NULL;
+}
+
+/* ---- From places to words -------------------------------------------------------------- */
+
+typedef struct describer {
+  ist_target_words *out;
+  const ist_model_config *c;
+  const ist_adapters *ad;
+  const char **names; /* with room for every module of every layer */
+  ist_peft_pattern *rank, *alpha;
+  int64_t *layers;
+} describer;
+
+static ist_adapter_place place_of(const describer *d, int64_t layer, int m) {
+  const ist_adapter_config *c = &d->ad->config;
+  if (c->places) return c->places[layer * IST_MOD_COUNT + m];
+  const ist_adapter *a = &d->ad->layout.module[m];
+  return (ist_adapter_place){a->rank, c->alpha_of[m] > 0 ? c->alpha_of[m] : c->alpha, a->scale};
+}
+
+/* Keeps a copy of a text; NULL: out of memory. */
+static const char *keep(describer *d, const char *text) {
+  ist_target_words *w = d->out;
+  if (ist_grow(&w->text, &w->cap, w->n + 1, sizeof *w->text, NULL) != IST_OK) return NULL;
+  return w->text[w->n++] = ist_strdup(text);
+}
+
+static const char *path_of(describer *d, int64_t layer, int m) {
+  char path[PATH_SIZE];
+  ist_module_path(path, sizeof path, d->c, layer, m);
+  return keep(d, path);
+}
+
+static const char *suffix_of(describer *d, int m) {
+  char suffix[PATH_SIZE];
+  ist_module_suffix(suffix, sizeof suffix, d->c, m);
+  return keep(d, suffix);
+}
+
+/* Layers in which the module is. */
+static int64_t count_layers(const describer *d, int m) {
+  int64_t n = 0;
+  for (int64_t l = 0; l < d->ad->L; l++) n += place_of(d, l, m).rank > 0;
+  return n;
+}
+
+/* True when every module that is somewhere is in the same layers. */
+static bool same_layers(const describer *d, int64_t n_layers) {
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    int64_t n = count_layers(d, m);
+    if (n > 0 && n != n_layers) return false;
+  }
+  return true;
+}
+
+static bool name_targets(describer *d) {
+  ist_peft_config *c = &d->out->config;
+  int64_t n = 0, L = d->ad->L;
+  for (int64_t l = 0; l < L; l++)
+    if (ist_adapter_in_layer(d->ad, l)) d->layers[n++] = l;
+  const bool alike = same_layers(d, n);
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    int64_t in = count_layers(d, m);
+    if (in > 0 && (alike || in == L)) {
+      if (!(d->names[c->targets.n++] = suffix_of(d, m))) return false;
+      continue;
+    }
+    for (int64_t l = 0; in > 0 && l < L; l++)
+      if (place_of(d, l, m).rank > 0 && !(d->names[c->targets.n++] = path_of(d, l, m)))
+        return false;
+  }
+  c->targets.p = d->names;
+  c->layers = d->layers;
+  c->n_layers = alike && n < L ? n : 0;
+  return true;
+}
+
+typedef double (*value_fn)(ist_adapter_place);
+static double rank_value(ist_adapter_place p) {
+  return (double)p.rank;
+}
+static double alpha_value(ist_adapter_place p) {
+  return p.alpha;
+}
+
+/* Where a module's value is not the common one: once, or layer by layer. */
+static bool name_values(describer *d, ist_peft_pattern *out, int64_t *n, value_fn value,
+                        double common) {
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    double first = 0;
+    bool alike = true, any = false;
+    for (int64_t l = 0; l < d->ad->L; l++) {
+      ist_adapter_place p = place_of(d, l, m);
+      if (p.rank == 0) continue;
+      if (!any) first = value(p);
+      any = true;
+      alike &= value(p) == first;
+    }
+    if (any && alike && first != common) {
+      out[*n] = (ist_peft_pattern){suffix_of(d, m), first};
+      if (!out[(*n)++].key) return false;
+    }
+    for (int64_t l = 0; !alike && l < d->ad->L; l++) {
+      ist_adapter_place p = place_of(d, l, m);
+      if (p.rank == 0 || value(p) == common) continue;
+      out[*n] = (ist_peft_pattern){path_of(d, l, m), value(p)};
+      if (!out[(*n)++].key) return false;
+    }
+  }
+  return true;
+}
+
+ist_status ist_targets_describe(ist_target_words *out, const ist_model_config *c,
+                                const ist_adapters *ad, ist_error *err) {
+  const size_t most = (size_t)(ad->L * IST_MOD_COUNT) + 2;
+  *out = (ist_target_words){0};
+  describer d = {.out = out,
+                 .c = c,
+                 .ad = ad,
+                 .names = ist_calloc(most, sizeof *d.names),
+                 .rank = ist_calloc(most, sizeof *d.rank),
+                 .alpha = ist_calloc(most, sizeof *d.alpha),
+                 .layers = ist_calloc(most, sizeof *d.layers)};
+  ist_peft_config *p = &out->config;
+  *p = (ist_peft_config){.r = ad->config.rank,
+                         .alpha = ad->config.alpha,
+                         .rslora = ad->config.rslora,
+                         .targets = {d.names, 0},
+                         .rank_pattern = d.rank,
+                         .alpha_pattern = d.alpha,
+                         .layers = d.layers};
+  bool ok = d.names && d.rank && d.alpha && d.layers && name_targets(&d) &&
+            name_values(&d, d.rank, &p->n_rank_pattern, rank_value, (double)p->r) &&
+            name_values(&d, d.alpha, &p->n_alpha_pattern, alpha_value, p->alpha);
+  if (ok) return IST_OK;
+  ist_target_words_free(out);
+  return ist_fail_nomem(err, "names of modules", most * sizeof *d.names);
+}
+
+void ist_target_words_free(ist_target_words *w) {
+  for (int64_t i = 0; i < w->n; i++) ist_free(w->text[i]);
+  ist_free(w->text);
+  ist_free((void *)(uintptr_t)w->config.targets.p);
+  ist_free((void *)(uintptr_t)w->config.rank_pattern);
+  ist_free((void *)(uintptr_t)w->config.alpha_pattern);
+  ist_free((void *)(uintptr_t)w->config.layers);
+  *w = (ist_target_words){0};
+}
