@@ -160,15 +160,26 @@ static ist_status read_words(words *w, const ist_train_options *o, ist_peft_conf
 
 /* ---- The method ------------------------------------------------------------------------- */
 
-static ist_act_kind activation(const char *name) {
-  static const struct {
-    const char *name;
-    ist_act_kind kind;
-  } kinds[] = {{"relu", IST_ACT_RELU}, {"tanh", IST_ACT_TANH}, {"gelu", IST_ACT_GELU_ERF}};
+static const struct {
+  const char *name;
+  ist_act_kind kind;
+} kinds[] = {{"relu", IST_ACT_RELU},
+             {"tanh", IST_ACT_TANH},
+             {"gelu", IST_ACT_GELU_ERF},
+             {"silu", IST_ACT_SILU}};
+
+const char *ist_activation_name(ist_act_kind kind) {
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    if (kinds[i].kind == kind) return kinds[i].name;
+  }
+  return NULL;
+}
+
+int ist_activation_from_name(const char *name) {
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
     if (strcmp(kinds[i].name, name) == 0) return kinds[i].kind;
   }
-  return IST_ACT_SILU;
+  return -1;
 }
 
 ist_status ist_options_adapter(const ist_train_options *o, const ist_model_config *m,
@@ -183,7 +194,7 @@ ist_status ist_options_adapter(const ist_train_options *o, const ist_model_confi
       .lora_bias = o->lora_bias,
       .paper_dora = strcmp(o->dora_suppress, "paper") == 0,
       .peft_dora = strcmp(o->dora_dropout, "peft") == 0,
-      .act = activation(o->activation),
+      .act = (ist_act_kind)ist_activation_from_name(o->activation),
       .scaling = o->scaling,
       .learned_scaling = o->learned_scaling,
       .kv = m->K * m->E,
@@ -225,18 +236,22 @@ ist_status ist_options_from_adapter(ist_train_options *o, const ist_adapters *ad
   ist_target_words w;
   IST_TRY(ist_targets_describe(&w, m, ad, err));
   const ist_peft_config *c = &w.config;
-  ist_buf targets = {0}, ranks = {0}, alphas = {0}, layers = {0}, method = {0}, none = {0};
+  ist_buf targets = {0}, ranks = {0}, alphas = {0}, layers = {0}, method = {0}, act = {0},
+          none = {0};
   ist_buf_printf(&method, "%s", ad->method->name);
+  ist_buf_printf(&act, "%s", ist_activation_name(ad->config.act));
   for (int64_t i = 0; i < c->targets.n; i++)
     ist_buf_printf(&targets, "%s%s", i ? "," : "", c->targets.p[i]);
   write_pattern(&ranks, c->rank_pattern, c->n_rank_pattern);
   write_pattern(&alphas, c->alpha_pattern, c->n_alpha_pattern);
   for (int64_t i = 0; i < c->n_layers; i++)
     ist_buf_printf(&layers, "%s%lld", i ? "," : "", (long long)c->layers[i]);
-  bool ok = !targets.failed && !ranks.failed && !alphas.failed && !layers.failed && !method.failed;
+  bool ok = !targets.failed && !ranks.failed && !alphas.failed && !layers.failed && !method.failed &&
+            !act.failed;
   if (ok) {
     if (c->targets.n) replace(&o->targets, &targets);
     replace(&o->method, &method);
+    replace(&o->activation, &act);
     replace(&o->rank_pattern, &ranks);
     replace(&o->alpha_pattern, &alphas);
     replace(&o->layers_to_transform, &layers);
@@ -245,12 +260,16 @@ ist_status ist_options_from_adapter(ist_train_options *o, const ist_adapters *ad
     o->rank = c->r;
     o->alpha = c->alpha;
     o->rslora = c->rslora;
+    o->lora_bias = ad->config.lora_bias;
+    o->learned_scaling = ad->config.learned_scaling;
+    if (ad->config.scaling > 0) o->scaling = ad->config.scaling;
   }
   ist_buf_free(&targets);
   ist_buf_free(&ranks);
   ist_buf_free(&alphas);
   ist_buf_free(&layers);
   ist_buf_free(&method);
+  ist_buf_free(&act);
   ist_target_words_free(&w);
   return ok ? IST_OK : ist_fail_nomem(err, "targets", 0);
 }

@@ -25,6 +25,9 @@ ist_status ist_options_check_resume(const ist_train_options *o, const json_t *sa
  * ist_targets_free. */
 ist_status ist_options_adapter(const ist_train_options *o, const ist_model_config *m,
                                ist_adapter_config *out, ist_error *err);
+/* "relu", "tanh", "gelu", "silu"; NULL, or -1: none of these. */
+const char *ist_activation_name(ist_act_kind kind);
+int ist_activation_from_name(const char *name);
 /* The words (method, targets, ranks, alphas) that make the same adapter again. */
 ist_status ist_options_from_adapter(ist_train_options *o, const ist_adapters *ad,
                                     const ist_model_config *m, ist_error *err);

@@ -21,7 +21,7 @@ static ist_adapter_place places[L_TINY * IST_MOD_COUNT] = {
     [3 * IST_MOD_COUNT + IST_MOD_V] = {1, 8, 8},
 };
 #define SOME_PLACES                                                                  \
-  .rank = 4, .alpha = 8, .places = places,                                           \
+  .rank = 4, .alpha = 8, .scaling = 0.7, .places = places,                           \
   .modules = 1u << IST_MOD_Q | 1u << IST_MOD_K | 1u << IST_MOD_V | 1u << IST_MOD_O | \
              1u << IST_MOD_UP | 1u << IST_MOD_DOWN,                                  \
   .rank_of = {4, 3, 1, 2, 0, 1, 4}
@@ -29,6 +29,9 @@ static ist_adapter_place places[L_TINY * IST_MOD_COUNT] = {
 static const ist_adapter_config methods[] = {
     {.method = "lora", SOME_PLACES},
     {.method = "dora", SOME_PLACES},
+    {.method = "lora", SOME_PLACES, .lora_bias = true},
+    {.method = "parallel", SOME_PLACES, .act = IST_ACT_SILU, .learned_scaling = true},
+    {.method = "series", SOME_PLACES, .act = IST_ACT_TANH, .learned_scaling = true},
     {.method = "lora",
      .rank = 4,
      .alpha = 8,
