@@ -84,11 +84,20 @@ static inline void tiny_data(tiny *t) {
   }
 }
 
-static inline uint32_t tiny_all_linear(const tiny *t) {
+/* Bits of the modules in "q,v,up", by ist's own names; NULL: all. */
+static inline uint32_t tiny_modules(const tiny *t, const char *list) {
   ist_linear_sizes sizes;
   uint32_t modules = 0;
   ist_model_linear_sizes(&t->config, &sizes);
-  for (int m = 0; m < IST_MOD_COUNT; m++) modules |= sizes.in[m] ? 1u << m : 0;
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    const char *name = ist_module_name((ist_module)m), *p = list;
+    size_t len = strlen(name);
+    while (p && !(strncmp(p, name, len) == 0 && (p[len] == ',' || !p[len]))) {
+      p = strchr(p, ',');
+      if (p) p++;
+    }
+    if (sizes.in[m] && (!list || p)) modules |= 1u << m;
+  }
   return modules;
 }
 
@@ -99,7 +108,7 @@ static inline void tiny_method(tiny *t, ist_dtype dt, const ist_adapter_config *
   ist_adapter_config c = *method;
   ist_model_linear_sizes(&t->config, &sizes);
   c.kv = t->config.K * t->config.E;
-  if (!c.modules) c.modules = tiny_all_linear(t);
+  if (!c.modules) c.modules = tiny_modules(t, NULL);
   MUST(ist_adapters_layout(&t->adapters, &c, &sizes, t->config.L, dt, &err));
   size_t block = (size_t)(t->adapters.layout.params * t->config.L);
   t->adapters.params = ist_calloc(block, 8);
@@ -127,7 +136,7 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&t->config, &sizes);
   ist_adapter_config pc = {.method = "lora",
-                           .modules = tiny_all_linear(t),
+                           .modules = tiny_modules(t, NULL),
                            .rank = (int64_t)golden_number(t, "rank"),
                            .alpha = golden_number(t, "alpha")};
   MUST(ist_adapters_layout(&t->adapters, &pc, &sizes, t->config.L, dt, &err));

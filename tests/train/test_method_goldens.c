@@ -103,8 +103,8 @@ static const ist_st_tensor *find(const golden *g, const char *name) {
 static int64_t outside(const tiny *t, ist_module m, int64_t i, int64_t cols, bool rows_move,
                        bool cols_move) {
   int64_t r = i / cols, c = i % cols;
-  if (rows_move) r = ist_outside_row(&t->config, m, true, r);
-  if (cols_move) c = ist_outside_row(&t->config, m, true, c);
+  if (rows_move) r = ist_outside_row(&t->config, m, IST_ROWS_HF, r);
+  if (cols_move) c = ist_outside_row(&t->config, m, IST_ROWS_HF, c);
   return r * cols + c;
 }
 
@@ -184,9 +184,8 @@ static double logits_error(tiny *t, const golden *g) {
 static void check(const char *name, const ist_backend *be, ist_dtype type, double most) {
   golden g = open_golden(name);
   tiny t;
-  ist_error err = {0};
   tiny_open_model(&t, TINY, "llama_tiny.gguf");
-  MUST(ist_model_targets(&t.config, text(&g, "targets", ""), &g.config.modules, &err));
+  g.config.modules = tiny_modules(&t, text(&g, "targets", ""));
   tiny_close_model(&t);
   tiny_open_method(&t, be, type, true, IST_ORDER_TOKEN, IST_RECOMPUTE_MLP, 20, &g.config);
   visitor w = {.t = &t, .g = &g};
