@@ -4,7 +4,7 @@
 static int64_t draw(ist_selector *s, int64_t t, int32_t *out) {
   (void)t;
   int64_t n = 0;
-  for (int64_t i = s->o.depth_floor; i < s->L; i++) out[n++] = (int32_t)i;
+  for (int64_t i = s->floor; i < s->L; i++) out[n++] = (int32_t)i;
   return n;
 }
 

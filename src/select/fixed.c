@@ -21,7 +21,7 @@ static int64_t draw(ist_selector *s, int64_t t, int32_t *out) {
   int64_t n = 0;
   for (int64_t i = 0; i < s->o.n_fixed; i++) {
     int32_t layer = s->fixed[i];
-    if (layer < s->o.depth_floor) continue;
+    if (layer < s->floor) continue;
     int64_t at = n++;
     for (; at > 0 && out[at - 1] > layer; at--) out[at] = out[at - 1];
     out[at] = layer;

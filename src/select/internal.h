@@ -23,6 +23,7 @@ struct ist_selector {
   int64_t L;
   int64_t n_active;     /* layers of a draw without a floor */
   int64_t n_suppressed; /* layers of a candidate set */
+  int64_t floor;        /* of the present draw: layers below are left out */
   bool probes;
   ist_selector_state state;
   int64_t proposed_at; /* the step that `sets` belongs to, -1: none */

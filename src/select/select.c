@@ -183,6 +183,7 @@ void ist_selector_observe(ist_selector *s, int64_t t, const double *loss, int64_
 }
 
 int64_t ist_selector_draw(ist_selector *s, int64_t t, uint8_t *active) {
+  s->floor = t % 4 == 3 ? 0 : s->o.depth_floor;
   int64_t n = s->ops->draw(s, t, s->layers);
   memset(active, 0, (size_t)s->L);
   for (int64_t i = 0; i < n; i++) {
@@ -192,13 +193,8 @@ int64_t ist_selector_draw(ist_selector *s, int64_t t, uint8_t *active) {
   return n;
 }
 
-void ist_selector_set_floor(ist_selector *s, int64_t floor) {
-  IST_ASSERT(floor >= 0 && floor < s->L);
-  s->o.depth_floor = floor;
-}
-
 int64_t ist_select_draw_weighted(ist_selector *s, ist_rng *r, const double *weight, int32_t *out) {
-  int64_t floor = s->o.depth_floor, n = s->L - floor;
+  int64_t floor = s->floor, n = s->L - floor;
   int64_t k = s->n_active < n ? s->n_active : n;
   ist_draw_without_replacement(r, weight + floor, n, k, out);
   for (int64_t i = 0; i < k; i++) out[i] += (int32_t)floor;

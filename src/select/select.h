@@ -31,7 +31,7 @@ typedef struct ist_select_options {
                            (the default): the reward's own, none or 4 */
   int64_t redraw_every; /* random: steps one draw lasts */
   int64_t burn_in;      /* ist: before this step draws ignore the scores */
-  int64_t depth_floor;  /* layers below never drawn; the caller may change it per step; 0 */
+  int64_t depth_floor;  /* three steps of four draw among the layers from this one on; 0 */
   const int32_t *fixed; /* FIXED: the layers, copied */
   int64_t n_fixed;
 } ist_select_options;
@@ -57,12 +57,13 @@ int64_t ist_selector_propose(ist_selector *s, int64_t t, float *factor);
  * If one is not finite, the probe leaves scores and observations alone. */
 void ist_selector_observe(ist_selector *s, int64_t t, const double *loss, int64_t n);
 /* Draws the active set of step t: active (L) gets 0 or 1; returns the count,
- * at least 1 (0 only where the floor lies above all layers of FIXED). The draw
- * depends on seed, t, scores and floor only. Nothing is allocated. */
+ * at least 1 (0 only where all layers of FIXED lie below the floor). The draw
+ * depends on the options, t and the scores only. Nothing is allocated.
+ *
+ * Layers below the floor are left out, so that backward stops early, but in every fourth
+ * step, so that all train; where fewer are left than are asked for, these are drawn.
+ * Probes are not restricted. */
 int64_t ist_selector_draw(ist_selector *s, int64_t t, uint8_t *active);
-/* Restricts following draws to layers >= floor (depth budget), floor < L; 0: none.
- * min(count, L - floor) layers are drawn. Probes are not restricted. */
-void ist_selector_set_floor(ist_selector *s, int64_t floor);
 
 /* The state, for checkpoints: scores (L doubles; high = suppressing helped =
  * NOT important), observations (L int64), and draws so far (L int64). Owned by

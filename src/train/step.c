@@ -9,18 +9,7 @@
 
 /* ---- Selection -------------------------------------------------------------------- */
 
-/* Three steps of four draw among the upper layers when a depth budget is set, so
- * that backward stops early; the fourth draws among all, so that all train. */
-static void set_depth_floor(ist_trainer *t) {
-  if (t->options.depth_budget <= 0) return;
-  bool all = t->progress.step % 4 == 3;
-  int64_t lowest = all ? 0 : ist_depth_floor(&t->options, t->adapters.L), floor = 0;
-  while (floor < t->n_layers - 1 && t->layer_of[floor] < lowest) floor++;
-  ist_selector_set_floor(t->selector, floor);
-}
-
 static void draw_layers(ist_trainer *t) {
-  set_depth_floor(t);
   ist_selector_draw(t->selector, t->progress.step, t->active);
   for (int64_t l = t->adapters.L - 1, i = t->n_layers - 1; l >= 0; l--)
     t->active[l] = i >= 0 && t->layer_of[i] == l ? t->active[i--] : 0;

@@ -121,11 +121,19 @@ static ist_status number_fixed(const ist_trainer *t, int32_t *fixed, int64_t n, 
   return IST_OK;
 }
 
+/* The depth budget's lowest layer, as the selector counts them: those with adapters. */
+static int64_t selector_floor(const ist_trainer *t) {
+  int64_t lowest = ist_depth_floor(&t->options, t->adapters.L), floor = 0;
+  while (floor < t->n_layers - 1 && t->layer_of[floor] < lowest) floor++;
+  return floor;
+}
+
 static ist_status open_selector(ist_trainer *t, ist_error *err) {
   ist_select_options o;
   int32_t *fixed;
   IST_TRY(list_layers(t, err));
   IST_TRY(ist_options_selector(&t->options, &o, &fixed, err));
+  o.depth_floor = selector_floor(t);
   ist_status status = number_fixed(t, fixed, o.n_fixed, err);
   if (status == IST_OK) status = ist_selector_new(&t->selector, t->n_layers, &o, err);
   ist_free(fixed);

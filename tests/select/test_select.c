@@ -304,17 +304,18 @@ static void test_redraw_every(void **state) {
 static void test_floor(void **state) {
   (void)state;
   enum { L = 16 };
+  static const int64_t expected_without_floor[] = {4, 4, L, 3};
   for (int kind = IST_SELECT_IST; kind <= IST_SELECT_FIXED; kind++) {
     ist_select_options o = options((ist_selector_kind)kind, 4);
     o.fixed = (const int32_t[]){15, 2, 9};
     o.n_fixed = 3;
-    ist_selector *s = make(L, &o);
     for (int64_t floor = 0; floor < L; floor++) {
+      o.depth_floor = floor;
+      ist_selector *s = make(L, &o);
       const int64_t expected[] = {L - floor < 4 ? L - floor : 4, L - floor < 4 ? L - floor : 4,
                                   L - floor, 1 + (floor <= 9) + (floor <= 2)};
-      ist_selector_set_floor(s, floor);
       uint8_t x[L];
-      int64_t n = ist_selector_draw(s, floor, x), count = 0;
+      int64_t n = ist_selector_draw(s, 4 * floor, x), count = 0;
       assert_int_equal(n, expected[kind]);
       for (int64_t i = 0; i < L; i++) {
         count += x[i];
@@ -322,8 +323,10 @@ static void test_floor(void **state) {
         if (kind == IST_SELECT_FIXED && x[i]) assert_true(i == 2 || i == 9 || i == 15);
       }
       assert_int_equal(count, n);
+      int64_t every_fourth = ist_selector_draw(s, 4 * floor + 3, x);
+      assert_int_equal(every_fourth, expected_without_floor[kind]);
+      ist_selector_free(s);
     }
-    ist_selector_free(s);
   }
 }
 

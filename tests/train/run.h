@@ -128,4 +128,40 @@ static inline void must_be_same_file(const char *a, const char *b) {
   ist_buf_free(&y);
 }
 
+static inline void run_through(const ist_train_options *o, int64_t steps) {
+  ist_model *m = open_tiny();
+  ist_trainer *t = open_run(m, o);
+  for (int64_t i = 0; i < steps; i++) {
+    ist_step_report r = take_step(t);
+    assert_int_equal(r.finished, r.step == o->steps);
+  }
+  ist_trainer_close(t);
+  ist_model_close(m);
+}
+
+/* All steps in one go, and `saved` steps, `lost` more that no checkpoint has, and the rest
+ * after a resume: adapters, moments, scores, counters, the log and the best adapter are the
+ * same bytes. */
+static inline void must_resume_exactly(ist_train_options o, int64_t saved, int64_t lost,
+                                       const char *whole, const char *parts) {
+  char a[256], b[256], best[64], last[96];
+  o.output = whole;
+  run_through(&o, o.steps);
+  o.output = parts;
+  o.save_every = saved;
+  run_through(&o, saved + lost);
+  o.save_every = 0;
+  o.resume = true;
+  run_through(&o, o.steps - saved);
+  snprintf(best, sizeof best, "best/step-%08lld.safetensors", (long long)o.steps);
+  snprintf(last, sizeof last, "checkpoints/step-%08lld/state.safetensors", (long long)o.steps);
+  const char *const files[] = {"metrics.jsonl", last, best};
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    snprintf(a, sizeof a, "%s/%s", whole, files[i]);
+    snprintf(b, sizeof b, "%s/%s", parts, files[i]);
+    if (files[i] == best && !ist_file_exists(a) && !ist_file_exists(b)) continue;
+    must_be_same_file(a, b);
+  }
+}
+
 #endif
