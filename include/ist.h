@@ -397,6 +397,10 @@ typedef struct ist_generate_options {
   bool raw;                  /* the prompt as it is; else through the template */
   const char *template_name; /* auto: the adapter's, else the model's */
   const char *system;        /* system message or NULL */
+  /* Inputs of the products of one token (and of a prompt of up to 16): float (in the
+   * model's compute type), int8 (rounded to bytes, a scale for every 32); auto: int8
+   * unless the model was opened with IST_COMPUTE_F32. */
+  const char *inputs;
 } ist_generate_options;
 IST_API void ist_generate_options_init(ist_generate_options *o);
 /* Called with each piece of text (whole UTF-8 characters); false stops. */

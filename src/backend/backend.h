@@ -101,6 +101,24 @@ typedef struct ist_attn {
   const ist_kv *kv;
 } ist_attn;
 
+/* A linear of few rows over a matrix as its file stores it: y (N, out) = x (N, in) W^T +
+ * bias + u B^T, N <= IST_STORED_ROWS. Row r of W lies at row r / group * period + r %
+ * group from `w` on (group = out: one after another). bias (1, out) wide, u (N, R) and
+ * B (out, R) are optional; B is of the wide or the compute type. */
+#define IST_STORED_ROWS    16
+#define IST_STORED_LINEARS 4
+typedef struct ist_stored_linear {
+  ist_view y, x, bias, u, b;
+  const void *w;
+  ist_dtype type;
+  int64_t group, period;
+} ist_stored_linear;
+
+/* How: in the compute type's precision or better; or with x rounded to bytes, a scale
+ * for every 32 of them, where the type has integer products (ist_stored_integers). */
+typedef enum ist_stored_how { IST_STORED_FLOAT, IST_STORED_INT8 } ist_stored_how;
+bool ist_stored_integers(ist_dtype type);
+
 /* Dropout of one input site: element (row, col) is kept with probability
  * 1 - p and divided by it; mask from the counter in base/rng.h with
  * step, layer and site here and, per row, sample id and position. p == 0: copy. */
@@ -155,6 +173,9 @@ typedef struct ist_backend {
   /* dx (N, in) [+]= dy W; du (N, R) = dy B. dx and du each optional. */
   void (*linear_bwd)(ist_ctx *, ist_view dx, bool acc, ist_view du, ist_view dy, ist_view w,
                      ist_view b);
+
+  /* n <= IST_STORED_LINEARS linears over stored matrices, with as many rows each. */
+  void (*linear_stored)(ist_ctx *, const ist_stored_linear *l, int n, ist_stored_how how);
 
   /* -- gains of a weight's rows (DoRA); any mixture of compute and wide types -- */
   /* dst(i) = sum over the columns of a(i, .) b(i, .); dst (1, rows of a). */
@@ -236,6 +257,7 @@ typedef struct ist_backend {
   /* Scratch bytes each slot may take from ctx->scratch, for the plan. */
   size_t (*matmul_scratch)(int64_t m, int64_t n, int64_t k, ist_dtype dt);
   size_t (*attention_scratch)(const ist_attn *a, int64_t n_rows, ist_dtype dt);
+  size_t (*stored_scratch)(int64_t n, int64_t k, int64_t r); /* of the widest x and u */
 } ist_backend;
 
 /* The truth: portable C from src/ops, F32 and F64 by the views' dtype. */

@@ -41,6 +41,7 @@ void ist_backend_complete(ist_backend *b) {
   FILL(matmul);
   FILL(linear_fwd);
   FILL(linear_bwd);
+  FILL(linear_stored);
   FILL(norm_fwd);
   FILL(norm_bwd);
   FILL(rope);
@@ -58,5 +59,6 @@ void ist_backend_complete(ist_backend *b) {
   FILL(adamw);
   FILL(matmul_scratch);
   FILL(attention_scratch);
+  FILL(stored_scratch);
 #undef FILL
 }

@@ -94,7 +94,8 @@ static ist_status generate_lanes(exact_task *t, int64_t lanes, int64_t max_new, 
   int64_t longest = 0;
   for (int64_t s = 0; s < lanes; s++) longest = t->prompt[s].n > longest ? t->prompt[s].n : longest;
   /* The model is only lent as const to the task: generation leaves it as it was. */
-  IST_TRY(ist_generator_open(&g, (ist_model *)(uintptr_t)t->model, lanes, longest + max_new, err));
+  IST_TRY(ist_generator_open(&g, (ist_model *)(uintptr_t)t->model, lanes, longest + max_new,
+                             IST_STEP_MATRIX, err));
   ist_status status = IST_OK;
   for (int64_t s = 0; s < lanes && status == IST_OK; s++) {
     status =

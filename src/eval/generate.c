@@ -5,8 +5,12 @@
 #include "eval/generator.h"
 
 void ist_generate_options_init(ist_generate_options *o) {
-  *o = (ist_generate_options){
-      .size = sizeof *o, .max_new = 256, .top_p = 1.0, .seed = 42, .template_name = "auto"};
+  *o = (ist_generate_options){.size = sizeof *o,
+                              .max_new = 256,
+                              .top_p = 1.0,
+                              .seed = 42,
+                              .template_name = "auto",
+                              .inputs = "auto"};
 }
 
 /* Text -> prompt tokens, raw or as the user's message of a template. */
@@ -23,7 +27,8 @@ static ist_status prompt_ids(ist_ids *ids, const ist_model *m, const char *promp
   int tmpl = ist_template_from_name(name);
   if (tmpl < 0)
     return ist_fail(err, IST_ERR_ARG,
-                    "template: found \"%s\", expected auto, model, chatml, alpaca, paper or none", name);
+                    "template: found \"%s\", expected auto, model, chatml, alpaca, paper or none",
+                    name);
   ist_template resolved = (ist_template)tmpl;
   IST_TRY(ist_template_resolve(&resolved, m->tokenizer, err));
   /* The strings are only read. */
@@ -57,6 +62,17 @@ static bool emit(ist_buf *pending, bool all, ist_text_fn each, void *user) {
   memmove(pending->p, pending->p + len, tail);
   pending->len = tail;
   return more;
+}
+
+/* How a step multiplies. F32 that was asked for stays exact. */
+static ist_status step_products(ist_step_products *out, const ist_model *m,
+                                const ist_generate_options *o, ist_error *err) {
+  const char *name = o->inputs ? o->inputs : "auto";
+  if (strcmp(name, "int8") != 0 && strcmp(name, "float") != 0 && strcmp(name, "auto") != 0)
+    return ist_fail(err, IST_ERR_ARG, "inputs: found \"%s\", expected auto, int8 or float", name);
+  bool exact = strcmp(name, "auto") == 0 ? m->f32_asked : strcmp(name, "float") == 0;
+  *out = exact ? IST_STEP_FLOAT : IST_STEP_INT8;
+  return IST_OK;
 }
 
 static ist_status stream(ist_generator *g, const ist_ids *prompt, const ist_generate_options *o,
@@ -104,10 +120,12 @@ ist_status ist_generate(ist_model *m, const char *prompt, const ist_generate_opt
     return ist_fail(err, IST_ERR_ARG, "temperature: found %g, expected at least 0", o->temperature);
   ist_ids ids = {0};
   ist_generator g;
+  ist_step_products products = IST_STEP_FLOAT;
+  IST_TRY(step_products(&products, m, o, err));
   ist_status status = prompt_ids(&ids, m, prompt, o, err);
   if (status == IST_OK && ids.n == 0)
     status = ist_fail(err, IST_ERR_ARG, "prompt: found no tokens");
-  if (status == IST_OK) status = ist_generator_open(&g, m, 1, ids.n + o->max_new, err);
+  if (status == IST_OK) status = ist_generator_open(&g, m, 1, ids.n + o->max_new, products, err);
   if (status == IST_OK) {
     status = stream(&g, &ids, o, each, user, r, err);
     ist_generator_close(&g);

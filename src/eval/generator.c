@@ -7,7 +7,9 @@
 #include "base/mem.h"
 #include "train/plan.h"
 
-#define PROMPT_ROWS 256 /* tokens of a prompt fed at a time */
+#define PROMPT_ROWS 512 /* tokens of a prompt fed at a time */
+/* Rows of the head dequantised at a time, where more sequences than IST_STORED_ROWS step. */
+#define HEAD_ROWS 4096
 
 /* Dequantised matrices are kept when a third of the free memory holds them: a
  * token's pass is then bound by reading them, not by dequantising. */
@@ -53,16 +55,31 @@ static ist_status open_pass(ist_generator *g, ist_error *err) {
   return IST_OK;
 }
 
+/* Steps that read the stored matrices want no copies. Methods that do the linear
+ * themselves take whole matrices. */
+static void choose_products(ist_decoder_sizes *sizes, const ist_model *m,
+                            ist_step_products products) {
+  bool whole = m->adapters && m->adapters->method->linear_fwd;
+  if (products == IST_STEP_MATRIX || whole) {
+    sizes->policy = choose_policy(m);
+    return;
+  }
+  sizes->stored_rows = IST_STORED_ROWS;
+  sizes->stored_how = products == IST_STEP_INT8 ? IST_STORED_INT8 : IST_STORED_FLOAT;
+  if (sizes->head_rows > HEAD_ROWS) sizes->head_rows = HEAD_ROWS;
+}
+
 ist_status ist_generator_open(ist_generator *g, ist_model *m, int64_t n_seq, int64_t region,
-                              ist_error *err) {
+                              ist_step_products products, ist_error *err) {
   memset(g, 0, sizeof *g);
   IST_TRY(ist_model_check_free(m, err));
   g->model = m;
   g->n_seq = n_seq;
   g->region = region;
-  g->rows = n_seq > PROMPT_ROWS ? n_seq : PROMPT_ROWS;
+  g->rows = region < PROMPT_ROWS ? region : PROMPT_ROWS;
+  if (g->rows < n_seq) g->rows = n_seq;
   ist_decoder_sizes sizes = ist_forward_sizes(m, g->rows, region, n_seq);
-  sizes.policy = choose_policy(m);
+  choose_products(&sizes, m, products);
   ist_status status =
       ist_decoder_open(&g->decoder, &m->config, &m->weights, m->adapters, &m->ctx, &sizes, err);
   if (status == IST_OK) status = open_cache(g, err);

@@ -36,9 +36,13 @@ typedef struct ist_generator {
   int32_t *candidate;
 } ist_generator;
 
+/* What multiplies the rows of a step: the compute type's matrix products, or the matrices
+ * as they are stored, in float or in integers (ist_stored_how). */
+typedef enum ist_step_products { IST_STEP_MATRIX, IST_STEP_FLOAT, IST_STEP_INT8 } ist_step_products;
+
 /* Room for n_seq sequences of up to `region` tokens, prompt and answer together. */
 ist_status ist_generator_open(ist_generator *g, ist_model *m, int64_t n_seq, int64_t region,
-                              ist_error *err);
+                              ist_step_products products, ist_error *err);
 void ist_generator_close(ist_generator *g);
 
 /* Starts sequence s anew with a prompt of n >= 1 tokens; logits (V floats, borrowed

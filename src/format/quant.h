@@ -19,6 +19,13 @@ void ist_dequant_bf16(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n);
 void ist_dequant_f32_portable(float *dst, const void *src, ist_dtype t, int64_t n);
 void ist_dequant_bf16_portable(ist_bf16 *dst, const void *src, ist_dtype t, int64_t n);
 
+/* True for types whose elements are integers by group of 32: Q4_0, Q4_1, Q5_0, Q5_1,
+ * Q8_0, Q4_K, Q5_K, Q6_K. */
+bool ist_quant_has_groups(ist_dtype t);
+/* Group g of the row at src: element i is scale[i / 16] q[i] + offset[i / 16]. */
+void ist_quant_group(uint8_t q[32], float scale[2], float offset[2], const void *src, ist_dtype t,
+                     int64_t g);
+
 /* Encodes f32 as llama.cpp does without an importance matrix. True when `t` can
  * be written: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K. */
 bool ist_quantise_supported(ist_dtype t);

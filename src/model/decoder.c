@@ -298,6 +298,10 @@ static size_t scratch_bytes(const ist_decoder *d, const ist_backend *be) {
     size_t bytes = be->matmul_scratch(products[i][0], products[i][1], products[i][2], d->compute);
     if (bytes > most) most = bytes;
   }
+  if (d->sizes.stored_rows) {
+    size_t bytes = be->stored_scratch(d->sizes.stored_rows, widest, rank);
+    if (bytes > most) most = bytes;
+  }
   int64_t longest = d->sizes.longest;
   ist_attn_seg seg = {.nq = longest, .n_spans = 1, .span = {{.causal = true, .n = longest}}};
   ist_attn attn = {.H = c->H, .K = c->K, .E = c->E, .n_seg = 1, .seg = &seg};

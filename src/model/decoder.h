@@ -77,6 +77,10 @@ typedef enum ist_recompute {
 
 /* Everything that sizes a decoder's memory; chosen by the plan. */
 typedef struct ist_decoder_sizes {
+  /* Passes (and heads) of at most this many rows multiply by the matrices as they are
+   * stored; 0: never, which is how backward wants it. */
+  int64_t stored_rows;
+  ist_stored_how stored_how;
   ist_dtype compute;
   int64_t rows;          /* most rows of a micro-batch */
   int64_t longest;       /* longest segment, or the KV cache's rows */

@@ -53,6 +53,13 @@ static void project(ist_decoder *d, int64_t n) {
   const ist_backend *be = d->ctx->be;
   ist_view h = head_input(d, n), logits = ist_view_rows(d->logits, 0, n);
   ist_view bias = ist_weights_bias(d->weights, -1, IST_T_OUTPUT), none = ist_view_none();
+  if (n <= d->sizes.stored_rows) {
+    const ist_stored_linear own = {.y = logits, .x = h, .bias = bias};
+    ist_stored_linear l[3];
+    be->linear_stored(d->ctx, l, ist_stored_linears(l, &own, ist_weights_head(d->weights)),
+                      d->sizes.stored_how);
+    return;
+  }
   for (int64_t v = 0; v < d->config->V; v += d->sizes.head_rows) {
     int64_t tile = d->config->V - v < d->sizes.head_rows ? d->config->V - v : d->sizes.head_rows;
     ist_view w = ist_weights_acquire_head(d->weights, d->ctx, v, tile);

@@ -17,6 +17,7 @@ static ist_status choose_backend(ist_model *m, const ist_model_options *o, ist_e
   m->compute = o->compute == IST_COMPUTE_F32    ? IST_F32
                : o->compute == IST_COMPUTE_BF16 ? IST_BF16
                                                 : ist_backend_cpu_default_dtype();
+  m->f32_asked = o->compute == IST_COMPUTE_F32;
   if (o->backend == IST_BACKEND_REFERENCE) {
     if (o->compute == IST_COMPUTE_BF16) {
       return ist_fail(err, IST_ERR_UNSUPPORTED,

@@ -15,6 +15,7 @@ struct ist_model {
   ist_tokenizer *tokenizer; /* NULL: a folder without tokenizer.json */
   ist_ctx ctx;
   ist_dtype compute;
+  bool f32_asked;             /* compute is F32 because the caller said so */
   ist_adapters *adapters;     /* NULL: none. Own, or a trainer's */
   unsigned char *own_adapter; /* parameters of a loaded adapter; NULL: none */
   ist_adapters loaded;        /* layout of the loaded adapter */

@@ -37,18 +37,29 @@ static int64_t tokens_of(ist_decoder *d, int64_t expert, int64_t n) {
   return count;
 }
 
+/* y = x W^T with a matrix of an expert. */
+static void expert_linear(ist_decoder *d, ist_view y, ist_view x, int64_t layer, int which,
+                          int64_t expert) {
+  ist_view none = ist_view_none();
+  if (x.rows <= d->sizes.stored_rows) {
+    const ist_stored_linear own = {.y = y, .x = x};
+    ist_stored_linear l[3];
+    const ist_stored *s = ist_weights_stored_expert(d->weights, layer, which, expert);
+    d->ctx->be->linear_stored(d->ctx, l, ist_stored_linears(l, &own, s), d->sizes.stored_how);
+    return;
+  }
+  ist_view w = ist_weights_acquire_expert(d->weights, d->ctx, layer, which, expert);
+  d->ctx->be->linear_fwd(d->ctx, y, x, w, none, none, none);
+}
+
 /* gate, up and a of the tokens listed. */
 static void expert_inner(ist_decoder *d, int64_t layer, int64_t expert, int64_t count) {
   const ist_backend *be = d->ctx->be;
   ist_moe_buffers *m = &d->moe;
-  ist_view x = use(m->x, count), none = ist_view_none();
+  ist_view x = use(m->x, count);
   be->gather_rows(d->ctx, x, m->h.p, m->h.dt, m->row, 1.0);
-  be->linear_fwd(d->ctx, use(m->gate, count), x,
-                 ist_weights_acquire_expert(d->weights, d->ctx, layer, 0, expert), none, none,
-                 none);
-  be->linear_fwd(d->ctx, use(m->up, count), x,
-                 ist_weights_acquire_expert(d->weights, d->ctx, layer, 1, expert), none, none,
-                 none);
+  expert_linear(d, use(m->gate, count), x, layer, 0, expert);
+  expert_linear(d, use(m->up, count), x, layer, 1, expert);
   be->act_fwd(d->ctx, use(m->a, count), use(m->gate, count), use(m->up, count), d->config->act);
 }
 
@@ -70,9 +81,7 @@ void ist_decoder_moe_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_v
     int64_t count = tokens_of(d, e, n);
     if (!count) continue;
     expert_inner(d, layer, e, count);
-    be->linear_fwd(d->ctx, use(m->y, count), use(m->a, count),
-                   ist_weights_acquire_expert(d->weights, d->ctx, layer, 2, e), ist_view_none(),
-                   ist_view_none(), ist_view_none());
+    expert_linear(d, use(m->y, count), use(m->a, count), layer, 2, e);
     be->weigh_rows(d->ctx, use(m->y, count), use(m->w, count));
     add_to_rows(d, y, use(m->y, count), use(m->x, count));
   }

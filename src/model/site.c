@@ -60,6 +60,7 @@ static ist_site_call site_call(ist_decoder *d, const ist_pass *p, int64_t layer,
       .site = site,
       .x = x,
       .u = u,
+      .stored = x.rows <= d->sizes.stored_rows,
       .dropout = dropout->p > 0 && p->train ? dropout : NULL,
       .row_factor = row_factors(d, p, layer),
       .factor = layer_factor(p, layer),
@@ -146,6 +147,33 @@ static void add_bias(ist_decoder *d, const ist_site_call *call, ist_module m, is
                        call->row_factor);
 }
 
+/* The method leaves linears of few rows to the backend, which reads W as it is stored. */
+static bool reads_stored(const ist_decoder *d, const ist_peft_method *method, int64_t rows) {
+  return rows <= d->sizes.stored_rows && (!method || !method->linear_fwd);
+}
+
+/* All linears of a site at once; B is read as it is. */
+static void stored_fwd(ist_decoder *d, const ist_site_call *call, int64_t layer, ist_site site,
+                       ist_view x, ist_view t, const ist_view *y) {
+  ist_stored_linear l[IST_STORED_LINEARS];
+  int n = 0;
+  for (int i = 0; i < ist_sites[site].n; i++) {
+    ist_module m = ist_sites[site].module[i];
+    if (!y[i].p) continue;
+    ist_stored_linear own = {
+        .y = y[i], .x = x, .bias = ist_weights_bias(d->weights, layer, (int)m)};
+    const ist_adapter *ad = site_has_adapter(d, site) ? &d->adapters->layout.module[m] : NULL;
+    if (ad && ad->rank > 0) {
+      own.u = ist_view_cols(t, ad->column, ad->rank);
+      own.b = ist_adapter_param(d->adapters, layer, ad->b, y[i].cols, ad->rank);
+    }
+    n += ist_stored_linears(l + n, &own, ist_weights_stored(d->weights, layer, (int)m));
+  }
+  d->ctx->be->linear_stored(d->ctx, l, n, d->sizes.stored_how);
+  for (int i = 0; site_has_adapter(d, site) && i < ist_sites[site].n; i++)
+    if (y[i].p) add_bias(d, call, ist_sites[site].module[i], y[i]);
+}
+
 void ist_site_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site site, ist_view x,
                   ist_view u, const ist_view *y) {
   bool adapted = site_has_adapter(d, layer, site);
@@ -158,6 +186,10 @@ void ist_site_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site sit
     call = site_call(d, p, layer, site, x, u, &dropout);
     method->fwd(d->ctx, d->adapters, &call);
     t = extension(d, &call);
+  }
+  if (reads_stored(d, method, x.rows)) {
+    stored_fwd(d, &call, layer, site, x, t, y);
+    return;
   }
   for (int i = 0; i < ist_sites[site].n; i++) {
     ist_module m = ist_sites[site].module[i];

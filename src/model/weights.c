@@ -441,6 +441,32 @@ void ist_stored_rows(ist_ctx *ctx, ist_view dst, const ist_stored *s, int64_t ro
   }
 }
 
+int ist_stored_linears(ist_stored_linear out[3], const ist_stored_linear *l, const ist_stored *s) {
+  out[0] = *l;
+  out[0].w = s->data;
+  out[0].type = s->type;
+  out[0].group = out[0].period = s->rows;
+  int64_t first = 0;
+  for (int i = 0; i < s->n_parts; i++) {
+    const ist_stored_part *p = &s->part[i];
+    out[i] = *l;
+    out[i].y = ist_view_cols(l->y, first, p->rows);
+    if (l->bias.p) out[i].bias = ist_view_cols(l->bias, first, p->rows);
+    if (l->b.p) out[i].b = ist_view_rows(l->b, first, p->rows);
+    out[i].w = p->data;
+    out[i].type = s->type;
+    out[i].group = p->group;
+    out[i].period = p->period;
+    first += p->rows;
+  }
+  return s->n_parts ? s->n_parts : 1;
+}
+
+const ist_stored *ist_weights_stored_expert(const ist_weights *w, int64_t layer, int which,
+                                            int64_t expert) {
+  return &w->expert[(layer * w->config->experts + expert) * 3 + which];
+}
+
 bool ist_weights_has_tail(const ist_weights *w, int64_t layer, ist_module m) {
   return w->tail[m] > 0 && !is_direct(ist_weights_stored(w, layer, m), w->compute, w->tail[m]);
 }
@@ -466,7 +492,7 @@ ist_view ist_weights_acquire(ist_weights *w, ist_ctx *ctx, int64_t layer, ist_mo
 ist_view ist_weights_acquire_expert(ist_weights *w, ist_ctx *ctx, int64_t layer, int which,
                                     int64_t expert) {
   int64_t key = (layer * w->config->experts + expert) * 3 + which;
-  const ist_stored *s = &w->expert[key];
+  const ist_stored *s = ist_weights_stored_expert(w, layer, which, expert);
   if (is_direct(s, w->compute, 0))
     return ist_view_make((void *)(uintptr_t)s->data, s->type, s->rows, s->cols, s->cols);
   ist_weight_slot *slot = &w->expert_slot[which];

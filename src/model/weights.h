@@ -67,6 +67,12 @@ const ist_stored *ist_weights_stored(const ist_weights *w, int64_t layer, int id
 const ist_stored *ist_weights_stored_bias(const ist_weights *w, int64_t layer, int id);
 /* Rows [row0, row0 + dst.rows) of a stored tensor in dst's type. */
 void ist_stored_rows(ist_ctx *ctx, ist_view dst, const ist_stored *s, int64_t row0);
+/* `l` as linears over a matrix as it is stored, one or (rows grouped by head) three;
+ * returns their number. */
+int ist_stored_linears(ist_stored_linear out[3], const ist_stored_linear *l, const ist_stored *s);
+/* The stored matrix of an expert: which 0 gate, 1 up, 2 down. */
+const ist_stored *ist_weights_stored_expert(const ist_weights *w, int64_t layer, int which,
+                                            int64_t expert);
 /* The matrix of the output head: `output`, or the embedding where tied. */
 const ist_stored *ist_weights_head(const ist_weights *w);
 

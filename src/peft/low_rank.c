@@ -96,8 +96,22 @@ ist_view ist_low_rank_input(ist_ctx *ctx, const ist_site_call *call) {
   return call->x_dropped;
 }
 
+/* u = x A^T, A in its own type. */
+static void down_stored(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
+                        ist_view x) {
+  int64_t rank = ad->layout.site_rank[call->site];
+  ist_view a = ist_adapter_param(ad, call->layer, ad->layout.site_a[call->site], rank, x.cols);
+  const ist_stored_linear l = {
+      .y = call->u, .x = x, .w = a.p, .type = a.dt, .group = rank, .period = rank};
+  ctx->be->linear_stored(ctx, &l, 1, IST_STORED_FLOAT);
+}
+
 void ist_low_rank_down(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call) {
   ist_view x = ist_low_rank_input(ctx, call);
+  if (call->stored) {
+    down_stored(ctx, ad, call, x);
+    return;
+  }
   ctx->be->matmul(ctx, call->u, x, false, compute_a(ctx, ad, call), true, 0);
 }
 

@@ -147,6 +147,7 @@ typedef struct ist_site_call {
   ist_site site;
   ist_view x;                 /* (N, in) the shared input, compute type */
   ist_view u;                 /* (N, site_rank) compute type: kept for backward */
+  bool stored;                /* few rows: products read the parameters as they are */
   const ist_dropout *dropout; /* NULL: evaluation */
   const float *row_factor;    /* (N) suppression by row; NULL: 1 */
   double factor;              /* suppression of the whole layer; 1: none */

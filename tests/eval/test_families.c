@@ -164,7 +164,7 @@ static void test_slopes(void **state) {
 /* ---- Generation ---------------------------------------------------------------------------- */
 
 /* Greedy continuation of the golden prompt, by two sequences at once, through the cache. */
-static void check_greedy(const char *dir, const char *model) {
+static void check_greedy_by(const char *dir, const char *model, ist_step_products products) {
   ist_error err = {0};
   tiny t;
   tiny_open_model(&t, dir, model);
@@ -176,7 +176,7 @@ static void check_greedy(const char *dir, const char *model) {
   int32_t ids[64];
   for (int64_t i = 0; i < n; i++) ids[i] = golden_i32(g, i);
   ist_generator gen;
-  MUST(ist_generator_open(&gen, &m, 2, n, &err));
+  MUST(ist_generator_open(&gen, &m, 2, n, products, &err));
   const ist_sampling best = {0};
   /* Angles that depend on the length stay in the cache as they were: one sequence. */
   int64_t n_seq = m.config.rope[0].dynamic > 0 || m.config.rope[0].freq_long ? 1 : 2;
@@ -199,6 +199,11 @@ static void check_greedy(const char *dir, const char *model) {
   m.ctx.be->close(&m.ctx);
   t.weights = m.weights;
   tiny_close_model(&t);
+}
+
+static void check_greedy(const char *dir, const char *model) {
+  check_greedy_by(dir, model, IST_STEP_MATRIX);
+  check_greedy_by(dir, model, IST_STEP_FLOAT);
 }
 
 static void test_greedy(void **state) {

@@ -64,6 +64,10 @@ void ist_cpu_linear_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view du, ist_vi
                         ist_view b);
 size_t ist_cpu_matmul_scratch(int64_t m, int64_t n, int64_t k, ist_dtype dt);
 
+/* stored_linear.c */
+void ist_cpu_linear_stored(ist_ctx *ctx, const ist_stored_linear *l, int n, ist_stored_how how);
+size_t ist_cpu_stored_scratch(int64_t n, int64_t k, int64_t r);
+
 /* attention.c */
 void ist_cpu_attention_fwd(ist_ctx *ctx, ist_view o, ist_view lse, ist_view q, const ist_attn *a);
 void ist_cpu_attention_bwd(ist_ctx *ctx, ist_view dq, ist_view dout, ist_view o, ist_view lse,

@@ -26,7 +26,8 @@ int ist_cpu_levels(const ist_simd *levels[4]) {
   bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) levels[n++] = &ist_simd_avx512_bf16_table;
+  if (avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"))
+    levels[n++] = &ist_simd_avx512_bf16_table;
   if (avx512) levels[n++] = &ist_simd_avx512_table;
   if (avx2) levels[n++] = &ist_simd_avx2_table;
 #endif

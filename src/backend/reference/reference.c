@@ -105,6 +105,11 @@ static size_t no_attention_scratch(const ist_attn *a, int64_t n_rows, ist_dtype 
   return 0;
 }
 
+static size_t no_stored_scratch(int64_t n, int64_t k, int64_t r) {
+  (void)n, (void)k, (void)r;
+  return 0;
+}
+
 static const ist_backend reference = {
     .name = "reference",
     .open = open_reference,
@@ -129,6 +134,7 @@ static const ist_backend reference = {
     .matmul = matmul,
     .linear_fwd = linear_fwd,
     .linear_bwd = linear_bwd,
+    .linear_stored = ist_reference_linear_stored,
     .norm_fwd = norm_fwd,
     .norm_bwd = norm_bwd,
     .rope = rope,
@@ -146,6 +152,7 @@ static const ist_backend reference = {
     .adamw = adamw,
     .matmul_scratch = no_matmul_scratch,
     .attention_scratch = no_attention_scratch,
+    .stored_scratch = no_stored_scratch,
 };
 
 const ist_backend *ist_backend_reference(void) {

@@ -51,4 +51,7 @@ void ist_linear_fwd_composed(const ist_backend *be, ist_ctx *ctx, ist_view y, is
 void ist_linear_bwd_composed(const ist_backend *be, ist_ctx *ctx, ist_view dx, bool acc,
                              ist_view du, ist_view dy, ist_view w, ist_view b);
 
+void ist_reference_linear_stored(ist_ctx *ctx, const ist_stored_linear *l, int n,
+                                 ist_stored_how how);
+
 #endif

@@ -120,6 +120,29 @@ typedef struct ist_attention_args {
   int64_t scratch_bytes;
 } ist_attention_args;
 
+/* ---- Few rows times stored matrices: items are rows of W, one matrix after another -- */
+
+#define IST_STORED_CHUNK 128
+/* 128 elements of a row of x as bytes: x = d p for every 32; sums of d p for every 32
+ * and every 16. */
+typedef struct ist_stored_chunk {
+  int8_t q[IST_STORED_CHUNK];
+  float d[4], sum[4], half_sum[8];
+} ist_stored_chunk;
+
+/* x and u of a linear: as bytes (rows `chunks` apart; NULL: in float) or in float. */
+typedef struct ist_stored_operand {
+  const ist_stored_chunk *bytes;
+  const float *x, *u;
+  int64_t chunks, ldx, ldu;
+} ist_stored_operand;
+
+typedef struct ist_stored_args {
+  const ist_stored_linear *l;
+  const ist_stored_operand *in;
+  int n;
+} ist_stored_args;
+
 /* ---- The table ---------------------------------------------------------------- */
 
 typedef struct ist_simd {
@@ -136,6 +159,9 @@ typedef struct ist_simd {
   ist_parallel_fn xent_tile, xent_grad;
   ist_parallel_fn adamw, sumsq;
   ist_parallel_fn attention_fwd, attention_bwd;
+  ist_parallel_fn stored;
+  /* n elements of x to chunks; those that fill the last one up are 0. */
+  void (*stored_input)(ist_stored_chunk *to, const float *x, int64_t n);
   int64_t (*attention_scratch)(int64_t heads,
                                int64_t E); /* bytes a thread; heads per key/value head */
 } ist_simd;

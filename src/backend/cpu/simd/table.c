@@ -33,5 +33,7 @@ const ist_simd SIMD(table) = {
     .sumsq = SIMD(sumsq),
     .attention_fwd = SIMD(attention_fwd),
     .attention_bwd = SIMD(attention_bwd),
+    .stored = SIMD(stored),
+    .stored_input = SIMD(stored_input),
     .attention_scratch = SIMD(attention_scratch),
 };

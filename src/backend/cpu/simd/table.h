@@ -26,6 +26,8 @@ KERNEL(adamw);
 KERNEL(sumsq);
 KERNEL(attention_fwd);
 KERNEL(attention_bwd);
+KERNEL(stored);
+void SIMD(stored_input)(ist_stored_chunk *to, const float *x, int64_t n);
 int64_t SIMD(attention_scratch)(int64_t heads, int64_t E);
 
 /* Bytes of an element, and the address of a row, of a view that kernels take. */

@@ -2,7 +2,7 @@
  * few functions that C has no operator for. Each kernel is compiled once per
  * instruction set (IST_SIMD_LEVEL, cmake/cpu.cmake):
  *   0 portable (GCC vector extensions, 128 bits)   1 AVX2, FMA
- *   2 AVX-512 (F, BW, VL, DQ)                       3 the same and AVX512-BF16 */
+ *   2 AVX-512 (F, BW, VL, DQ)                       3 the same, BF16 and VNNI */
 #ifndef IST_CPU_SIMD_VEC_H
 #define IST_CPU_SIMD_VEC_H
 
