@@ -162,16 +162,18 @@ static void stored_fwd(ist_decoder *d, const ist_site_call *call, int64_t layer,
     if (!y[i].p) continue;
     ist_stored_linear own = {
         .y = y[i], .x = x, .bias = ist_weights_bias(d->weights, layer, (int)m)};
-    const ist_adapter *ad = site_has_adapter(d, site) ? &d->adapters->layout.module[m] : NULL;
-    if (ad && ad->rank > 0) {
+    if (has_adapter(d, layer, m)) {
+      const ist_adapter *ad = &d->adapters->layout.module[m];
       own.u = ist_view_cols(t, ad->column, ad->rank);
       own.b = ist_adapter_param(d->adapters, layer, ad->b, y[i].cols, ad->rank);
     }
     n += ist_stored_linears(l + n, &own, ist_weights_stored(d->weights, layer, (int)m));
   }
   d->ctx->be->linear_stored(d->ctx, l, n, d->sizes.stored_how);
-  for (int i = 0; site_has_adapter(d, site) && i < ist_sites[site].n; i++)
-    if (y[i].p) add_bias(d, call, ist_sites[site].module[i], y[i]);
+  for (int i = 0; i < ist_sites[site].n; i++) {
+    ist_module m = ist_sites[site].module[i];
+    if (y[i].p && has_adapter(d, layer, m)) add_bias(d, call, m, y[i]);
+  }
 }
 
 void ist_site_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site site, ist_view x,

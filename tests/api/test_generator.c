@@ -34,7 +34,9 @@ static void open_setting(setting *s, const char *type, ist_compute compute, int6
   ist_linear_sizes sizes;
   ist_adapter_config c = {.method = method, .rank = rank, .alpha = 2.0 * (double)rank};
   ist_model_linear_sizes(&s->m->config, &sizes);
-  MUST(ist_model_targets(&s->m->config, "all-linear", &c.modules, &err));
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    if (sizes.in[m]) c.modules |= 1u << m;
+  }
   MUST(ist_adapters_layout(&s->adapters, &c, &sizes, shape.L, IST_F32, &err));
   int64_t n = s->adapters.layout.params * shape.L;
   s->adapters.params = ist_calloc((size_t)n, sizeof(float));

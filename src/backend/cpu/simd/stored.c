@@ -24,7 +24,7 @@ static void round_group(ist_stored_chunk *to, int64_t group, const float *x, int
   }
   float max = vf_max_lane(most), d = max / 127.0f + vf_sum(finite);
   bool numbers = d < INFINITY;
-  float inverse = numbers && d > 0.0f ? 1.0f / d : 0.0f;
+  float inverse = numbers && d > 1e-37f ? 1.0f / d : 0.0f;
   int8_t *q = to->q + 32 * group;
   int32_t sum[2] = {0, 0};
   for (int i = 0; i < 32 / VL; i++) {
