@@ -165,10 +165,18 @@ ist_view ist_generator_step(ist_generator *g, int64_t *n) {
 
 /* ---- Sampling ----------------------------------------------------------------------- */
 
+/* The first of the largest; NaN is never the largest. By parts, of which only one that
+ * holds a larger value is searched. */
 static int32_t best_token(const float *logits, int64_t V) {
+  enum { PART = 256 };
   int64_t best = 0;
-  for (int64_t i = 1; i < V; i++) {
-    if (logits[i] > logits[best]) best = i;
+  for (int64_t from = 0; from < V; from += PART) {
+    int64_t end = from + PART < V ? from + PART : V;
+    float most = -INFINITY;
+#pragma omp simd reduction(max : most)
+    for (int64_t i = from; i < end; i++) most = logits[i] > most ? logits[i] : most;
+    if (!(most > logits[best])) continue;
+    for (best = from; logits[best] != most;) best++;
   }
   return (int32_t)best;
 }
@@ -187,12 +195,15 @@ int32_t ist_sample_token(ist_generator *g, const float *logits, const ist_sampli
   int32_t best = best_token(logits, V);
   if (s->temperature <= 0) return best;
   double sum = 0;
+  /* What is a billion times less likely than the best is as good as impossible. */
+  float least = (float)((double)logits[best] - 20.72 * s->temperature);
   for (int64_t i = 0; i < V; i++) {
+    if (!(logits[i] > least)) continue;
     g->prob[i] = (float)exp(((double)logits[i] - (double)logits[best]) / s->temperature);
     sum += (double)g->prob[i];
-    /* What is a billion times less likely than the best is not worth sorting. */
-    if (g->prob[i] > 1e-9f) g->candidate[keep++] = (int32_t)i;
+    g->candidate[keep++] = (int32_t)i;
   }
+  if (keep == 0) return best;
   qsort_r(g->candidate, (size_t)keep, sizeof *g->candidate, by_probability, g->prob);
   if (s->top_k > 0 && s->top_k < keep) keep = s->top_k;
   double mass = 0;

@@ -97,12 +97,41 @@ static void test_cache(void **state) {
   check((ist_attn){.H = 6, .K = 3, .E = 16, .scale = 0.25, .n_seg = 2, .seg = seg});
 }
 
+/* Steps of generation: every segment one query, of all kinds. */
+static void test_one_query(void **state) {
+  (void)state;
+  static const float slopes[4] = {0.5f, 0.25f, 0.125f, 0.0625f};
+  static const int64_t sizes[][3] = {{4, 2, 20}, {3, 1, 64}, {2, 2, 33}, {4, 1, 128}};
+  ist_attn_seg seg[3];
+  const int64_t length[3] = {1, 66, 133};
+  int64_t row = 0;
+  for (int i = 0; i < 3; i++, row += length[i - 1])
+    seg[i] =
+        (ist_attn_seg){.q0 = 2 * i,
+                       .nq = 1,
+                       .pos0 = length[i] - 1,
+                       .n_spans = 1,
+                       .span = {{.causal = true, .row0 = row, .n = length[i]},
+                                {.store = 1, .shared = true, .n = PREFIX, .logit_add = log(0.25)}}};
+  for (int i = 0; i < 4; i++) {
+    ist_attn a = {.H = sizes[i][0], .K = sizes[i][1], .E = sizes[i][2], .scale = 0.2, .n_seg = 3};
+    a.seg = seg;
+    check(a);
+    a.window = 70;
+    check(a);
+    a.window = 0, a.softcap = 2.0, a.alibi = slopes;
+    check(a);
+    seg[1].n_spans = 1 + i % 2;
+  }
+  seg[0].span[0].logit_add = -INFINITY; /* nothing to see */
+  check((ist_attn){.H = 4, .K = 2, .E = 16, .scale = 0.2, .n_seg = 3, .seg = seg});
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_segments),
-      cmocka_unit_test(test_window_bias_cap),
-      cmocka_unit_test(test_shared_prefix),
-      cmocka_unit_test(test_cache),
+      cmocka_unit_test(test_segments),      cmocka_unit_test(test_window_bias_cap),
+      cmocka_unit_test(test_shared_prefix), cmocka_unit_test(test_cache),
+      cmocka_unit_test(test_one_query),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,9 +34,16 @@ void ist_cpu_attention_fwd(ist_ctx *ctx, ist_view o, ist_view lse, ist_view q, c
   g.lse = lse;
   g.q = q;
   int64_t blocks = 0;
-  for (int64_t s = 0; s < a->n_seg; s++)
+  bool one = true; /* query a segment: a step of generation */
+  for (int64_t s = 0; s < a->n_seg; s++) {
     blocks += (a->seg[s].nq + IST_ATTENTION_QUERIES - 1) / IST_ATTENTION_QUERIES;
-  ist_parallel_for_dynamic(blocks * a->K, 1, ist_cpu_simd(ctx)->attention_fwd, &g);
+    one = one && a->seg[s].nq == 1;
+  }
+  if (one) {
+    ist_parallel_for(a->n_seg * a->H, 1, ist_cpu_simd(ctx)->attention_one, &g);
+  } else {
+    ist_parallel_for_dynamic(blocks * a->K, 1, ist_cpu_simd(ctx)->attention_fwd, &g);
+  }
   ist_arena_reset(ctx->scratch, mark);
   if (ctx->prof) ist_prof_add(ctx->prof, "attention_fwd", start, flops(a, 4.0));
 }

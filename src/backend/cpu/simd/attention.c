@@ -284,6 +284,73 @@ void SIMD(attention_fwd)(void *arg, int64_t begin, int64_t end, int thread) {
   }
 }
 
+/* ---- Forward of one query: items are (segment, query head) ----------------------------- */
+
+typedef struct one {
+  int64_t kh, head, pos;
+  float max, sum;
+} one;
+
+/* s[j] = q . key j of the block for j in [lo, hi), four keys at a time. */
+static void scores_of_one(const work *w, const keys *k, int64_t col, int64_t lo, int64_t hi) {
+  bool bf16 = k->kv->k.dt == IST_BF16;
+  for (int64_t j = lo; j < hi; j += 4) {
+    vf sum[4] = {0};
+    const void *row[4];
+    for (int i = 0; i < 4; i++)
+      row[i] = element(k->kv->k, k->row + (j + i < hi ? j + i : hi - 1), col);
+    for (int64_t e = 0; e < w->E; e += VL) {
+      vf q = vf_load(w->q + e);
+      UNROLL for (int i = 0; i < 4; i++) sum[i] += q * row_load(row[i], bf16, e, w->E);
+    }
+    for (int64_t i = 0; i < 4 && j + i < hi; i++) w->s[j + i] = vf_sum(sum[i]);
+  }
+}
+
+/* The query against a block of keys. */
+static void one_block(const work *w, const keys *k, void *user) {
+  one *f = user;
+  int64_t lo, hi, col = f->kh * w->E;
+  visible(w, k, f->pos, &lo, &hi);
+  if (hi == lo) return;
+  scores_of_one(w, k, col, lo, hi);
+  finish_logits(w, k, w->s, f->head, lo, hi);
+  float m = row_max(w->s, lo, hi), top = m > f->max ? m : f->max;
+  if (top == -INFINITY) return;
+  float keep = f->max == -INFINITY ? 0.0f : expf(f->max - top);
+  f->sum = f->sum * keep + exponentials(w->s, top, lo, hi);
+  f->max = top;
+  bool bf16 = k->kv->v.dt == IST_BF16;
+  for (int64_t e = 0; e < w->EP; e += VL) {
+    vf o = vf_load(w->o + e) * keep, more = {0};
+    if (e < w->E) {
+      int64_t j = lo;
+      for (; j + 2 <= hi; j += 2) {
+        o += w->s[j] * row_load(element(k->kv->v, k->row + j, col), bf16, e, w->E);
+        more += w->s[j + 1] * row_load(element(k->kv->v, k->row + j + 1, col), bf16, e, w->E);
+      }
+      if (j < hi) o += w->s[j] * row_load(element(k->kv->v, k->row + j, col), bf16, e, w->E);
+    }
+    vf_store(w->o + e, o + more);
+  }
+}
+
+void SIMD(attention_one)(void *arg, int64_t begin, int64_t end, int thread) {
+  const ist_attention_args *g = arg;
+  work w = open_work(g, thread);
+  for (int64_t item = begin; item < end; item++) {
+    const ist_attn_seg *seg = &g->a->seg[item / g->a->H];
+    one f = {.head = item % g->a->H, .pos = seg->pos0, .max = -INFINITY};
+    f.kh = f.head / w.heads;
+    load_block(&w, w.q, g->q, seg->q0, f.head * w.E, 1, 1);
+    memset(w.o, 0, (size_t)w.EP * sizeof *w.o);
+    each_block(&w, seg, f.pos, 1, one_block, &f);
+    store_row(&w, g->o, seg->q0, f.head * w.E, w.o, f.sum > 0 ? 1.0f / f.sum : f.sum);
+    ((float *)g->lse.p)[seg->q0 * g->lse.stride + f.head] =
+        f.sum == 0.0f ? -INFINITY : f.max + logf(f.sum);
+  }
+}
+
 /* ---- Backward: items are (segment, key/value head), or key/value heads alone where
  * segments share keys ------------------------------------------------------------------- */
 

@@ -159,6 +159,7 @@ typedef struct ist_simd {
   ist_parallel_fn xent_tile, xent_grad;
   ist_parallel_fn adamw, sumsq;
   ist_parallel_fn attention_fwd, attention_bwd;
+  ist_parallel_fn attention_one; /* forward of segments of one query: items are their heads */
   ist_parallel_fn stored;
   /* n elements of x to chunks; those that fill the last one up are 0. */
   void (*stored_input)(ist_stored_chunk *to, const float *x, int64_t n);

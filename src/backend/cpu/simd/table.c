@@ -32,6 +32,7 @@ const ist_simd SIMD(table) = {
     .adamw = SIMD(adamw),
     .sumsq = SIMD(sumsq),
     .attention_fwd = SIMD(attention_fwd),
+    .attention_one = SIMD(attention_one),
     .attention_bwd = SIMD(attention_bwd),
     .stored = SIMD(stored),
     .stored_input = SIMD(stored_input),

@@ -25,6 +25,7 @@ KERNEL(xent_grad);
 KERNEL(adamw);
 KERNEL(sumsq);
 KERNEL(attention_fwd);
+KERNEL(attention_one);
 KERNEL(attention_bwd);
 KERNEL(stored);
 void SIMD(stored_input)(ist_stored_chunk *to, const float *x, int64_t n);
