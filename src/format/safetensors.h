@@ -47,6 +47,7 @@ typedef struct ist_st_item {
   const void *data;
   const void *(*make)(void *user); /* instead of data */
   void *user;
+  bool on_disk; /* data is a mapped file: pages leave memory as they are written */
 } ist_st_item;
 /* Bytes of the tensor. */
 int64_t ist_st_item_bytes(const ist_st_item *it);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/arena.h"
 #include "format/json.h"
 
 int64_t ist_st_item_bytes(const ist_st_item *it) {
@@ -96,6 +97,16 @@ static ist_status stream_data(const ist_st_item *it, ist_wfile *f, ist_tensor_re
   return s;
 }
 
+static void write_data(const ist_st_item *it, ist_wfile *f) {
+  const unsigned char *data = it->make ? it->make(it->user) : it->data;
+  int64_t bytes = ist_st_item_bytes(it), piece = it->on_disk ? 1 << 20 : bytes;
+  for (int64_t at = 0; at < bytes; at += piece) {
+    size_t n = (size_t)(bytes - at < piece ? bytes - at : piece);
+    ist_wfile_write(f, data + at, n);
+    if (it->on_disk) ist_pages_drop(data + at, n);
+  }
+}
+
 static ist_status write_file(const char *path, const ist_buf *head, const ist_st_item *const *items,
                              int64_t n, ist_tensor_read_fn read, ist_error *err) {
   ist_wfile f;
@@ -104,12 +115,10 @@ static ist_status write_file(const char *path, const ist_buf *head, const ist_st
   ist_wfile_write(&f, head->p, head->len);
   ist_status s = IST_OK;
   for (int64_t i = 0; i < n && s == IST_OK; i++) {
-    if (read) {
+    if (read)
       s = stream_data(items[i], &f, read, err);
-    } else {
-      const void *data = items[i]->make ? items[i]->make(items[i]->user) : items[i]->data;
-      ist_wfile_write(&f, data, (size_t)ist_st_item_bytes(items[i]));
-    }
+    else
+      write_data(items[i], &f);
   }
   if (s == IST_OK) return ist_wfile_commit(&f, err);
   ist_wfile_close(&f);

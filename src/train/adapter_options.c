@@ -246,8 +246,8 @@ ist_status ist_options_from_adapter(ist_train_options *o, const ist_adapters *ad
   write_pattern(&alphas, c->alpha_pattern, c->n_alpha_pattern);
   for (int64_t i = 0; i < c->n_layers; i++)
     ist_buf_printf(&layers, "%s%lld", i ? "," : "", (long long)c->layers[i]);
-  bool ok = !targets.failed && !ranks.failed && !alphas.failed && !layers.failed && !method.failed &&
-            !act.failed;
+  bool ok = !targets.failed && !ranks.failed && !alphas.failed && !layers.failed &&
+            !method.failed && !act.failed;
   if (ok) {
     if (c->targets.n) replace(&o->targets, &targets);
     replace(&o->method, &method);

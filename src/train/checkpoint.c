@@ -85,8 +85,11 @@ static ist_status write_tensors(const char *path, const ist_state *s, ist_error 
   if (!items) return no_memory(err);
   for (int64_t i = 0; i < s->n; i++) {
     const ist_state_item *it = &s->item[i];
-    items[i] =
-        (ist_st_item){.name = it->name, .type = it->type, .n_dims = it->n_dims, .data = it->data};
+    items[i] = (ist_st_item){.name = it->name,
+                             .type = it->type,
+                             .n_dims = it->n_dims,
+                             .data = it->data,
+                             .on_disk = it->on_disk};
     memcpy(items[i].shape, it->shape, sizeof it->shape);
   }
   ist_status status = ist_safetensors_write(path, items, s->n, NULL, 0, err);
@@ -356,6 +359,18 @@ static ist_status check_tensors(const ist_safetensors *file, const ist_state *s,
   return IST_OK;
 }
 
+/* Piece by piece, for the checkpoint may be larger than what is free. */
+static void copy_tensor(const ist_state_item *to, const unsigned char *from) {
+  unsigned char *dst = to->data;
+  const int64_t piece = 1 << 20;
+  for (int64_t at = 0; at < to->bytes; at += piece) {
+    size_t n = (size_t)(to->bytes - at < piece ? to->bytes - at : piece);
+    memcpy(dst + at, from + at, n);
+    ist_pages_drop(from + at, n);
+    if (to->on_disk) ist_pages_drop(dst + at, n);
+  }
+}
+
 ist_status ist_checkpoint_load(const char *path, const ist_state *s, ist_error *err) {
   char *name = ist_path_join(path, TENSORS);
   if (!name) return no_memory(err);
@@ -364,10 +379,8 @@ ist_status ist_checkpoint_load(const char *path, const ist_state *s, ist_error *
   ist_free(name);
   if (status != IST_OK) return status;
   status = check_tensors(file, s, err);
-  for (int64_t i = 0; status == IST_OK && i < s->n; i++) {
-    const ist_st_tensor *t = ist_safetensors_find(file, s->item[i].name);
-    if (s->item[i].bytes) memcpy(s->item[i].data, t->data, (size_t)s->item[i].bytes);
-  }
+  for (int64_t i = 0; status == IST_OK && i < s->n; i++)
+    copy_tensor(&s->item[i], ist_safetensors_find(file, s->item[i].name)->data);
   ist_safetensors_close(file);
   return status;
 }

@@ -19,11 +19,19 @@ ist_status ist_state_add(ist_state *s, const char *name, ist_dtype type, int n_d
   return IST_OK;
 }
 
-const ist_state_item *ist_state_find(const ist_state *s, const char *name) {
+static ist_state_item *find(const ist_state *s, const char *name) {
   for (int64_t i = 0; i < s->n; i++) {
     if (strcmp(s->item[i].name, name) == 0) return &s->item[i];
   }
   return NULL;
+}
+
+void ist_state_on_disk(ist_state *s, const char *name) {
+  find(s, name)->on_disk = true;
+}
+
+const ist_state_item *ist_state_find(const ist_state *s, const char *name) {
+  return find(s, name);
 }
 
 void ist_state_free(ist_state *s) {

@@ -15,6 +15,7 @@ typedef struct ist_state_item {
   int64_t shape[IST_STATE_DIMS];
   void *data; /* host memory, borrowed while the registry lives */
   int64_t bytes;
+  bool on_disk; /* data is a mapped scratch file: its pages need not stay */
 } ist_state_item;
 
 /* Zero-initialise; free with ist_state_free (which leaves the data alone). */
@@ -27,6 +28,8 @@ typedef struct ist_state {
  * Names are unique; name and data are borrowed until ist_state_free. */
 ist_status ist_state_add(ist_state *s, const char *name, ist_dtype type, int n_dims,
                          const int64_t *shape, void *data, ist_error *err);
+/* Says that the data of a registered tensor is a mapped scratch file. */
+void ist_state_on_disk(ist_state *s, const char *name);
 const ist_state_item *ist_state_find(const ist_state *s, const char *name);
 void ist_state_free(ist_state *s);
 

@@ -238,6 +238,10 @@ static ist_status register_state(ist_trainer *t, ist_error *err) {
     IST_TRY(ist_state_add(&t->state, items[i].name, items[i].type, items[i].n_dims, items[i].shape,
                           items[i].data, err));
   }
+  if (t->moments.on_disk) {
+    ist_state_on_disk(&t->state, "moments.m");
+    ist_state_on_disk(&t->state, "moments.v");
+  }
   return IST_OK;
 }
 

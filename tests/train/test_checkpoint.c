@@ -13,9 +13,11 @@
 
 #include <cmocka.h>
 
+#include "base/arena.h"
 #include "base/file.h"
 #include "base/rng.h"
 #include "train/checkpoint.h"
+#include "train/plan.h"
 
 static char dir[] = "/tmp/ist-checkpoint-XXXXXX";
 
@@ -134,6 +136,33 @@ static void test_round_trip(void **state) {
   json_decref(found);
   ist_state_free(&s);
   ist_state_free(&t);
+}
+
+/* A tensor in a mapped scratch file comes back whole, and leaves memory on both ways. */
+static void test_tensor_on_disk(void **state) {
+  (void)state;
+  enum { BYTES = (8 << 20) + 100 };
+  ist_arena a;
+  ist_error err = {0};
+  assert_int_equal(ist_arena_init_on_disk(&a, "scratch", BYTES, ".", &err), IST_OK);
+  uint8_t *p = ist_arena_alloc(&a, BYTES), *copy = malloc(BYTES);
+  ist_rng rng = ist_rng_stream(3, IST_RNG_TEST, 0, 0, 0);
+  for (int64_t i = 0; i < BYTES; i++) copy[i] = (uint8_t)ist_rng_u32(&rng);
+  memcpy(p, copy, BYTES);
+  ist_state s = {0};
+  assert_int_equal(ist_state_add(&s, "m", IST_U8, 1, (int64_t[]){BYTES}, p, &err), IST_OK);
+  ist_state_on_disk(&s, "m");
+  int64_t before = ist_memory_resident(NULL, 0);
+  save(&s, 1, 1);
+  assert_true(ist_memory_resident(NULL, 0) < before - (6 << 20));
+  memset(p, 0, BYTES);
+  before = ist_memory_resident(NULL, 0);
+  assert_int_equal(ist_checkpoint_load("run/checkpoints/step-00000001", &s, &err), IST_OK);
+  assert_true(ist_memory_resident(NULL, 0) < before - (6 << 20));
+  assert_memory_equal(p, copy, BYTES);
+  free(copy);
+  ist_state_free(&s);
+  ist_arena_free(&a);
 }
 
 /* Each difference is named, and leaves what was there. */
@@ -324,6 +353,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_teardown(test_registry, remove_run),
       cmocka_unit_test_teardown(test_round_trip, remove_run),
+      cmocka_unit_test_teardown(test_tensor_on_disk, remove_run),
       cmocka_unit_test_teardown(test_mismatches, remove_run),
       cmocka_unit_test_teardown(test_kept, remove_run),
       cmocka_unit_test_teardown(test_same_step, remove_run),
