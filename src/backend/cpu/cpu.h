@@ -85,6 +85,13 @@ void ist_cpu_zero(ist_ctx *ctx, ist_view dst);
 void ist_cpu_copy(ist_ctx *ctx, ist_view dst, ist_view src);
 void ist_cpu_add(ist_ctx *ctx, ist_view y, ist_view a, ist_view b);
 void ist_cpu_scale_rows(ist_ctx *ctx, ist_view y, double s, const float *row_scale);
+void ist_cpu_row_dot(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b);
+void ist_cpu_gain_mix(ist_ctx *ctx, ist_view y, ist_view v, ist_view g, ist_view bias, double f,
+                      const float *row_f);
+void ist_cpu_mul_cols(ist_ctx *ctx, ist_view y, ist_view x, ist_view g);
+void ist_cpu_col_dot(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b, ist_view scale);
+void ist_cpu_col_sum(ist_ctx *ctx, ist_view dst, ist_view x, double s);
+void ist_cpu_add_bias(ist_ctx *ctx, ist_view y, ist_view bias, double s, const float *row_scale);
 void ist_cpu_dropout(ist_ctx *ctx, ist_view y, ist_view x, const ist_dropout *d);
 void ist_cpu_dropout_bwd_acc(ist_ctx *ctx, ist_view dx, ist_view dy, const ist_dropout *d);
 void ist_cpu_norm_fwd(ist_ctx *ctx, ist_view h, ist_view stat, ist_view x, ist_view w,

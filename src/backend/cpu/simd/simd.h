@@ -47,6 +47,14 @@ typedef struct ist_scale_args {
   const float *row_scale;
 } ist_scale_args;
 
+/* The slots of the same names (backend.h); v and x are `a`. Items are rows, those of
+ * col_dot groups of IST_NORM_COLS columns; without b it sums a, without g s is the scale. */
+typedef struct ist_gain_args {
+  ist_view y, a, b, g, bias;
+  double s;
+  const float *row_scale;
+} ist_gain_args;
+
 /* y = mask(x), or y += mask(x). */
 typedef struct ist_dropout_args {
   ist_view y, x;
@@ -155,6 +163,7 @@ typedef struct ist_simd {
   int64_t (*gemm_pack_bytes)(int64_t k, bool bf16);
   ist_parallel_fn gemm;
   ist_parallel_fn copy, add, scale, dropout;
+  ist_parallel_fn row_dot, gain_mix, mul_cols, add_bias, col_dot;
   ist_parallel_fn norm_fwd, norm_bwd, norm_bwd_params, rope, act_fwd, act_bwd;
   ist_parallel_fn xent_tile, xent_grad;
   ist_parallel_fn adamw, sumsq;
