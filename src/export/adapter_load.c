@@ -36,6 +36,7 @@ static ist_status find_places(ist_adapter_config *c, const ist_updates *u, int64
     if (p->rank > c->rank_of[p->id]) c->rank_of[p->id] = p->rank;
     if (p->rank > c->rank) c->rank = p->rank;
     if (p->magnitude) c->method = "dora";
+    c->lora_bias |= p->bias != NULL;
   }
   return IST_OK;
 }
@@ -44,6 +45,8 @@ static void put_update(ist_adapters *ad, const ist_model *m, const ist_update *u
   const ist_module mod = (ist_module)u->id;
   ist_adapter_write(ad, &m->config, u->layer, mod, IST_PART_A, IST_ROWS_OURS, u->a);
   ist_adapter_write(ad, &m->config, u->layer, mod, IST_PART_B, IST_ROWS_OURS, u->b);
+  if (u->bias)
+    ist_adapter_write(ad, &m->config, u->layer, mod, IST_PART_BIAS, IST_ROWS_OURS, u->bias);
   if (u->magnitude)
     ist_adapter_write(ad, &m->config, u->layer, mod, IST_PART_MAGNITUDE, IST_ROWS_OURS,
                       u->magnitude);

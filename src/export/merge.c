@@ -71,13 +71,26 @@ static ist_status check_all_listed(const ist_merge_list *list, const ist_updates
   return IST_OK;
 }
 
+/* Most bases have no bias that could take it, and PEFT does not merge it there either. */
+static ist_status refuse_bias(const ist_updates *u, ist_error *err) {
+  for (int64_t i = 0; i < u->n; i++) {
+    if (!u->p[i].bias) continue;
+    char name[96];
+    ist_tensor_name(name, sizeof name, u->p[i].layer, u->p[i].id);
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "%s: found a bias of LoRA's B (lora_bias), which runs but cannot be merged",
+                    name);
+  }
+  return IST_OK;
+}
+
 ist_status ist_merge_list_make(ist_merge_list *out, const ist_model *m, const ist_updates *u,
                                ist_error *err) {
   *out = (ist_merge_list){0};
   if (!m->gguf)
     return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: the base of a merge must be a GGUF file",
                     m->path);
-  ist_status s = IST_OK;
+  ist_status s = refuse_bias(u, err);
   for (int64_t i = 0; i < m->source.n && s == IST_OK; i++)
     s = add_tensor(out, m, u, &m->source.tensor[i], err);
   if (s == IST_OK && ist_merge_unties(m, u))

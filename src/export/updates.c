@@ -19,6 +19,7 @@ void ist_updates_free(ist_updates *u) {
     ist_free(u->p[i].a);
     ist_free(u->p[i].b);
     ist_free(u->p[i].magnitude);
+    ist_free(u->p[i].bias);
     ist_free(u->p[i].whole);
   }
   ist_free(u->p);

@@ -17,6 +17,7 @@ typedef struct ist_update {
   float *a;            /* (rank, cols); rank 0: none */
   float *b;            /* (rows, rank) */
   float *magnitude;    /* (rows); NULL: no DoRA */
+  float *bias;         /* (rows) of B, which counts as B does; NULL: none */
   float *whole;        /* (rows, cols); NULL: the base's */
 } ist_update;
 

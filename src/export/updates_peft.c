@@ -122,10 +122,18 @@ static ist_status read_magnitude(reader *r, const place *p, ist_update *u, ist_e
   return to_file_order(r, p, u->magnitude, u->rows, 1, err);
 }
 
+static ist_status read_bias(reader *r, const place *p, ist_update *u, ist_error *err) {
+  char name[192];
+  const ist_st_tensor *t = find(r, p, ".lora_B.bias", name, sizeof name);
+  IST_TRY(values(r, t, name, u->rows, 0, &u->bias, err));
+  return to_file_order(r, p, u->bias, u->rows, 1, err);
+}
+
 static ist_status read_linear(reader *r, const place *p, ist_update *u, ist_error *err) {
   IST_TRY(need(r, p, ".lora_A.weight", u->rank, u->cols, &u->a, err));
   IST_TRY(need(r, p, ".lora_B.weight", u->rows, u->rank, &u->b, err));
   IST_TRY(to_file_order(r, p, u->b, u->rows, u->rank, err));
+  if (r->dir->config.lora_bias) IST_TRY(read_bias(r, p, u, err));
   return r->dir->config.dora ? read_magnitude(r, p, u, err) : IST_OK;
 }
 

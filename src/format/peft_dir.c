@@ -132,6 +132,7 @@ static const char *const known_keys[] = {
     "layers_pattern",
     "layers_to_transform",
     "lora_alpha",
+    "lora_bias",
     "lora_dropout",
     "megatron_core",
     "modules_to_save",
@@ -148,7 +149,7 @@ static const char *const known_keys[] = {
     "use_rslora",
 };
 
-/* Any other key may change what the tensors mean (layer_replication, lora_bias, what
+/* Any other key may change what the tensors mean (layer_replication, what
  * a version of PEFT to come adds), unless it is off. */
 static ist_status refuse_features(json_t *root, ist_error *err) {
   const char *name;
@@ -237,6 +238,7 @@ static ist_status read_config(json_t *root, ist_peft_config *c, ist_error *err) 
   IST_TRY(get_number(root, "lora_dropout", &c->dropout, err));
   IST_TRY(get_bool(root, "use_rslora", &c->rslora, err));
   IST_TRY(get_bool(root, "use_dora", &c->dora, err));
+  IST_TRY(get_bool(root, "lora_bias", &c->lora_bias, err));
   IST_TRY(get_bool(root, "fan_in_fan_out", &c->fan_in_fan_out, err));
   IST_TRY(get_string(root, "base_model_name_or_path", &c->base_model, err));
   IST_TRY(get_names(root, "target_modules", &c->targets, &c->target_regex, err));

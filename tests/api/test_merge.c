@@ -131,6 +131,22 @@ static void test_unmerged_gives_pefts_logits(void **state) {
   ist_model_close(m);
 }
 
+/* The bias of LoRA's B: runs as PEFT's, and is refused where it would have to be merged. */
+static void test_bias(void **state) {
+  (void)state;
+  ist_model *m = open_model(TINY);
+  MUST(ist_model_set_adapter(m, ADAPTERS "bias", &err));
+  double d = distance(m, "bias");
+  if (!(d < 1e-5)) fail_msg("bias: logits differ by %g", d);
+  ist_model_close(m);
+  char *out = join("biased.gguf");
+  ist_merge_result r;
+  assert_int_equal(merge(ADAPTERS "bias", out, NULL, &r), IST_ERR_UNSUPPORTED);
+  assert_non_null(strstr(err.message, "lora_bias"));
+  assert_false(ist_file_exists(out));
+  ist_free(out);
+}
+
 static double loss(ist_model *m, const char *adapter, const char *data) {
   ist_eval_options e;
   ist_eval_options_init(&e);
@@ -488,6 +504,7 @@ static void test_diff_of_adapters(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(test_merged_gives_pefts_logits, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_bias, setup, teardown),
       cmocka_unit_test_setup_teardown(test_unmerged_gives_pefts_logits, setup, teardown),
       cmocka_unit_test_setup_teardown(test_trained_on, setup, teardown),
       cmocka_unit_test_setup_teardown(test_gguf_adapter, setup, teardown),

@@ -176,7 +176,6 @@ static void test_peft_refusals(void **state) {
     const char *part;
   } c[] = {
       {"\"bias\":\"all\"", IST_ERR_UNSUPPORTED, "bias is 'all'"},
-      {"\"lora_bias\":true", IST_ERR_UNSUPPORTED, "adapters with lora_bias"},
       {"\"trainable_token_indices\":[3]", IST_ERR_UNSUPPORTED, "trainable_token_indices"},
       {"\"layer_replication\":[[0,4]]", IST_ERR_UNSUPPORTED, "layer_replication"},
       {"\"megatron_config\":{\"a\":1}", IST_ERR_UNSUPPORTED, "megatron_config"},

@@ -38,6 +38,7 @@ ADAPTERS = {
     "head": dict(r=2, lora_alpha=4, target_modules=["lm_head", "up_proj"]),
     "saved": dict(r=2, lora_alpha=4, target_modules=["q_proj"], modules_to_save=["lm_head"]),
     "bf16": dict(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"]),
+    "bias": dict(r=2, lora_alpha=3, lora_bias=True, target_modules=["q_proj", "o_proj", "up_proj"]),
 }
 
 
