@@ -409,11 +409,7 @@ static void keep_layers(ist_screen *s, const ist_step_report *r) {
 }
 
 void ist_screen_step(ist_screen *s, const ist_step_report *r) {
-  if (r->skipped) {
-    ist_warn("step %lld: loss or gradients were not finite; nothing was changed",
-             (long long)r->step + 1);
-    return;
-  }
+  if (r->skipped) return; /* the library said so */
   s->trained = true;
   s->loss += r->loss * (double)r->targets;
   s->targets += (double)r->targets;

@@ -202,6 +202,11 @@ typedef struct ist_train_options {
   const char *lr_schedule; /* linear, cosine, constant */
   int64_t warmup_steps;    /* -1: 3 % of the steps, at most 100 */
   double beta1, beta2, eps, weight_decay, clip_norm;
+  /* A loss or gradient norm that lies more than spike_z standard deviations above the mean of
+   * the last 64 steps is a spike (0: none is): marked, and with skip_spikes the step changes
+   * nothing. */
+  double spike_z;
+  bool skip_spikes;
   int64_t batch; /* samples an optimizer step */
   double epochs;
   int64_t steps; /* 0: by epochs */
@@ -261,7 +266,9 @@ typedef struct ist_step_report {
   double epoch, loss, lr, grad_norm;
   int64_t tokens, targets; /* real tokens; supervised ones */
   double seconds, probe_seconds;
-  bool skipped; /* loss or gradients were not finite: nothing changed */
+  bool skipped;               /* loss or gradients were not finite, or a spike: nothing changed */
+  bool spike;                 /* see spike_z */
+  double loss_z, grad_norm_z; /* standard deviations above the mean of the last 64 steps */
   bool probed, evaluated, saved, improved, finished;
   double valid_loss; /* when evaluated */
   int64_t L;

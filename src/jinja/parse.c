@@ -256,6 +256,7 @@ static jinja_node *subscript(parser *p, jinja_node *v) {
   }
   expect_op(p, "]");
   n->b = bound[0];
+  if (n->op == N_INDEX && !n->b) n->b = node(p, N_TUPLE); /* a[] is a[()] */
   if (n->op == N_INDEX) return n;
   n->items = memcpy(take(p, 3, sizeof *bound), bound, sizeof bound);
   n->n_items = 3;

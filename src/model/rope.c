@@ -105,6 +105,10 @@ static ist_status make(ist_rope *r, const settings *o, ist_error *err) {
     return ist_fail(err, IST_ERR_FORMAT,
                     "rope: original_max_position_embeddings: found %g, expected more than 1",
                     o->original);
+  if (!(o->original >= 0 && o->original < 1e15) || !(o->context >= 0 && o->context < 1e15))
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "rope: found %g original and %g positions, expected at most 1e15", o->original,
+                    o->context);
   if (o->kind == LLAMA3 && !(o->high > o->low && o->low > 0))
     return ist_fail(err, IST_ERR_FORMAT,
                     "rope: low_freq_factor %g, high_freq_factor %g: expected a growing pair",

@@ -228,11 +228,18 @@ ist_status ist_checkpoint_save(const char *run, const ist_state *s, json_t *sett
   return status;
 }
 
+/* Out of the way in one go, then removed: what stops in between is no half checkpoint. */
 ist_status ist_checkpoint_clear(const char *run, ist_error *err) {
-  char *folder = ist_path_join(run, FOLDER);
-  if (!folder) return no_memory(err);
-  ist_status status = ist_file_exists(folder) ? ist_remove_tree(folder, err) : IST_OK;
+  char *folder = ist_path_join(run, FOLDER), *removed = ist_path_join(run, FOLDER ".removed");
+  ist_status status = folder && removed ? ist_remove_tree(removed, err) : no_memory(err);
+  if (status == IST_OK && ist_file_exists(folder)) {
+    status = rename(folder, removed) == 0
+                 ? ist_remove_tree(removed, err)
+                 : ist_fail(err, IST_ERR_IO, "cannot rename '%s' to '%s': %s", folder, removed,
+                            strerror(errno));
+  }
   ist_free(folder);
+  ist_free(removed);
   return status;
 }
 
@@ -315,6 +322,38 @@ ist_status ist_checkpoint_find_newest(const char *run, char **path, ist_error *e
     status = ist_fail(err, IST_ERR_MISMATCH, "'%s' holds no whole checkpoint", folder);
   ist_free(steps);
   ist_free(folder);
+  return status;
+}
+
+/* False: it cannot be read. */
+static bool read_value(const char *run, int64_t step, const char *name, int64_t *value) {
+  char *folder = step_path(run, step), *path = folder ? ist_path_join(folder, TENSORS) : NULL;
+  ist_safetensors *file;
+  bool found = path && ist_safetensors_open(&file, path, NULL) == IST_OK;
+  ist_free(folder);
+  ist_free(path);
+  if (!found) return false;
+  const ist_st_tensor *t = ist_safetensors_find(file, name);
+  found = t && t->type == IST_I64 && t->bytes == sizeof *value;
+  if (found) memcpy(value, t->data, sizeof *value);
+  ist_safetensors_close(file);
+  return found;
+}
+
+ist_status ist_checkpoint_values(const char *run, const char *name, int64_t **values, int64_t *n,
+                                 ist_error *err) {
+  int64_t found = 0;
+  char *folder = ist_path_join(run, FOLDER);
+  *values = NULL;
+  *n = 0;
+  if (!folder) return no_memory(err);
+  ist_status status = list_steps(folder, values, n, err);
+  ist_free(folder);
+  for (int64_t i = 0; status == IST_OK && i < *n; i++) {
+    int64_t value;
+    if (read_value(run, (*values)[i], name, &value)) (*values)[found++] = value;
+  }
+  *n = found;
   return status;
 }
 

@@ -19,6 +19,10 @@ ist_status ist_checkpoint_clear(const char *run, ist_error *err);
 /* Path (owned by the caller) of the newest checkpoint whose checksums hold;
  * damaged ones are passed over with a line in the log. None: an error. */
 ist_status ist_checkpoint_find_newest(const char *run, char **path, ist_error *err);
+/* What the registry's int64 `name` is in each checkpoint there is (fresh memory, freed by the
+ * caller also after an error); one that cannot be read is passed over. */
+ist_status ist_checkpoint_values(const char *run, const char *name, int64_t **values, int64_t *n,
+                                 ist_error *err);
 /* The settings of a checkpoint: new reference. */
 ist_status ist_checkpoint_settings(const char *path, json_t **settings, ist_error *err);
 /* Copies the tensors into the registry. A tensor that is missing, or of another

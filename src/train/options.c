@@ -93,6 +93,7 @@ static ist_status check_ranges(const ist_train_options *o, ist_error *err) {
       {"eps", o->eps, 0, 1, true},
       {"weight_decay", o->weight_decay, 0, 10, false},
       {"clip_norm", o->clip_norm, 0, 1e9, false},
+      {"spike_z", o->spike_z, 0, 1e6, false},
       {"batch", (double)o->batch, 1, 1e6, false},
       {"epochs", o->epochs, 0, 1e6, true},
       {"steps", (double)o->steps, 0, 1e12, false},

@@ -161,6 +161,11 @@ static ist_status evaluate(ist_trainer *t, ist_step_report *r, ist_error *err) {
   }
   p->bad_evals++;
   t->stopped = t->options.patience > 0 && p->bad_evals >= t->options.patience;
+  if (t->stopped)
+    ist_log(IST_LOG_INFO,
+            "stopped after step %lld: %lld evaluations without a validation loss below %.4f, that "
+            "of step %lld (--patience)",
+            (long long)p->step, (long long)p->bad_evals, p->best_loss, (long long)p->best_step);
   return IST_OK;
 }
 
@@ -208,21 +213,53 @@ static void list_lines(char *text, size_t room, const ist_dataset *data, const i
   }
 }
 
-static ist_status skip_step(ist_trainer *t, const int64_t *samples, int64_t n, ist_step_report *r,
-                            ist_error *err) {
+/* The step changed nothing. Too many of them in a row end the run. */
+static ist_status skip_step(ist_trainer *t, ist_step_report *r, ist_error *err) {
+  ist_progress *p = &t->progress;
   r->skipped = true;
-  char lines[400];
-  list_lines(lines, sizeof lines, &t->data, samples, n);
-  ist_log(IST_LOG_WARN,
-          "step %lld skipped: loss %g, gradient norm %g are not finite (data lines %s)",
-          (long long)t->progress.step + 1, r->loss, r->grad_norm, lines);
-  if (++t->progress.skipped_in_row < MAX_SKIPPED_IN_ROW) return IST_OK;
-  ist_status status =
-      ist_fail(err, IST_ERR_NONFINITE,
-               "step %lld: the loss or the gradients were not finite %d times in a row",
-               (long long)t->progress.step, MAX_SKIPPED_IN_ROW);
-  ist_hint(err, "try a lower --lr, or --compute f32");
+  p->skipped++;
+  if (++p->skipped_in_row < MAX_SKIPPED_IN_ROW) return IST_OK;
+  ist_status status;
+  if (r->spike) {
+    status = ist_fail(err, IST_ERR_NONFINITE,
+                      "step %lld: %d spikes of the loss or the gradient norm in a row",
+                      (long long)p->step, MAX_SKIPPED_IN_ROW);
+    ist_hint(err, "try a lower --lr, a higher --spike-z, or no --skip-spikes");
+  } else {
+    status = ist_fail(err, IST_ERR_NONFINITE,
+                      "step %lld: the loss or the gradients were not finite %d times in a row",
+                      (long long)p->step, MAX_SKIPPED_IN_ROW);
+    ist_hint(err, "try a lower --lr, or --compute f32");
+  }
   return status;
+}
+
+/* How the step compares with those before it, and a line in the log where it is one to look
+ * at. True: its gradients are used. */
+static bool judge_step(ist_trainer *t, const int64_t *samples, int64_t n, ist_step_report *r) {
+  const ist_train_options *o = &t->options;
+  bool finite = isfinite(r->loss) && isfinite(r->grad_norm);
+  if (finite) {
+    r->loss_z = ist_spikes_z(&t->spikes, IST_SPIKE_LOSS, r->loss);
+    r->grad_norm_z = ist_spikes_z(&t->spikes, IST_SPIKE_GRAD_NORM, r->grad_norm);
+    r->spike = o->spike_z > 0 && fmax(r->loss_z, r->grad_norm_z) > o->spike_z;
+    ist_spikes_add(&t->spikes, r->loss, r->grad_norm, o->spike_z);
+  }
+  bool use = finite && !(r->spike && o->skip_spikes);
+  t->comm.decide(&t->comm, &use);
+  char lines[400] = "";
+  if (!use || r->spike) list_lines(lines, sizeof lines, &t->data, samples, n);
+  if (!finite)
+    ist_log(IST_LOG_WARN,
+            "step %lld skipped: loss %g, gradient norm %g are not finite (data lines %s)",
+            (long long)t->progress.step + 1, r->loss, r->grad_norm, lines);
+  else if (r->spike)
+    ist_log(IST_LOG_WARN,
+            "step %lld%s: a spike: loss %.4f, gradient norm %.4g, %.1f and %.1f standard "
+            "deviations above the last %d steps (data lines %s)",
+            (long long)t->progress.step + 1, use ? "" : " skipped", r->loss, r->grad_norm,
+            r->loss_z, r->grad_norm_z, IST_SPIKE_WINDOW, lines);
+  return use;
 }
 
 static ist_status train_batch(ist_trainer *t, ist_step_report *r, ist_error *err) {
@@ -234,9 +271,7 @@ static ist_status train_batch(ist_trainer *t, ist_step_report *r, ist_error *err
   r->lr = t->lr * ist_lr_factor(ist_lr_kind_from_name(t->options.lr_schedule), t->progress.step,
                                 t->warmup, t->total_steps);
   t->progress.batch++;
-  bool finite = isfinite(r->loss) && isfinite(r->grad_norm);
-  t->comm.decide(&t->comm, &finite);
-  if (!finite) return skip_step(t, samples, n, r, err);
+  if (!judge_step(t, samples, n, r)) return skip_step(t, r, err);
   update(t, r->grad_norm, r->lr);
   drop_moments(t);
   t->progress.skipped_in_row = 0;

@@ -86,16 +86,20 @@ static ist_status write_line(ist_metrics *m, json_t *line, ist_error *err) {
 ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const double *probe_loss,
                                 int64_t n_probe, ist_error *err) {
   if (!t->options.output) return IST_OK;
-  json_t *line =
-      json_pack("{s:I, s:f, s:o, s:f, s:o, s:I, s:I, s:o, s:b}", "step", (json_int_t)r->step,
-                "epoch", r->epoch, "loss", number(r->loss), "lr", r->lr, "grad_norm",
-                number(r->grad_norm), "tokens", (json_int_t)r->tokens, "targets",
-                (json_int_t)r->targets, "active", active_list(r), "skipped", r->skipped);
+  json_t *line = json_pack("{s:I, s:f, s:o, s:f, s:o, s:I, s:I, s:o, s:b, s:b}", "step",
+                           (json_int_t)r->step, "epoch", r->epoch, "loss", number(r->loss), "lr",
+                           r->lr, "grad_norm", number(r->grad_norm), "tokens",
+                           (json_int_t)r->tokens, "targets", (json_int_t)r->targets, "active",
+                           active_list(r), "skipped", r->skipped, "spike", r->spike);
   if (line && r->probed) {
     json_object_set_new(line, "probe_losses", doubles(probe_loss, n_probe));
     json_object_set_new(line, "suppressibility", doubles(t->suppressibility, r->L));
   }
-  if (line && r->skipped) json_object_set_new(line, "lines", batch_lines(t));
+  if (line && (r->skipped || r->spike)) json_object_set_new(line, "lines", batch_lines(t));
+  if (line && r->spike) {
+    json_object_set_new(line, "loss_z", number(r->loss_z));
+    json_object_set_new(line, "grad_norm_z", number(r->grad_norm_z));
+  }
   if (line && r->evaluated) json_object_set_new(line, "valid_loss", number(r->valid_loss));
   IST_TRY(write_line(&t->metrics, line, err));
   line = json_pack("{s:I, s:f, s:f, s:I, s:I}", "step", (json_int_t)r->step, "seconds", r->seconds,
@@ -143,23 +147,27 @@ ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err) {
   return status;
 }
 
-/* Removes best adapters but the newest and that of the checkpoint before: should
- * the newest checkpoint turn out damaged, the one before still finds its own. */
+/* Removes the best adapters that neither the run nor a checkpoint names: whichever checkpoint
+ * is resumed from finds its own. */
 static ist_status drop_old_best(ist_trainer *t, ist_error *err) {
   char *folder = ist_path_join(t->options.output, "best");
   if (!folder) return no_path(t, err);
   DIR *dir = opendir(folder);
   ist_free(folder);
   if (!dir) return IST_OK; /* there is no best adapter yet */
-  for (struct dirent *e; (e = readdir(dir));) {
+  int64_t *named, n;
+  ist_status status =
+      ist_checkpoint_values(t->options.output, "progress.best_step", &named, &n, err);
+  for (struct dirent *e; status == IST_OK && (e = readdir(dir));) {
     long long step;
     if (sscanf(e->d_name, "step-%lld.safetensors", &step) != 1) continue;
-    if (step == t->progress.best_step || step == t->saved_best) continue;
-    unlinkat(dirfd(dir), e->d_name, 0);
+    bool wanted = step == t->progress.best_step;
+    for (int64_t i = 0; i < n; i++) wanted = wanted || step == named[i];
+    if (!wanted) unlinkat(dirfd(dir), e->d_name, 0);
   }
+  ist_free(named);
   closedir(dir);
-  t->saved_best = t->progress.best_step;
-  return IST_OK;
+  return status;
 }
 
 static ist_status read_best(ist_trainer *t, const char *path, ist_error *err) {

@@ -10,6 +10,7 @@
 #include "train/options.h"
 #include "train/plan.h"
 #include "train/schedule.h"
+#include "train/spikes.h"
 #include "train/state.h"
 
 /* How far a run is: part of the state, so every field is an int64 or a double. */
@@ -17,6 +18,7 @@ typedef struct ist_progress {
   int64_t step;  /* finished optimizer steps */
   int64_t batch; /* batches drawn from the data, skipped steps included */
   int64_t skipped_in_row;
+  int64_t skipped;       /* steps that changed nothing: not finite, or spikes that were skipped */
   int64_t bad_evals;     /* evaluations without improvement */
   int64_t best_step;     /* step of the best adapter; 0: none yet */
   int64_t metrics_bytes; /* size of metrics.jsonl at the checkpoint */
@@ -50,6 +52,7 @@ struct ist_trainer {
   ist_metrics metrics; /* what the run computed: the same bytes on every run */
   ist_metrics timing;  /* how long it took and what it held */
   ist_progress progress;
+  ist_spikes spikes;
   int64_t steps_per_epoch, total_steps, total_batches, warmup;
   double lr;       /* peak learning rate in force */
   int64_t n_epoch; /* samples an epoch visits */
@@ -64,7 +67,6 @@ struct ist_trainer {
   double *importance, *suppressibility;
   int64_t *observed;
   double *segment_loss;  /* losses by segment of a probe */
-  int64_t saved_best;    /* best_step of the newest checkpoint */
   int lock;              /* the output directory's; -1: none */
   bool resumed, stopped; /* stopped: patience ran out */
 };

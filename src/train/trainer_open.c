@@ -209,6 +209,7 @@ static ist_status register_state(ist_trainer *t, ist_error *err) {
   int64_t L = t->adapters.L, params = t->adapters.layout.params;
   ist_dtype dt = t->adapters.dt;
   const int64_t block[2] = {L, params}, layers[1] = {L}, selected[1] = {t->n_layers}, one[1] = {1};
+  const int64_t window[2] = {IST_SPIKE_KINDS, IST_SPIKE_WINDOW};
   ist_progress *p = &t->progress;
   const struct {
     const char *name;
@@ -228,11 +229,14 @@ static ist_status register_state(ist_trainer *t, ist_error *err) {
       {"progress.step", IST_I64, 1, one, &p->step},
       {"progress.batch", IST_I64, 1, one, &p->batch},
       {"progress.skipped_in_row", IST_I64, 1, one, &p->skipped_in_row},
+      {"progress.skipped", IST_I64, 1, one, &p->skipped},
       {"progress.bad_evals", IST_I64, 1, one, &p->bad_evals},
       {"progress.best_step", IST_I64, 1, one, &p->best_step},
       {"progress.metrics_bytes", IST_I64, 1, one, &p->metrics_bytes},
       {"progress.best_loss", IST_F64, 1, one, &p->best_loss},
       {"progress.last_valid", IST_F64, 1, one, &p->last_valid},
+      {"spikes.n", IST_I64, 1, one, &t->spikes.n},
+      {"spikes.value", IST_F64, 2, window, t->spikes.value},
   };
   for (size_t i = 0; i < sizeof items / sizeof *items; i++) {
     IST_TRY(ist_state_add(&t->state, items[i].name, items[i].type, items[i].n_dims, items[i].shape,
