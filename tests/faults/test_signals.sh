@@ -85,6 +85,79 @@ for step in 12 10 08; do : >torn/checkpoints/step-000000$step/state.json; done
 "$ist" train --resume torn >log 2>err && fail "a run without a whole checkpoint resumes"
 grep -q '^error: .*holds no whole checkpoint' err || fail "no whole checkpoint: not said"
 
+# ---- A second signal ends the run at once, in the middle of a step; what was saved is whole.
+"$ist" train -m "$model" -d data.jsonl -o twice --steps 3 --batch 2 --probe-batch 2 --threads 1 \
+  >log 2>err || fail "a run"
+# A step of many passes, none of which ends the process before it is done.
+"$ist" train --resume twice --steps 1000000 --report-every 1 >log 2>err &
+pid=$!
+tries=0
+until grep -q '^step 5/' log || [ $tries -gt 300 ]; do
+  tries=$((tries + 1))
+  sleep 0.1
+done
+kill -STOP $pid # both arrive before the next step can end
+kill -INT $pid
+kill -TERM $pid
+kill -CONT $pid
+wait $pid
+code=$?
+[ $code = 143 ] || [ $code = 130 ] || fail "two signals: exit status $code"
+"$ist" train --resume twice --steps 6 >log 2>err || fail "two signals: no resume"
+[ ! -e twice/checkpoints/writing ] || fail "two signals: a half checkpoint is left"
+
+# ---- A terminal that is resized does no harm; one that is closed is a signal to stop.
+begin="$ist train -m $model -d data.jsonl --batch 2 --probe-batch 2 --threads 1 --report-every 1"
+$begin -o still --steps 30 >log 2>err || fail "a run"
+$begin -o resized --steps 30 >log 2>err &
+pid=$!
+while kill -WINCH $pid 2>/dev/null; do sleep 0.02; done
+ends 0 "SIGWINCH"
+cmp still/metrics.jsonl resized/metrics.jsonl || fail "SIGWINCH: another result"
+if command -v script >/dev/null 2>&1; then
+  script -qec "$begin -o closed --steps 1000000" /dev/null >log 2>err </dev/null &
+  pid=$!
+  tries=0
+  until [ -s closed/metrics.jsonl ] || [ $tries -gt 300 ]; do
+    tries=$((tries + 1))
+    sleep 0.1
+  done
+  kill -9 $pid # the terminal's other end is gone
+  wait $pid 2>/dev/null
+  tries=0
+  until "$ist" train --resume closed --steps 1 >log2 2>err2 || [ $tries -gt 100 ]; do
+    grep -q 'in use\|no whole\|cannot open' err2 || break # it is still saving
+    tries=$((tries + 1))
+    sleep 0.1
+  done
+  [ -n "$(ls closed/checkpoints 2>/dev/null)" ] || fail "a closed terminal: not saved"
+  [ -s closed/adapter.gguf ] || fail "a closed terminal: no resume: $(cat err2)"
+fi
+
+# ---- A best adapter that is damaged: a line, and the newest is kept.
+$begin -o best --steps 8 --lr 0.2 --eval-every 1 --save-every 1 >log 2>err || fail "a run"
+for file in best/best/step-*; do printf x | dd of="$file" bs=1 seek=2000 conv=notrunc 2>/dev/null; done
+"$ist" train --resume best --steps 10 --lr 5 --eval-every 1000 >log 2>err || fail "a damaged best adapter"
+if ! grep -q '^step 10/.* best' log; then
+  grep -q 'the best adapter cannot be used' err || fail "a damaged best adapter: no line"
+fi
+[ -s best/adapter.gguf ] || fail "a damaged best adapter: no adapter"
+
+# ---- A base or data file that changed since is noticed.
+"$ist" train -m "$model" -d data.jsonl -o changed --steps 2 --batch 2 --probe-batch 2 --threads 1 \
+  >log 2>err || fail "a run"
+cp data.jsonl data.before
+sed 's/say 3/say three/' data.before >data.jsonl
+"$ist" train --resume changed --steps 4 >log 2>err && fail "changed data are let in"
+grep -q '^error: .*data_hash' err || fail "changed data: $(cat err)"
+mv data.before data.jsonl
+cp "$model" base.gguf
+"$ist" train -m base.gguf -d data.jsonl -o changed --overwrite --steps 2 --batch 2 --probe-batch 2 \
+  --threads 1 >log 2>err || fail "a run"
+printf x | dd of=base.gguf bs=1 seek=60000 conv=notrunc 2>/dev/null
+"$ist" train --resume changed --steps 4 >log 2>err && fail "a changed base is let in"
+grep -q '^error: .*model_hash' err || fail "a changed base: $(cat err)"
+
 # ---- The model file is cut while it is mapped: an error line, not a signal.
 cp "$model" cut.gguf
 "$ist" train -m cut.gguf -d data.jsonl -o cut --steps 1000000 --batch 2 --probe-batch 2 \
