@@ -147,7 +147,7 @@ static void test_many_spikes(void **state) {
   ist_model_close(m);
 }
 
-static void run_through(const ist_train_options *o, int64_t steps, int *spikes) {
+static void run_to(const ist_train_options *o, int64_t steps, int *spikes) {
   ist_model *m = open_tiny();
   ist_trainer *t = open_run(m, o);
   for (ist_step_report r = {0}; r.step < steps;) {
@@ -166,13 +166,13 @@ static void test_resume(void **state) {
   o.spike_z = 1.2;
   o.skip_spikes = true;
   o.output = "whole";
-  run_through(&o, 40, &whole);
+  run_to(&o, 40, &whole);
   o.output = "parts";
   o.save_every = 29;
-  run_through(&o, 31, &parts);
+  run_to(&o, 31, &parts);
   o.save_every = 0;
   o.resume = true;
-  run_through(&o, 40, &again);
+  run_to(&o, 40, &again);
   assert_true(whole > 1 && again > 0);
   must_be_same_file("whole/metrics.jsonl", "parts/metrics.jsonl");
   must_be_same_file("whole/checkpoints/step-00000040/state.safetensors",
