@@ -195,7 +195,7 @@ void ist_format_count(char out[32], double count) {
   static const char *const unit[] = {"", " K", " M", " B", " T"};
   int i = 0;
   for (; count >= 999.95 && i < 4; i++) count /= 1000;
-  snprintf(out, 32, i ? "%.*f%s" : "%.*f%s", !i ? 0 : count >= 10 ? 1 : 2, count, unit[i]);
+  snprintf(out, 32, "%.*f%s", !i ? 0 : count >= 10 ? 1 : 2, count, unit[i]);
 }
 
 void ist_format_whole(char out[32], int64_t n) {
