@@ -94,7 +94,7 @@ static void put_tensor(ist_gguf_writer *w, const ist_model_config *c, int64_t la
   int64_t rows, cols;
   bool need;
   ist_tensor_name(name, sizeof name, layer, id);
-  ist_tensor_shape(c, id, &rows, &cols, &need);
+  ist_tensor_shape(c, layer, id, &rows, &cols, &need);
   if (rows == 0) return;
   if (rows == 1) t->type = IST_F32;
   t->scale = rows == 1 ? 0 : 0.7 / sqrt((double)cols);

@@ -233,6 +233,8 @@ typedef struct ist_backend {
   void (*route_bwd)(ist_ctx *, ist_view dlogits, ist_view dweight, ist_view weight,
                     const int32_t *index, ist_view logits, bool renormalise);
   void (*weigh_rows)(ist_ctx *, ist_view y, ist_view weight); /* y(r, c) *= weight(r, 0), W */
+  /* dst row ids[i] (W) += weight(i, 0) * src row i; weight absent: 1; ids distinct. */
+  void (*add_rows)(ist_ctx *, ist_view dst, ist_view src, const int32_t *ids, ist_view weight);
 
   /* -- loss -- */
   /* logits (n, v) hold vocabulary columns [col0, col0 + v). First pass over the

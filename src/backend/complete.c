@@ -52,6 +52,7 @@ void ist_backend_complete(ist_backend *b) {
   FILL(route_fwd);
   FILL(route_bwd);
   FILL(weigh_rows);
+  FILL(add_rows);
   FILL(xent_tile);
   FILL(xent_grad);
   FILL(xent_loss);

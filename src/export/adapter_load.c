@@ -31,7 +31,13 @@ static ist_status find_places(ist_adapter_config *c, const ist_updates *u, int64
   c->alpha = u->p[0].alpha;
   for (int64_t i = 0; i < u->n; i++) {
     const ist_update *p = &u->p[i];
-    c->places[p->layer * IST_MOD_COUNT + p->id] = (ist_adapter_place){p->rank, p->alpha, p->scale};
+    ist_adapter_place *place = &c->places[p->layer * IST_MOD_COUNT + p->id];
+    if (place->rank && (place->rank != p->rank || place->scale != p->scale))
+      return ist_fail(err, IST_ERR_UNSUPPORTED,
+                      "layer %lld: found experts with adapters of ranks %lld and %lld, or of "
+                      "different scale, expected the same at all of them",
+                      (long long)p->layer, (long long)place->rank, (long long)p->rank);
+    *place = (ist_adapter_place){p->rank, p->alpha, p->scale};
     c->modules |= 1u << p->id;
     if (p->rank > c->rank_of[p->id]) c->rank_of[p->id] = p->rank;
     if (p->rank > c->rank) c->rank = p->rank;
@@ -42,14 +48,12 @@ static ist_status find_places(ist_adapter_config *c, const ist_updates *u, int64
 }
 
 static void put_update(ist_adapters *ad, const ist_model *m, const ist_update *u) {
-  const ist_module mod = (ist_module)u->id;
-  ist_adapter_write(ad, &m->config, u->layer, mod, IST_PART_A, IST_ROWS_OURS, u->a);
-  ist_adapter_write(ad, &m->config, u->layer, mod, IST_PART_B, IST_ROWS_OURS, u->b);
-  if (u->bias)
-    ist_adapter_write(ad, &m->config, u->layer, mod, IST_PART_BIAS, IST_ROWS_OURS, u->bias);
+  const ist_adapter_key k = {u->layer, (ist_module)u->id, u->copy};
+  ist_adapter_write(ad, &m->config, k, IST_PART_A, IST_ROWS_OURS, u->a);
+  ist_adapter_write(ad, &m->config, k, IST_PART_B, IST_ROWS_OURS, u->b);
+  if (u->bias) ist_adapter_write(ad, &m->config, k, IST_PART_BIAS, IST_ROWS_OURS, u->bias);
   if (u->magnitude)
-    ist_adapter_write(ad, &m->config, u->layer, mod, IST_PART_MAGNITUDE, IST_ROWS_OURS,
-                      u->magnitude);
+    ist_adapter_write(ad, &m->config, k, IST_PART_MAGNITUDE, IST_ROWS_OURS, u->magnitude);
 }
 
 static ist_status put_updates(ist_adapters *ad, unsigned char **params, const ist_updates *u,
@@ -57,8 +61,8 @@ static ist_status put_updates(ist_adapters *ad, unsigned char **params, const is
   ist_adapter_config c;
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&m->config, &sizes);
-  IST_TRY(find_places(&c, u, m->config.L, err));
-  ist_status s = ist_adapters_layout(ad, &c, &sizes, m->config.L, ist_wide(m->compute), err);
+  ist_status s = find_places(&c, u, m->config.L, err);
+  if (s == IST_OK) s = ist_adapters_layout(ad, &c, &sizes, m->config.L, ist_wide(m->compute), err);
   ad->config.places = c.places;
   if (s != IST_OK) return s;
   size_t bytes = (size_t)ist_dtype_bytes(ad->dt, ad->L * ad->layout.params);

@@ -23,8 +23,7 @@ typedef struct tensors {
 
 typedef struct source {
   const tensors *t;
-  int64_t layer;
-  ist_module mod; /* of a prefix: IST_MOD_K or IST_MOD_V */
+  ist_adapter_key key; /* of a prefix: IST_MOD_K or IST_MOD_V; of a stack: its first */
   ist_part part;
 } source;
 
@@ -40,25 +39,31 @@ static void free_tensors(tensors *t) {
 static const void *make_part(void *user) {
   const source *s = user;
   const tensors *t = s->t;
-  ist_adapter_read(t->ad, &t->m->config, s->layer, s->mod, s->part, IST_ROWS_HF, t->values);
+  ist_adapter_read(t->ad, &t->m->config, s->key, s->part, IST_ROWS_HF, t->values);
   return t->values;
 }
 
 static const void *make_prefix(void *user) {
   const source *s = user;
-  ist_adapter_read_prefix(s->t->ad, &s->t->m->config, s->layer, s->mod == IST_MOD_K, s->t->values);
+  ist_adapter_read_prefix(s->t->ad, &s->t->m->config, s->key.layer, s->key.m == IST_MOD_K,
+                          s->t->values);
   return s->t->values;
 }
 
-/* llama.cpp knows one alpha: B takes the quotient of the scales. */
+/* llama.cpp knows one alpha: B takes the quotient of the scales. Experts are stacked. */
 static const float *make_gguf(void *user, int half) {
   const source *s = user;
   const tensors *t = s->t;
-  ist_adapter_read(t->ad, &t->m->config, s->layer, s->mod, half ? IST_PART_B : IST_PART_A,
-                   IST_ROWS_GGUF, t->values);
-  int64_t rank = ist_adapter_rank(t->ad, s->layer, s->mod);
-  double fold = ist_adapter_scale(t->ad, s->layer, s->mod) * (double)rank / t->ad->config.alpha;
-  for (int64_t i = 0; half && fold != 1.0 && i < t->ad->sizes.out[s->mod] * rank; i++)
+  ist_adapter_key k = s->key;
+  ist_part part = half ? IST_PART_B : IST_PART_A;
+  int64_t rows, cols, copies = ist_module_copies(&t->ad->sizes, k.m);
+  ist_adapter_shape(t->ad, k.layer, k.m, part, &rows, &cols);
+  for (; k.copy < copies; k.copy++)
+    ist_adapter_read(t->ad, &t->m->config, k, part, IST_ROWS_GGUF,
+                     t->values + k.copy * rows * cols);
+  int64_t rank = ist_adapter_rank(t->ad, k.layer, k.m);
+  double fold = ist_adapter_scale(t->ad, k.layer, k.m, 0) * (double)rank / t->ad->config.alpha;
+  for (int64_t i = 0; half && fold != 1.0 && i < copies * rows * cols; i++)
     t->values[i] = (float)((double)t->values[i] * fold);
   return t->values;
 }
@@ -80,31 +85,32 @@ static bool add(tensors *t, const char *name, source from, const void *(*make)(v
 /* Both halves as llama.cpp knows them. */
 static bool add_pair(tensors *t, source *from) {
   char name[96];
-  ist_tensor_name(name, sizeof name, from->layer, (int)from->mod);
+  const ist_adapter_key k = from->key;
+  ist_tensor_name(name, sizeof name, k.layer, (int)k.m);
   ist_lora_item *pair = &t->pair[t->n_pairs++];
   *pair = (ist_lora_item){.pair = {.name = ist_strdup(name),
-                                   .in = t->ad->sizes.in[from->mod],
-                                   .out = t->ad->sizes.out[from->mod],
-                                   .r = ist_adapter_rank(t->ad, from->layer, from->mod)},
+                                   .in = t->ad->sizes.in[k.m],
+                                   .out = t->ad->sizes.out[k.m],
+                                   .r = ist_adapter_rank(t->ad, k.layer, k.m),
+                                   .experts = k.m >= IST_MOD_EXPERTS ? t->ad->sizes.experts : 0},
                           .make = make_gguf,
                           .user = from};
   return pair->pair.name != NULL;
 }
 
 /* The parts of a module as PEFT, or for bottlenecks the IST authors, know them. */
-static bool add_module(tensors *t, int64_t layer, ist_module m) {
+static bool add_module(tensors *t, ist_adapter_key k) {
   source *first = &t->source[t->n];
   for (int part = 0; part < IST_PART_COUNT; part++) {
     char name[192];
     int64_t rows, cols;
-    if (!ist_adapter_has(t->ad, m, (ist_part)part)) continue;
-    ist_adapter_peft_name(name, sizeof name, t->ad, &t->m->config, layer, m, (ist_part)part);
-    ist_adapter_shape(t->ad, layer, m, (ist_part)part, &rows, &cols);
+    if (!ist_adapter_has(t->ad, k.m, (ist_part)part)) continue;
+    ist_adapter_peft_name(name, sizeof name, t->ad, &t->m->config, k, (ist_part)part);
+    ist_adapter_shape(t->ad, k.layer, k.m, (ist_part)part, &rows, &cols);
     int n_dims = part == IST_PART_A || part == IST_PART_B ? 2 : 1;
-    if (!add(t, name, (source){t, layer, m, (ist_part)part}, make_part, rows, cols, n_dims))
-      return false;
+    if (!add(t, name, (source){t, k, (ist_part)part}, make_part, rows, cols, n_dims)) return false;
   }
-  return add_pair(t, first);
+  return k.copy > 0 || add_pair(t, first);
 }
 
 /* A layer's prefix, in names of ist's own: PEFT has one tensor for all layers and another
@@ -113,7 +119,7 @@ static bool add_prefix(tensors *t, int64_t layer) {
   for (int i = 0; i < 2; i++) {
     char name[64];
     ist_prefix_name(name, sizeof name, layer, i == 0);
-    source from = {t, layer, i ? IST_MOD_V : IST_MOD_K, IST_PART_A};
+    source from = {t, {layer, i ? IST_MOD_V : IST_MOD_K, 0}, IST_PART_A};
     if (!add(t, name, from, make_prefix, t->ad->layout.prefix, t->ad->config.kv, 2)) return false;
   }
   return true;
@@ -123,14 +129,16 @@ static size_t largest_part(const ist_adapters *ad) {
   int64_t largest = ad->layout.prefix * ad->config.kv;
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     int64_t rank = ad->layout.module[m].rank, in = ad->sizes.in[m], out = ad->sizes.out[m];
-    int64_t most = rank * (in > out ? in : out);
+    int64_t most = rank * (in > out ? in : out) * ist_module_copies(&ad->sizes, (ist_module)m);
     if (most > largest) largest = most;
   }
   return (size_t)largest;
 }
 
 static ist_status collect(tensors *t, const ist_adapters *ad, const ist_model *m, ist_error *err) {
-  size_t most = (size_t)(ad->L * IST_MOD_COUNT);
+  ist_adapter_key k = {.layer = -1};
+  size_t most = (size_t)ad->L; /* prefixes */
+  while (ist_adapter_next(ad, &m->config, &k)) most++;
   *t = (tensors){.ad = ad,
                  .m = m,
                  .values = ist_calloc(largest_part(ad), sizeof *t->values),
@@ -138,11 +146,9 @@ static ist_status collect(tensors *t, const ist_adapters *ad, const ist_model *m
                  .source = ist_calloc(IST_PART_COUNT * most, sizeof *t->source),
                  .pair = ist_calloc(most, sizeof *t->pair)};
   bool ok = t->values && t->item && t->source && t->pair;
-  for (int64_t l = 0; ok && l < ad->L; l++) {
-    if (ad->layout.prefix) ok = add_prefix(t, l);
-    for (int mod = 0; ok && mod < IST_MOD_COUNT; mod++)
-      if (ist_adapter_rank(ad, l, (ist_module)mod)) ok = add_module(t, l, (ist_module)mod);
-  }
+  for (int64_t l = 0; ok && ad->layout.prefix && l < ad->L; l++) ok = add_prefix(t, l);
+  k = (ist_adapter_key){.layer = -1};
+  while (ok && ist_adapter_next(ad, &m->config, &k)) ok = add_module(t, k);
   return ok ? IST_OK : ist_fail_nomem(err, "names of adapter tensors", most * sizeof *t->item);
 }
 

@@ -161,6 +161,12 @@ static ist_status read_gguf(deltas *out, const char *path, ist_error *err) {
   ist_status s = IST_OK;
   for (int64_t i = 0; i < l->n && s == IST_OK; i++) {
     ist_lora_pair *p = &l->pair[i];
+    if (p->experts) {
+      s = ist_fail(err, IST_ERR_UNSUPPORTED,
+                   "%s: %s: found adapters on experts; give the folders of the two adapters", path,
+                   p->name);
+      break;
+    }
     s = ist_grow(&out->p, &out->cap, out->n + 1, sizeof *out->p, err);
     if (s != IST_OK) break;
     out->p[out->n++] = (delta){(char *)(uintptr_t)p->name,

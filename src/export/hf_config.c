@@ -103,10 +103,10 @@ static int family_of(const ist_model *m) {
 json_t *ist_hf_config(const ist_model *m, ist_dtype type, bool tied, ist_error *err) {
   const ist_model_config *c = &m->config;
   const int family = family_of(m);
-  if (family < 0 || c->rope_dim != c->E || c->layer || c->fused_qkv) {
+  if (family < 0 || c->rope_dim != c->E || c->layer || c->fused_qkv || c->experts) {
     ist_fail(err, IST_ERR_UNSUPPORTED,
              "%s: a Hugging Face folder can be written of llama, mistral, qwen2 and qwen3 models, "
-             "found \"%s\", or one with windows or partial rotation",
+             "found \"%s\", or one with windows, experts or partial rotation",
              m->path, c->arch);
     ist_hint(err, "an output that ends in .gguf keeps the file's own format");
     return NULL;

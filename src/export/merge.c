@@ -11,8 +11,21 @@
 /* ---- The list ---- */
 
 bool ist_merge_unties(const ist_model *m, const ist_updates *u) {
-  return m->config.tied && (ist_updates_find(u, -1, IST_T_EMBED) != NULL ||
-                            ist_updates_find(u, -1, IST_T_OUTPUT) != NULL);
+  return m->config.tied && (ist_updates_find(u, -1, IST_T_EMBED, 0) != NULL ||
+                            ist_updates_find(u, -1, IST_T_OUTPUT, 0) != NULL);
+}
+
+/* The updates of a stack of experts' matrices, where it has any. */
+static ist_status find_experts(ist_merge_item *it, const ist_updates *u, ist_error *err) {
+  int64_t n = it->model->config.experts;
+  for (int64_t i = 0; i < n; i++) {
+    const ist_update *found = ist_updates_find(u, it->layer, it->id, i);
+    if (!found) continue;
+    if (!it->expert) it->expert = ist_calloc((size_t)n, sizeof *it->expert);
+    if (!it->expert) return ist_fail_nomem(err, it->name, (size_t)n * sizeof *it->expert);
+    it->expert[i] = found;
+  }
+  return IST_OK;
 }
 
 static ist_status add(ist_merge_list *list, const ist_model *m, const ist_updates *u,
@@ -21,19 +34,21 @@ static ist_status add(ist_merge_list *list, const ist_model *m, const ist_update
   IST_TRY(ist_grow(&list->p, &list->cap, list->n + 1, sizeof *list->p, err));
   ist_merge_item *it = &list->p[list->n++];
   *it = (ist_merge_item){.model = m,
-                         .update = bias ? NULL : ist_updates_find(u, layer, id),
                          .name = ist_strdup(name),
                          .layer = layer,
                          .id = id,
                          .bias = bias,
                          .from = *from,
                          .to = from->type};
-  return it->name ? IST_OK : ist_fail_nomem(err, name, strlen(name));
+  if (!it->name) return ist_fail_nomem(err, name, strlen(name));
+  if (!bias && !ist_tensor_is_stack(id)) it->update = ist_updates_find(u, layer, id, 0);
+  return bias || !ist_tensor_is_stack(id) ? IST_OK : find_experts(it, u, err);
 }
 
 /* The file's tensor is this one, and nothing beside it. */
 static bool is_tensor(const ist_stored *s, const ist_gguf_tensor *t) {
-  return s->data == t->data && s->n_parts == 0 && s->cols == t->ne[0] && s->rows == t->ne[1];
+  return s->data == t->data && s->n_parts == 0 && s->cols == t->ne[0] &&
+         s->rows == t->ne[1] * t->ne[2];
 }
 
 /* Adds the tensor of the model that the file's tensor is; none that the engine uses (the
@@ -59,7 +74,10 @@ static ist_status check_all_listed(const ist_merge_list *list, const ist_updates
                                    ist_error *err) {
   for (int64_t i = 0; i < u->n; i++) {
     bool listed = false;
-    for (int64_t j = 0; j < list->n && !listed; j++) listed = list->p[j].update == &u->p[i];
+    for (int64_t j = 0; j < list->n && !listed; j++) {
+      const ist_merge_item *it = &list->p[j];
+      listed = it->update == &u->p[i] || (it->expert && it->expert[u->p[i].copy] == &u->p[i]);
+    }
     if (listed) continue;
     char name[96];
     ist_tensor_name(name, sizeof name, u->p[i].layer, u->p[i].id);
@@ -105,13 +123,14 @@ void ist_merge_list_free(ist_merge_list *list) {
   for (int64_t i = 0; i < list->n; i++) {
     ist_free(list->p[i].name);
     ist_free(list->p[i].order);
+    ist_free(list->p[i].expert);
   }
   ist_free(list->p);
   *list = (ist_merge_list){0};
 }
 
 bool ist_merge_is_copy(const ist_merge_item *it) {
-  return !it->update && it->to == it->from.type && !it->order;
+  return !it->update && !it->expert && it->to == it->from.type && !it->order;
 }
 
 /* ---- Rows ---- */
@@ -149,9 +168,15 @@ static void merge_rows(void *arg, int64_t begin, int64_t end, int thread) {
     ist_dequant_f32(w, it->from.data + ist_dtype_bytes(it->from.type, row * cols), it->from.type,
                     cols);
     j->sum[r][0] = square(w, cols);
-    if (it->update) {
+    const ist_update *update = it->update;
+    if (it->expert) { /* the stack's row is one of an expert's */
+      int64_t rows = it->from.rows / it->model->config.experts;
+      update = it->expert[row / rows];
+      row %= rows;
+    }
+    if (update) {
       memcpy(other, w, (size_t)cols * sizeof *w);
-      ist_update_rows(it->update, w, row, 1);
+      ist_update_rows(update, w, row, 1);
       j->sum[r][1] = square_of_difference(w, other, cols);
     }
     unsigned char *dst = j->dst + r * row_bytes;
@@ -229,7 +254,7 @@ static ist_merge_tensor tensor_of(const ist_merge_item *it) {
       .name = it->name,
       .type = ist_dtype_get(it->to)->name,
       .layer = it->layer,
-      .merged = it->update != NULL,
+      .merged = it->update || it->expert,
       .change = base > 0 ? sqrt(it->change2) / base : 0,
       .error = base > 0 ? sqrt(it->error2) / base : 0,
   };
@@ -243,7 +268,7 @@ static void report(const ist_merge_list *list, ist_merge_fn each, void *user, is
     r->bytes += ist_dtype_bytes(it->to, it->from.rows * it->from.cols);
     ist_merge_tensor t = tensor_of(it);
     if (each) each(user, &t);
-    r->merged += it->update != NULL;
+    r->merged += it->update || it->expert;
     base2 += it->base2;
     change2 += it->change2;
     error2 += it->error2;

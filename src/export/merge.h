@@ -8,8 +8,9 @@
 /* One tensor of the result, and what was measured while it was written. */
 typedef struct ist_merge_item {
   const ist_model *model;
-  const ist_update *update; /* NULL: the base's values */
-  char *name;               /* in the file that is written; owned */
+  const ist_update *update;  /* NULL: the base's values */
+  const ist_update **expert; /* (experts) those of a stack; NULL: none. Owned */
+  char *name;                /* in the file that is written; owned */
   int64_t layer;
   int id;
   bool bias;

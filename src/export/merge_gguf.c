@@ -29,10 +29,11 @@ static ist_dtype fitting(ist_dtype t, int64_t cols) {
   return cols % ist_dtype_get(smaller)->block == 0 ? smaller : IST_F16;
 }
 
-/* As llama.cpp's quantiser: vectors stay; the head (or the embedding that serves as
- * one) is Q6_K, or Q8_0 beside Q8_0; the other matrices are of the type. */
+/* As llama.cpp's quantiser: vectors, routers and positions stay; the head (or the embedding that
+ * serves as one) is Q6_K, or Q8_0 beside Q8_0; the other matrices are of the type. */
 static ist_dtype wanted(const ist_merge_item *it, ist_dtype type, bool tied) {
-  if (it->from.rows == 1) return it->from.type;
+  if (it->from.rows == 1 || it->id == IST_T_ROUTER || it->id == IST_T_POSITION)
+    return it->from.type;
   bool head = it->id == IST_T_OUTPUT || (it->id == IST_T_EMBED && tied);
   if (head && ist_dtype_is_quantised(type) && type != IST_Q8_0)
     type = it->from.cols % 256 == 0 ? IST_Q6_K : IST_Q8_0;
@@ -87,10 +88,15 @@ static void put_keys(ist_gguf_writer *w, const ist_model *m, int type, const cha
 
 /* ---- Tensors ---- */
 
-/* The file's dimensions of a tensor: a vector stays one. */
+/* The file's dimensions of a tensor: a vector stays one, a stack a stack. */
 static void put_tensor(ist_gguf_writer *w, ist_merge_item *it) {
-  int64_t ne[2] = {it->from.cols, it->from.rows};
+  int64_t ne[3] = {it->from.cols, it->from.rows, 1};
   int n_dims = it->from.rows == 1 ? 1 : 2;
+  if (ist_tensor_is_stack(it->id) && !it->bias) {
+    ne[2] = it->model->config.experts;
+    ne[1] /= ne[2];
+    n_dims = 3;
+  }
   if (ist_merge_is_copy(it))
     ist_gguf_put_tensor_data(w, it->name, it->to, n_dims, ne, it->from.data);
   else

@@ -5,12 +5,14 @@
 
 #include "base/mem.h"
 
-ist_update *ist_updates_add(ist_updates *u, const ist_model *m, int64_t layer, int id) {
+ist_update *ist_updates_add(ist_updates *u, const ist_model *m, int64_t layer, int id,
+                            int64_t copy) {
   if (ist_grow(&u->p, &u->cap, u->n + 1, sizeof *u->p, NULL) != IST_OK) return NULL;
   ist_update *p = &u->p[u->n++];
-  *p = (ist_update){.layer = layer, .id = id};
+  *p = (ist_update){.layer = layer, .id = id, .copy = copy};
   bool need;
-  ist_tensor_shape(&m->config, id, &p->rows, &p->cols, &need);
+  ist_tensor_shape(&m->config, layer, id, &p->rows, &p->cols, &need);
+  if (ist_tensor_is_stack(id)) p->rows /= m->config.experts;
   return p;
 }
 
@@ -26,9 +28,9 @@ void ist_updates_free(ist_updates *u) {
   *u = (ist_updates){0};
 }
 
-const ist_update *ist_updates_find(const ist_updates *u, int64_t layer, int id) {
+const ist_update *ist_updates_find(const ist_updates *u, int64_t layer, int id, int64_t copy) {
   for (int64_t i = 0; i < u->n; i++)
-    if (u->p[i].layer == layer && u->p[i].id == id) return &u->p[i];
+    if (u->p[i].layer == layer && u->p[i].id == id && u->p[i].copy == copy) return &u->p[i];
   return NULL;
 }
 

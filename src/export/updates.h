@@ -12,6 +12,7 @@
 typedef struct ist_update {
   int64_t layer; /* -1: a tensor of the whole model */
   int id;        /* ist_tensor_id */
+  int64_t copy;  /* which expert's; 0 elsewhere */
   int64_t rows, cols, rank;
   double scale, alpha; /* alpha: as the adapter has it, for those who write it again */
   float *a;            /* (rank, cols); rank 0: none */
@@ -33,8 +34,8 @@ typedef struct ist_updates {
  * value is finite. On error *out is empty. */
 ist_status ist_updates_read(ist_updates *out, const char *path, const ist_model *m, ist_error *err);
 void ist_updates_free(ist_updates *u);
-/* The update of a tensor, or NULL. */
-const ist_update *ist_updates_find(const ist_updates *u, int64_t layer, int id);
+/* The update of a tensor (of one expert's matrix in a stack), or NULL. */
+const ist_update *ist_updates_find(const ist_updates *u, int64_t layer, int id, int64_t copy);
 
 /* Rows [row0, row0 + n) of W' from those of W: w (n, cols) is changed in place. */
 void ist_update_rows(const ist_update *u, float *w, int64_t row0, int64_t n);
@@ -42,7 +43,8 @@ void ist_update_rows(const ist_update *u, float *w, int64_t row0, int64_t n);
 /* ---- For the two readers ---- */
 
 /* Appends a zeroed update for a tensor of the model; NULL: out of memory. */
-ist_update *ist_updates_add(ist_updates *u, const ist_model *m, int64_t layer, int id);
+ist_update *ist_updates_add(ist_updates *u, const ist_model *m, int64_t layer, int id,
+                            int64_t copy);
 ist_status ist_updates_read_peft(ist_updates *out, const char *dir, const ist_model *m,
                                  ist_error *err);
 ist_status ist_updates_read_gguf(ist_updates *out, const char *path, const ist_model *m,

@@ -12,7 +12,9 @@ static bool find_tensor(const ist_model *m, const char *name, int64_t *layer, in
   for (int64_t l = first ? -1 : 0; l < (first ? 0 : m->config.L); l++) {
     for (int i = first; i < end; i++) {
       ist_tensor_name(own, sizeof own, l, i);
-      if (strcmp(own, name) != 0 || !ist_weights_stored(&m->weights, l, i)->data) continue;
+      bool here = first ? ist_weights_stored(&m->weights, l, i)->data != NULL
+                        : ist_model_has(&m->config, l, (ist_module)i);
+      if (strcmp(own, name) != 0 || !here) continue;
       *layer = l;
       *id = i;
       return first == 0 || i == IST_T_EMBED || i == IST_T_OUTPUT;
@@ -36,15 +38,17 @@ static ist_status to_our_order(ist_update *u, const ist_model *m, const char *pa
   return IST_OK;
 }
 
-static ist_status read_pair(ist_updates *out, const ist_lora_gguf *l, ist_lora_pair *p,
-                            const char *path, const ist_model *m, ist_error *err) {
-  int64_t layer;
-  int id;
-  if (!find_tensor(m, p->name, &layer, &id))
-    return ist_fail(err, IST_ERR_MISMATCH,
-                    "%s: %s: found a pair for a matrix that this model does not have", path,
-                    p->name);
-  ist_update *u = ist_updates_add(out, m, layer, id);
+/* A copy of one expert's half. */
+static float *part_of(const float *all, int64_t n, int64_t copy) {
+  float *p = ist_calloc((size_t)n, sizeof *p);
+  if (p) memcpy(p, all + copy * n, (size_t)n * sizeof *p);
+  return p;
+}
+
+static ist_status read_matrix(ist_updates *out, const ist_lora_gguf *l, const ist_lora_pair *p,
+                              int64_t layer, int id, int64_t copy, const char *path,
+                              const ist_model *m, ist_error *err) {
+  ist_update *u = ist_updates_add(out, m, layer, id, copy);
   if (!u) return ist_fail_nomem(err, path, sizeof *u);
   if (p->in != u->cols || p->out != u->rows)
     return ist_fail(err, IST_ERR_MISMATCH,
@@ -55,12 +59,29 @@ static ist_status read_pair(ist_updates *out, const ist_lora_gguf *l, ist_lora_p
   u->rank = p->r;
   u->scale = ist_lora_gguf_scale(l, p);
   u->alpha = u->scale * (double)p->r;
-  u->a = (float *)(uintptr_t)p->a;
-  u->b = (float *)(uintptr_t)p->b;
-  p->a = p->b = NULL; /* moved */
+  u->a = part_of(p->a, u->rank * u->cols, copy);
+  u->b = part_of(p->b, u->rows * u->rank, copy);
+  if (!u->a || !u->b) return ist_fail_nomem(err, path, (size_t)(u->rank * u->cols) * sizeof *u->a);
   IST_TRY(ist_check_finite(u->a, u->rank * u->cols, path, p->name, err));
   IST_TRY(ist_check_finite(u->b, u->rows * u->rank, path, p->name, err));
   return to_our_order(u, m, path, err);
+}
+
+static ist_status read_pair(ist_updates *out, const ist_lora_gguf *l, const ist_lora_pair *p,
+                            const char *path, const ist_model *m, ist_error *err) {
+  int64_t layer;
+  int id;
+  if (!find_tensor(m, p->name, &layer, &id))
+    return ist_fail(err, IST_ERR_MISMATCH,
+                    "%s: %s: found a pair for a matrix that this model does not have", path,
+                    p->name);
+  int64_t expected = ist_tensor_is_stack(id) ? m->config.experts : 0;
+  if (p->experts != expected)
+    return ist_fail(err, IST_ERR_MISMATCH, "%s: %s: found a pair for %lld experts, expected %lld",
+                    path, p->name, (long long)p->experts, (long long)expected);
+  for (int64_t i = 0; i < (expected ? expected : 1); i++)
+    IST_TRY(read_matrix(out, l, p, layer, id, i, path, m, err));
+  return IST_OK;
 }
 
 ist_status ist_updates_read_gguf(ist_updates *out, const char *path, const ist_model *m,

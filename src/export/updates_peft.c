@@ -3,8 +3,8 @@
 
 #include "base/mem.h"
 #include "export/updates.h"
-#include "format/peft_match.h"
 #include "model/adapter_io.h"
+#include "model/targets.h"
 
 #define PREFIX "base_model.model."
 
@@ -20,6 +20,7 @@ typedef struct reader {
 typedef struct place {
   int64_t layer;
   int id;
+  int64_t copy; /* which expert's */
   ist_peft_kind kind;
   char path[128];
 } place;
@@ -145,7 +146,7 @@ static ist_status read_whole(reader *r, const place *p, ist_update **u, bool req
   const ist_st_tensor *t = find(r, p, ".weight", name, sizeof name);
   if (!t) t = find(r, p, ".base_layer.weight", other, sizeof other);
   if (!t && !required) return IST_OK;
-  if (!*u) *u = ist_updates_add(r->out, r->model, p->layer, p->id);
+  if (!*u) *u = ist_updates_add(r->out, r->model, p->layer, p->id, p->copy);
   if (!*u) return ist_fail_nomem(err, p->path, sizeof **u);
   return values(r, t, name, (*u)->rows, (*u)->cols, &(*u)->whole, err);
 }
@@ -154,7 +155,7 @@ static ist_status read_place(reader *r, const place *p, ist_error *err) {
   ist_peft_module module = ist_peft_rules_find(r->rules, p->path, p->kind);
   ist_update *u = NULL;
   if (module.target) {
-    u = ist_updates_add(r->out, r->model, p->layer, p->id);
+    u = ist_updates_add(r->out, r->model, p->layer, p->id, p->copy);
     if (!u) return ist_fail_nomem(err, p->path, sizeof *u);
     u->rank = module.r;
     u->scale = module.scale;
@@ -170,24 +171,33 @@ static ist_status read_place(reader *r, const place *p, ist_error *err) {
   return read_whole(r, p, &u, module.saved, err);
 }
 
-static ist_status read_module(reader *r, int64_t layer, int id, ist_peft_kind kind,
-                              ist_error *err) {
-  place p = {.layer = layer, .id = id, .kind = kind};
-  if (!ist_tensor_hf_stem(p.path, sizeof p.path, &r->model->config, layer, id)) return IST_OK;
+/* An embedding's or the head's. */
+static ist_status read_outer(reader *r, int id, ist_peft_kind kind, ist_error *err) {
+  place p = {.layer = -1, .id = id, .kind = kind};
+  if (!ist_tensor_hf_stem(p.path, sizeof p.path, &r->model->config, -1, id)) return IST_OK;
   return read_place(r, &p, err);
+}
+
+static ist_status read_module(reader *r, int64_t layer, ist_module m, int64_t copies,
+                              ist_error *err) {
+  const ist_model_config *c = &r->model->config;
+  for (int64_t i = 0; i < copies && ist_model_has(c, layer, m); i++) {
+    place p = {.layer = layer, .id = (int)m, .copy = i, .kind = IST_PEFT_LINEAR};
+    ist_module_path(p.path, sizeof p.path, c, layer, (int)m, i);
+    IST_TRY(read_place(r, &p, err));
+  }
+  return IST_OK;
 }
 
 static ist_status read_places(reader *r, ist_error *err) {
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&r->model->config, &sizes);
   for (int64_t l = 0; l < r->model->config.L; l++) {
-    for (int m = 0; m < IST_MOD_COUNT; m++) {
-      if (!sizes.in[m]) continue;
-      IST_TRY(read_module(r, l, m, IST_PEFT_LINEAR, err));
-    }
+    for (int m = 0; m < IST_MOD_COUNT; m++)
+      IST_TRY(read_module(r, l, (ist_module)m, ist_module_copies(&sizes, (ist_module)m), err));
   }
-  IST_TRY(read_module(r, -1, IST_T_EMBED, IST_PEFT_EMBEDDING, err));
-  return read_module(r, -1, IST_T_OUTPUT, IST_PEFT_HEAD, err);
+  IST_TRY(read_outer(r, IST_T_EMBED, IST_PEFT_EMBEDDING, err));
+  return read_outer(r, IST_T_OUTPUT, IST_PEFT_HEAD, err);
 }
 
 /* PEFT passes over tensors that it does not expect; we do not: they would train,

@@ -60,12 +60,12 @@ static void put_half(ist_gguf_writer *w, half_source *h) {
   size_t len = strlen(p->name);
   memcpy(full, p->name, len);
   memcpy(full + len, h->half ? suffix_b : suffix_a, SUFFIX + 1);
-  int64_t ne[2] = {h->half ? p->r : p->in, h->half ? p->out : p->r};
+  int64_t ne[3] = {h->half ? p->r : p->in, h->half ? p->out : p->r, p->experts};
   if (is_embedding(p->name)) {
     ne[0] = p->r;
     ne[1] = h->half ? p->in : p->out;
   }
-  ist_gguf_put_tensor(w, full, IST_F32, 2, ne, pull_half, h);
+  ist_gguf_put_tensor(w, full, IST_F32, p->experts ? 3 : 2, ne, pull_half, h);
 }
 
 ist_status ist_lora_gguf_write_items(const char *path, const char *architecture, float alpha,
@@ -146,14 +146,14 @@ static bool has_suffix(ist_str s, const char *suffix) {
 
 /* The tensor as f32; NULL when out of memory. */
 static float *to_f32(const ist_gguf_tensor *t) {
-  int64_t n = t->ne[0] * t->ne[1];
+  int64_t n = t->ne[0] * t->ne[1] * t->ne[2];
   float *out = ist_calloc((size_t)n, sizeof *out);
   if (out) ist_dequant_f32(out, t->data, t->type, n);
   return out;
 }
 
 static ist_status check_half(const ist_gguf *g, const ist_gguf_tensor *t, ist_error *err) {
-  if (t->ne[2] == 1 && t->ne[3] == 1 && ist_dequant_supported(t->type)) return IST_OK;
+  if (t->ne[3] == 1 && ist_dequant_supported(t->type)) return IST_OK;
   return ist_fail(err, IST_ERR_FORMAT, "%s: tensor '%.*s' is not a matrix of weights", g->path,
                   (int)t->name.len, t->name.p);
 }
@@ -179,7 +179,12 @@ static ist_status read_pair(const ist_gguf *g, const ist_gguf_tensor *a, ist_lor
     return ist_fail(err, IST_ERR_FORMAT,
                     "%s: '%s': lora_a has rank %" PRId64 ", lora_b has rank %" PRId64, g->path,
                     name, rank_a, b->ne[0]);
+  if (a->ne[2] != b->ne[2] || (embedding && a->ne[2] != 1))
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s: '%s': lora_a is of %" PRId64 " matrices, lora_b of %" PRId64, g->path,
+                    name, a->ne[2], b->ne[2]);
   p->r = rank_a;
+  p->experts = a->n_dims > 2 ? a->ne[2] : 0;
   p->in = embedding ? b->ne[1] : a->ne[0];
   p->out = embedding ? a->ne[1] : b->ne[1];
   p->a = to_f32(embedding ? b : a);

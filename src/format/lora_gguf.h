@@ -5,12 +5,14 @@
 
 #include "base/error.h"
 
-/* The update scale * B A of one base tensor, scale = alpha / r. */
+/* The update scale * B A of one base tensor, scale = alpha / r; of a stack of experts'
+ * matrices, one for each. */
 typedef struct ist_lora_pair {
   const char *name; /* of the base tensor: "blk.0.attn_q.weight" */
   int64_t in, out, r;
-  const float *a; /* (r, in) */
-  const float *b; /* (out, r) */
+  int64_t experts; /* in the stack; 0: one matrix */
+  const float *a;  /* ([experts,] r, in) */
+  const float *b;  /* ([experts,] out, r) */
 } ist_lora_pair;
 
 /* A pair to write whose halves are made when their turn comes: half 0 is a, 1 is b; the

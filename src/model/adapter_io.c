@@ -12,10 +12,22 @@ const char *ist_part_suffix(const ist_peft_method *method, ist_part part) {
   return method->by_alpha ? lora[part] : bottleneck[part];
 }
 
+bool ist_adapter_next(const ist_adapters *ad, const ist_model_config *c, ist_adapter_key *k) {
+  if (k->layer < 0) *k = (ist_adapter_key){0, (ist_module)0, -1};
+  k->copy++;
+  for (; k->layer < ad->L; k->layer++, k->m = (ist_module)0) {
+    for (; k->m < IST_MOD_COUNT; k->m++, k->copy = 0) {
+      bool here = ist_adapter_rank(ad, k->layer, k->m) && ist_model_has(c, k->layer, k->m);
+      if (here && k->copy < ist_module_copies(&ad->sizes, k->m)) return true;
+    }
+  }
+  return false;
+}
+
 void ist_adapter_peft_name(char *out, size_t size, const ist_adapters *ad,
-                           const ist_model_config *c, int64_t layer, ist_module m, ist_part part) {
+                           const ist_model_config *c, ist_adapter_key k, ist_part part) {
   char path[128];
-  ist_module_path(path, sizeof path, c, layer, (int)m);
+  ist_module_path(path, sizeof path, c, k.layer, (int)k.m, k.copy);
   snprintf(out, size, "base_model.model.%s.%s", path, ist_part_suffix(ad->method, part));
 }
 
@@ -73,31 +85,31 @@ static void move_one(ist_view v, int64_t at, float *theirs, bool read) {
 }
 
 /* Elements of one part, wherever it lies: row r of ours is row `theirs` outside. */
-static void move(const ist_adapters *ad, const ist_model_config *c, int64_t layer, ist_module m,
+static void move(const ist_adapters *ad, const ist_model_config *c, ist_adapter_key k,
                  ist_part part, ist_rows there, float *outside, bool read) {
-  const ist_adapter *own = &ad->layout.module[m];
-  const int64_t offset[] = {own->a, own->b, own->m, own->bias, own->learned};
+  const ist_adapter own = ist_adapter_of(ad, k.m, k.copy);
+  const int64_t offset[] = {own.a, own.b, own.m, own.bias, own.learned};
   int64_t rows, cols;
-  ist_adapter_shape(ad, layer, m, part, &rows, &cols);
-  int64_t stride = part == IST_PART_B ? own->rank : cols; /* the layout's rank may be more */
-  ist_view v = ist_adapter_param(ad, layer, offset[part], rows, stride);
+  ist_adapter_shape(ad, k.layer, k.m, part, &rows, &cols);
+  int64_t stride = part == IST_PART_B ? own.rank : cols; /* the layout's rank may be more */
+  ist_view v = ist_adapter_param(ad, k.layer, offset[part], rows, stride);
   /* Rows that are outputs of the linear. */
   bool moved = part == IST_PART_MAGNITUDE || part == IST_PART_BIAS ||
                (part == IST_PART_B && !ad->method->around);
   for (int64_t r = 0; r < rows; r++) {
-    float *theirs = outside + (moved ? ist_outside_row(c, m, there, r) : r) * cols;
+    float *theirs = outside + (moved ? ist_outside_row(c, k.m, there, r) : r) * cols;
     for (int64_t i = 0; i < cols; i++) move_one(v, r * stride + i, &theirs[i], read);
   }
 }
 
-void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, int64_t layer,
-                      ist_module m, ist_part part, ist_rows there, float *dst) {
-  move(ad, c, layer, m, part, there, dst, true);
+void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, ist_adapter_key k,
+                      ist_part part, ist_rows there, float *dst) {
+  move(ad, c, k, part, there, dst, true);
 }
 
-void ist_adapter_write(ist_adapters *ad, const ist_model_config *c, int64_t layer, ist_module m,
+void ist_adapter_write(ist_adapters *ad, const ist_model_config *c, ist_adapter_key k,
                        ist_part part, ist_rows there, const float *src) {
-  move(ad, c, layer, m, part, there, (float *)(uintptr_t)src, false);
+  move(ad, c, k, part, there, (float *)(uintptr_t)src, false);
 }
 
 /* ---- Prefixes -------------------------------------------------------------------------- */

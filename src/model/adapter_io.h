@@ -16,10 +16,19 @@ typedef enum ist_part {
   IST_PART_COUNT
 } ist_part;
 
+/* One matrix that has an adapter. */
+typedef struct ist_adapter_key {
+  int64_t layer;
+  ist_module m;
+  int64_t copy; /* which expert's; 0 elsewhere */
+} ist_adapter_key;
+/* The one behind *k; begin with {.layer = -1}. False: there is none. */
+bool ist_adapter_next(const ist_adapters *ad, const ist_model_config *c, ist_adapter_key *k);
+
 /* "base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight", in the names of the family;
  * bottlenecks have the names of the IST authors. */
 void ist_adapter_peft_name(char *out, size_t size, const ist_adapters *ad,
-                           const ist_model_config *c, int64_t layer, ist_module m, ist_part part);
+                           const ist_model_config *c, ist_adapter_key k, ist_part part);
 /* The end of it: "lora_A.weight"; NULL: methods of this kind have no such part. */
 const char *ist_part_suffix(const ist_peft_method *method, ist_part part);
 bool ist_adapter_has(const ist_adapters *ad, ist_module m, ist_part part);
@@ -37,9 +46,9 @@ void ist_adapter_shape(const ist_adapters *ad, int64_t layer, ist_module m, ist_
                        int64_t *rows, int64_t *cols);
 
 /* Copies one part out of, or into, the parameters as float. */
-void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, int64_t layer,
-                      ist_module m, ist_part part, ist_rows there, float *dst);
-void ist_adapter_write(ist_adapters *ad, const ist_model_config *c, int64_t layer, ist_module m,
+void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, ist_adapter_key k,
+                      ist_part part, ist_rows there, float *dst);
+void ist_adapter_write(ist_adapters *ad, const ist_model_config *c, ist_adapter_key k,
                        ist_part part, ist_rows there, const float *src);
 
 /* The same of a layer's prefix (virtual tokens, K*E): keys or values, heads in Hugging Face's

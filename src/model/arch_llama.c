@@ -2,28 +2,53 @@
  * MLP. Where a GGUF is of arch "llama", q and k rows are for interleaved rotation. */
 #include "model/arch.h"
 
-/* Layers of experts, all alike: a mixture with dense layers between is refused. */
-static ist_status experts(ist_model_config *c, const ist_source *s, ist_error *err) {
+/* Layers of one MLP among those of experts: every layer but each `step`th, and those that
+ * the folder lists. A GGUF has none. */
+static ist_status dense_layers(ist_model_config *c, const ist_source *s, ist_error *err) {
   int64_t step = 1;
+  IST_TRY(ist_key_i64(s, NULL, "decoder_sparse_step", false, &step, err));
+  const json_t *list = ist_key_json(s, "mlp_only_layers");
+  if (step < 1 || (list && !json_is_array(list)))
+    return ist_fail(
+        err, IST_ERR_FORMAT,
+        "config.json: decoder_sparse_step, mlp_only_layers: found %lld and %s, expected "
+        "at least 1 and a list",
+        (long long)step, ist_json_kind(list));
+  if (step == 1 && json_array_size(list) == 0) return IST_OK;
+  IST_TRY(ist_arch_layers(c, err));
+  for (int64_t l = 0; l < c->L; l++) c->layer[l].dense = (l + 1) % step != 0;
+  for (size_t i = 0; i < json_array_size(list); i++) {
+    const json_t *item = json_array_get(list, i);
+    if (!json_is_integer(item))
+      return ist_fail(err, IST_ERR_FORMAT,
+                      "config.json: mlp_only_layers[%zu]: found %s, expected a number", i,
+                      ist_json_kind(item));
+    int64_t l = json_integer_value(item);
+    if (l >= 0 && l < c->L) c->layer[l].dense = true;
+  }
+  return IST_OK;
+}
+
+static ist_status experts(ist_model_config *c, const ist_source *s, ist_error *err) {
   IST_TRY(ist_key_i64(s, "expert_count", "num_local_experts|num_experts", false, &c->experts, err));
   if (c->experts <= 0) {
     c->experts = 0;
     return IST_OK;
   }
   c->experts_used = 2;
+  c->expert_F = c->F;
   IST_TRY(ist_key_i64(s, "expert_used_count", "num_experts_per_tok", s->gguf != NULL,
                       &c->experts_used, err));
-  IST_TRY(ist_key_i64(s, "expert_feed_forward_length", "moe_intermediate_size", false, &c->F, err));
-  IST_TRY(ist_key_i64(s, NULL, "decoder_sparse_step", false, &step, err));
-  const json_t *dense = ist_key_json(s, "mlp_only_layers");
-  if (step != 1 || json_array_size(dense) > 0)
-    return ist_fail(err, IST_ERR_UNSUPPORTED,
-                    "config.json: decoder_sparse_step, mlp_only_layers: found dense layers among "
-                    "layers of experts, which are not supported");
+  IST_TRY(ist_key_i64(s, "expert_feed_forward_length", "moe_intermediate_size", false, &c->expert_F,
+                      err));
   if (c->experts > 4096 || c->experts_used < 1 || c->experts_used > c->experts)
     return ist_fail(err, IST_ERR_FORMAT, "%s.expert_used_count: found %lld of %lld experts",
                     c->arch, (long long)c->experts_used, (long long)c->experts);
-  return IST_OK;
+  if (c->expert_F < 1 || c->expert_F > 1 << 22 || c->shared_F < 0 || c->shared_F > 1 << 22)
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s: found experts of width %lld and a shared one of %lld, expected 1 to %d",
+                    c->arch, (long long)c->expert_F, (long long)c->shared_F, 1 << 22);
+  return dense_layers(c, s, err);
 }
 
 static ist_status llama(ist_model_config *c, const ist_source *s, ist_error *err) {
@@ -69,6 +94,23 @@ static ist_status qwen3(ist_model_config *c, const ist_source *s, ist_error *err
 static ist_status qwen3moe(ist_model_config *c, const ist_source *s, ist_error *err) {
   bool renormalise = s->gguf != NULL;
   IST_TRY(qwen3(c, s, err));
+  IST_TRY(ist_key_bool(s, NULL, "norm_topk_prob", false, &renormalise, err));
+  c->renormalise = renormalise;
+  return IST_OK;
+}
+
+/* ... and here it never does. Where a GGUF does not say how wide experts are, together
+ * those of a token are as wide as an MLP. */
+static ist_status qwen2moe(ist_model_config *c, const ist_source *s, ist_error *err) {
+  bool renormalise = false;
+  int64_t used = 1, whole = c->F;
+  c->shared_F = whole;
+  IST_TRY(ist_key_i64(s, "expert_used_count", NULL, false, &used, err));
+  IST_TRY(ist_key_i64(s, "expert_shared_feed_forward_length", "shared_expert_intermediate_size",
+                      false, &c->shared_F, err));
+  if (s->gguf && used > 0) c->F = whole / used;
+  IST_TRY(qwen(c, s, err));
+  c->F = whole;
   IST_TRY(ist_key_bool(s, NULL, "norm_topk_prob", false, &renormalise, err));
   c->renormalise = renormalise;
   return IST_OK;
@@ -144,23 +186,35 @@ static const ist_arch rows[] = {
      .adapt = qwen3},
     {.gguf = "llama",
      .hf = "mixtral",
-     .title = "Mixtral (adapters on attention)",
+     .title = "Mixtral",
      LLAMA_ROW,
      .names = ist_names_mixtral,
      .eps = 1e-5,
      .theta = 1e6,
      .K = 8,
      .ggml_permutes_qk = true,
+     .experts = true,
      .adapt = mixtral},
     {.gguf = "qwen3moe",
      .hf = "qwen3_moe",
-     .title = "Qwen 3 MoE (adapters on attention)",
+     .title = "Qwen 3 MoE",
      LLAMA_ROW,
      .names = ist_names_llama,
      .eps = 1e-6,
      .theta = 1e4,
      .K = 4,
+     .experts = true,
      .adapt = qwen3moe},
+    {.gguf = "qwen2moe",
+     .hf = "qwen2_moe",
+     .title = "Qwen 1.5 and 2 MoE",
+     LLAMA_ROW,
+     .names = ist_names_llama,
+     .eps = 1e-6,
+     .theta = 1e4,
+     .K = 16,
+     .experts = true,
+     .adapt = qwen2moe},
     {.gguf = "phi3",
      .hf = "phi3",
      .title = "Phi-3, Phi-4-mini",

@@ -30,12 +30,15 @@ const char *ist_base_type_name(ist_dtype type) {
   return "none";
 }
 
-/* One matrix to make, and where it comes from. */
+/* One matrix to make, and where it comes from: a table's entry, or the stack of a layer's
+ * experts, whose entries may lie apart. */
 typedef struct matrix {
-  ist_stored *place; /* in the table of weights */
+  ist_stored *place; /* in the table of weights; of a stack, that of the whole */
   ist_stored from;
   ist_dtype type;
   char name[64];
+  ist_stored *stack; /* experts: their places, `experts` of them, three apart; NULL: none */
+  int64_t experts;
   ist_ctx *ctx;
   float *rows; /* shared by all */
 } matrix;
@@ -64,13 +67,35 @@ static void consider(matrix_list *list, ist_weights *w, ist_ctx *ctx, int64_t la
   ist_tensor_name(m->name, sizeof m->name, layer, id);
 }
 
+/* Experts' matrices of one kind as one, under the name of their stack. */
+static void consider_experts(matrix_list *list, ist_weights *w, ist_ctx *ctx, int64_t layer,
+                             int which, ist_dtype type) {
+  int64_t n = w->config->experts;
+  ist_stored *first = &w->expert[layer * n * 3 + which];
+  for (int64_t i = 0; i < n; i++)
+    if (ist_dtype_is_quantised(first[3 * i].type)) return;
+  ist_dtype made = type_for(type, first->cols, first->type);
+  if (!ist_dtype_is_quantised(made)) return;
+  matrix *m = &list->p[list->n++];
+  *m = (matrix){.place = &w->layer[layer * IST_T_LAYER_COUNT + IST_T_EXPERT_GATE + which],
+                .from = *first,
+                .type = made,
+                .stack = first,
+                .experts = n,
+                .ctx = ctx};
+  m->from.rows *= n;
+  ist_tensor_name(m->name, sizeof m->name, layer, IST_T_EXPERT_GATE + which);
+}
+
 static ist_status list_matrices(matrix_list *list, ist_weights *w, ist_ctx *ctx, ist_dtype type,
                                 ist_error *err) {
   int64_t L = w->config->L, room = ROWS_AT_ONCE;
   list->p = ist_calloc((size_t)(L * IST_MOD_COUNT + 2), sizeof *list->p);
   if (!list->p) return ist_fail_nomem(err, "list of matrices", (size_t)L * sizeof *list->p);
   for (int64_t l = 0; l < L; l++) {
-    for (int id = 0; id < IST_MOD_COUNT; id++) consider(list, w, ctx, l, id, type);
+    for (int id = 0; id < IST_MOD_EXPERTS; id++) consider(list, w, ctx, l, id, type);
+    for (int i = 0; i < 3 && ist_model_mixture(w->config, l); i++)
+      consider_experts(list, w, ctx, l, i, type);
   }
   consider(list, w, ctx, -1, IST_T_EMBED, IST_Q8_0);
   consider(list, w, ctx, -1, IST_T_OUTPUT, IST_Q8_0);
@@ -104,6 +129,18 @@ static void encode_rows(void *arg, int64_t begin, int64_t end, int thread) {
   }
 }
 
+/* Rows [row, row + n) as floats into m->rows. */
+static void float_rows(const matrix *m, int64_t row, int64_t n) {
+  int64_t cols = m->from.cols, each = m->stack ? m->from.rows / m->experts : m->from.rows;
+  for (int64_t done = 0; done < n;) {
+    int64_t at = row + done, in = at % each, run = each - in < n - done ? each - in : n - done;
+    const ist_stored *from = m->stack ? &m->stack[3 * (at / each)] : &m->from;
+    ist_stored_rows(m->ctx, ist_view_make(m->rows + done * cols, IST_F32, run, cols, cols), from,
+                    in);
+    done += run;
+  }
+}
+
 /* Bytes [offset, offset + n) of a matrix in its new type: an ist_tensor_read_fn. */
 static ist_status make_rows(void *user, int64_t offset, int64_t n, unsigned char *dst,
                             ist_error *err) {
@@ -114,7 +151,7 @@ static ist_status make_rows(void *user, int64_t offset, int64_t n, unsigned char
   int64_t step = cols < ROWS_AT_ONCE ? ROWS_AT_ONCE / cols : 1;
   for (; row < end; row += step) {
     int64_t rows = end - row < step ? end - row : step;
-    ist_stored_rows(m->ctx, ist_view_make(m->rows, IST_F32, rows, cols, cols), &m->from, row);
+    float_rows(m, row, rows);
     encode_job job = {dst, m->rows, m->type, cols};
     ist_parallel_for(rows, 1, encode_rows, &job);
     dst += rows * row_bytes;
@@ -127,11 +164,23 @@ static int64_t new_bytes(const matrix *m) {
 }
 
 static void settle(const matrix *m, const unsigned char *data, bool in_memory) {
-  *m->place = (ist_stored){.data = data,
-                           .type = m->type,
-                           .rows = m->from.rows,
-                           .cols = m->from.cols,
-                           .in_memory = in_memory};
+  ist_stored made = {.data = data,
+                     .type = m->type,
+                     .rows = m->from.rows,
+                     .cols = m->from.cols,
+                     .in_memory = in_memory};
+  *m->place = made;
+  made.rows /= m->stack ? m->experts : 1;
+  for (int64_t i = 0; m->stack && i < m->experts; i++) {
+    m->stack[3 * i] = made;
+    made.data += ist_dtype_bytes(m->type, made.rows * made.cols);
+  }
+}
+
+/* The file's pages that the matrix was made from are needed no more. */
+static void drop_source(const ist_stored *s) {
+  if (!s->in_memory && !s->n_parts)
+    ist_pages_drop(s->data, (size_t)ist_dtype_bytes(s->type, s->rows * s->cols));
 }
 
 /* ---- In memory ---------------------------------------------------------------------- */
@@ -145,10 +194,9 @@ static ist_status make_in_memory(ist_weights *w, const matrix_list *list, ist_er
     matrix *m = &list->p[i];
     unsigned char *dst = w->requantised + at;
     IST_TRY(make_rows(m, 0, new_bytes(m), dst, err));
+    for (int64_t e = 0; m->stack && e < m->experts; e++) drop_source(&m->stack[3 * e]);
+    if (!m->stack) drop_source(&m->from);
     settle(m, dst, true);
-    if (!m->from.in_memory && !m->from.n_parts)
-      ist_pages_drop(m->from.data,
-                     (size_t)ist_dtype_bytes(m->from.type, m->from.rows * m->from.cols));
     at += ist_arena_round((size_t)new_bytes(m));
   }
   return IST_OK;
@@ -164,8 +212,8 @@ static ist_status write_cache(const matrix_list *list, const char *path, const c
   ist_gguf_put_str(w, "ist.identity", identity, strlen(identity));
   for (int64_t i = 0; i < list->n; i++) {
     matrix *m = &list->p[i];
-    const int64_t ne[2] = {m->from.cols, m->from.rows};
-    ist_gguf_put_tensor(w, m->name, m->type, 2, ne, make_rows, m);
+    const int64_t n = m->stack ? m->experts : 1, ne[3] = {m->from.cols, m->from.rows / n, n};
+    ist_gguf_put_tensor(w, m->name, m->type, m->stack ? 3 : 2, ne, make_rows, m);
   }
   ist_status status = ist_gguf_write(w, path, err);
   ist_gguf_writer_free(w);
@@ -191,7 +239,7 @@ static ist_status use_cache(ist_weights *w, const matrix_list *list, const char 
   for (int64_t i = 0; i < list->n; i++) {
     const matrix *m = &list->p[i];
     const ist_gguf_tensor *t = ist_gguf_find_tensor(w->cache, m->name);
-    if (!t || t->type != m->type || t->ne[0] != m->from.cols || t->ne[1] != m->from.rows)
+    if (!t || t->type != m->type || t->ne[0] != m->from.cols || t->ne[1] * t->ne[2] != m->from.rows)
       return ist_fail(err, IST_ERR_MISMATCH, "%s: %s: found no such matrix of %lld x %lld in %s",
                       w->cache->path, m->name, (long long)m->from.rows, (long long)m->from.cols,
                       ist_dtype_get(m->type)->name);

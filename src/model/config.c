@@ -17,13 +17,17 @@ const ist_arch *ist_arch_at(int64_t i) {
   return NULL;
 }
 
-static const ist_arch *find_row(const char *name, bool gguf) {
-  const ist_arch *row;
+/* The first row of a name; where rows share it, the first that has experts or has none, as
+ * the file does. */
+static const ist_arch *find_row(const char *name, bool gguf, bool experts) {
+  const ist_arch *row, *first = NULL;
   for (int64_t i = 0; (row = ist_arch_at(i)); i++) {
     const char *theirs = gguf ? row->gguf : row->hf;
-    if (theirs && strcmp(theirs, name) == 0) return row;
+    if (!theirs || strcmp(theirs, name) != 0) continue;
+    if (row->experts == experts) return row;
+    if (!first) first = row;
   }
-  return NULL;
+  return first;
 }
 
 static ist_status unsupported_arch(const char *found, bool gguf, ist_error *err) {
@@ -243,7 +247,9 @@ ist_status ist_model_config_read(ist_model_config *c, const ist_source *s, ist_e
                       ist_json_kind(name));
     snprintf(type, sizeof type, "%s", json_string_value(name));
   }
-  c->family = find_row(type, s->gguf != NULL);
+  int64_t experts = 0;
+  IST_TRY(ist_key_i64(s, "expert_count", NULL, false, &experts, err));
+  c->family = find_row(type, s->gguf != NULL, experts > 0);
   if (!c->family) return unsupported_arch(type, s->gguf != NULL, err);
   set_names(c, s);
   ist_status status = fill(c, s, err);
@@ -265,12 +271,35 @@ void ist_model_config_free(ist_model_config *c) {
 }
 
 ist_layer_config ist_model_layer(const ist_model_config *c, int64_t l) {
-  return c->layer ? c->layer[l] : (ist_layer_config){0, 0};
+  return c->layer ? c->layer[l] : (ist_layer_config){0};
+}
+
+bool ist_model_mixture(const ist_model_config *c, int64_t l) {
+  return c->experts && !ist_model_layer(c, l).dense;
+}
+
+int64_t ist_model_dense_layers(const ist_model_config *c) {
+  int64_t n = 0;
+  for (int64_t l = 0; l < c->L; l++) n += !ist_model_mixture(c, l);
+  return n;
+}
+
+bool ist_model_has(const ist_model_config *c, int64_t l, ist_module m) {
+  ist_linear_sizes sizes;
+  ist_model_linear_sizes(c, &sizes);
+  bool attention = m <= IST_MOD_O || m == IST_MOD_QKV;
+  return sizes.in[m] && (attention || (m >= IST_MOD_SHARED_GATE) == ist_model_mixture(c, l));
+}
+
+/* A gated MLP of width F: three modules from `gate` on. */
+static void put_mlp(ist_linear_sizes *s, ist_module gate, int64_t D, int64_t F) {
+  s->in[gate] = s->in[gate + 1] = s->out[gate + 2] = F ? D : 0;
+  s->out[gate] = s->out[gate + 1] = s->in[gate + 2] = F;
 }
 
 void ist_model_linear_sizes(const ist_model_config *c, ist_linear_sizes *out) {
   int64_t q = c->H * c->E, kv = c->K * c->E;
-  bool split = !c->fused_qkv, dense = !c->experts; /* experts have no adapters */
+  bool split = !c->fused_qkv, dense = ist_model_dense_layers(c) > 0;
   bool gate = dense && c->gated && !c->fused_gate_up, up = dense && !c->fused_gate_up;
   int64_t F = dense ? c->F : 0;
   *out = (ist_linear_sizes){
@@ -278,5 +307,10 @@ void ist_model_linear_sizes(const ist_model_config *c, ist_linear_sizes *out) {
              up ? c->D : 0, F, split ? 0 : c->D, dense && !up ? c->D : 0},
       .out = {split ? q : 0, split ? kv : 0, split ? kv : 0, c->D, gate ? c->F : 0, up ? c->F : 0,
               dense ? c->D : 0, split ? 0 : q + 2 * kv, dense && !up ? 2 * c->F : 0},
+      .experts = c->experts,
+      .experts_used = c->experts_used,
   };
+  if (!c->experts) return;
+  put_mlp(out, IST_MOD_SHARED_GATE, c->D, c->shared_F);
+  put_mlp(out, IST_MOD_EXPERT_GATE, c->D, c->expert_F);
 }

@@ -30,6 +30,7 @@ typedef struct ist_rope {
 typedef struct ist_layer_config {
   int64_t window; /* a query sees keys with 0 <= q - k < window; 0: all */
   int rope;       /* index of its table, -1: not rotated */
+  bool dense;     /* one MLP, in a model of experts */
 } ist_layer_config;
 
 /* The family as its tensors are named in a Hugging Face folder; '#' is the layer.
@@ -63,8 +64,10 @@ typedef struct ist_model_config {
 
   ist_act_kind act;
   bool gated;
-  int64_t experts, experts_used; /* MLPs of width F a token chooses from; 0: one MLP */
-  bool renormalise;              /* the chosen experts' weights add up to 1 */
+  /* A mixture: MLPs of width expert_F that a token chooses from (0: none), and one of
+   * width shared_F, times the sigmoid of a product, that all go through (0: none). */
+  int64_t experts, experts_used, expert_F, shared_F;
+  bool renormalise; /* the chosen experts' weights add up to 1 */
   double embed_scale;
   int64_t embed_dim; /* width of embedding and head where it is not D; 0: D */
   bool embed_norm, no_final_norm;
@@ -92,6 +95,7 @@ typedef struct ist_arch {
   bool ggml_permutes_qk; /* the GGUF's q, k rows are for interleaved rotation */
   bool hf_transposes;    /* the folder's linears are (in, out): Conv1D */
   bool hf_groups_qkv;    /* the folder's q, k, v rows come by head; a GGUF's never */
+  bool experts;          /* models of experts: tells rows of one GGUF name apart */
   ist_status (*adapt)(ist_model_config *c, const ist_source *s, ist_error *err); /* may be NULL */
 } ist_arch;
 
@@ -110,8 +114,14 @@ void ist_model_config_free(ist_model_config *c);
 
 /* Layer l's own settings. */
 ist_layer_config ist_model_layer(const ist_model_config *c, int64_t l);
+/* Layer l's MLP is a mixture of experts. */
+bool ist_model_mixture(const ist_model_config *c, int64_t l);
+/* The layers of one MLP, and those of experts. */
+int64_t ist_model_dense_layers(const ist_model_config *c);
+/* Layer l has linears of this module. */
+bool ist_model_has(const ist_model_config *c, int64_t l, ist_module m);
 
-/* Sizes of the linears of a layer, by module. */
+/* Sizes of the linears of the layers, by module: of those of experts too, where there are any. */
 void ist_model_linear_sizes(const ist_model_config *c, ist_linear_sizes *out);
 
 /* ---- Keys of a file, for the rows (keys.c) ------------------------------------

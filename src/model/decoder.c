@@ -45,16 +45,15 @@ static int64_t widest_linear(const ist_decoder *d) {
   int64_t widest = 0;
   ist_model_linear_sizes(d->config, &s);
   for (int m = 0; m < IST_MOD_COUNT; m++) widest = max64(widest, max64(s.in[m], s.out[m]));
-  widest = max64(widest, max64(d->config->F, d->config->D));
-  return widest;
+  return max64(widest, max64(d->config->F, d->config->D));
 }
 
-/* Columns free behind each weight; none in the wide type, where the file's own
- * F32 rows are used in place. */
+/* Columns free behind each weight; none in the wide type, where the file's own F32 rows
+ * are used in place, nor behind those of experts. */
 static void weight_tails(const ist_decoder *d, int64_t tail[IST_MOD_COUNT]) {
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     bool fused = d->adapters && d->compute != d->wide && !d->adapters->method->around &&
-                 d->adapters->layout.module[m].rank > 0;
+                 d->adapters->layout.module[m].rank > 0 && m < IST_MOD_EXPERTS;
     tail[m] = fused ? site_tail(d, ist_module_site(m)) : 0;
   }
 }
@@ -103,7 +102,7 @@ static void lay_out_mlp(layout *l, ist_mlp_acts *m) {
   ist_dtype t = l->d->compute;
   int64_t n = l->d->sizes.rows;
   *m = (ist_mlp_acts){0};
-  if (c->experts) return; /* done again in backward */
+  if (!ist_model_dense_layers(c)) return; /* mixtures are done again in backward */
   if (c->fused_gate_up) {
     m->both = take_view(l, IST_ARENA_SAVED, t, n, 2 * c->F, 0);
     m->gate = columns(m->both, 0, c->F);
@@ -126,7 +125,7 @@ static void lay_out_kept(layout *l) {
   for (int64_t i = 0; i < s->n_attn; i++) lay_out_attn(l, &d->attn[i]);
   for (int64_t i = 0; i < s->n_mlp; i++) lay_out_mlp(l, &d->mlp[i]);
   for (int64_t i = 0; i < s->n_low; i++) {
-    for (int site = 0; site < IST_SITE_COUNT; site++) {
+    for (int site = 0; site < IST_SITE_MIXTURE; site++) {
       int64_t rank = d->adapters->layout.site_rank[site];
       d->low[i].u[site] = take_view(l, IST_ARENA_SAVED, t, n, rank, 0);
     }
@@ -137,24 +136,35 @@ static void lay_out_moe(layout *l) {
   ist_decoder *d = l->d;
   const ist_model_config *c = d->config;
   ist_dtype t = d->compute, wide = d->wide;
-  int64_t n = d->sizes.rows, choices = n * c->experts_used;
+  int64_t n = d->sizes.rows, choices = n * c->experts_used, F = max64(c->expert_F, c->shared_F);
   ist_moe_buffers *m = &d->moe;
   const ist_arena_id f = IST_ARENA_FORWARD, b = IST_ARENA_BACKWARD;
   m->h = take_view(l, f, t, n, c->D, 0);
+  m->sum = take_view(l, f, wide, n, c->D, 0);
   m->logits = take_view(l, f, wide, n, c->experts, 0);
   m->weight = take_view(l, f, wide, n, c->experts_used, 0);
   m->x = take_view(l, f, t, n, c->D, 0);
   m->y = take_view(l, f, t, n, c->D, 0);
-  m->gate = take_view(l, f, t, n, c->F, 0);
-  m->up = take_view(l, f, t, n, c->F, 0);
-  m->a = take_view(l, f, t, n, c->F, 0);
+  m->gate = take_view(l, f, t, n, F, 0);
+  m->up = take_view(l, f, t, n, F, 0);
+  m->a = take_view(l, f, t, n, F, site_tail(d, IST_SITE_SHARED_OUT));
   m->w = take_view(l, f, wide, n, 1, 0);
   m->index = take(l, f, (size_t)choices * sizeof(int32_t));
-  m->row = take(l, f, (size_t)n * sizeof(int32_t));
-  m->pair = take(l, f, (size_t)n * sizeof(int32_t));
+  int32_t **lists[] = {&m->row, &m->pair, &m->sample, &m->position, &m->group};
+  for (int i = 0; i < 5; i++) *lists[i] = take(l, f, (size_t)n * sizeof(int32_t));
+  if (c->shared_F) {
+    m->share_logit = take_view(l, f, wide, n, 1, 0);
+    m->share = take_view(l, f, wide, n, 1, 0);
+  }
+  if (d->adapters) {
+    const int64_t *rank = d->adapters->layout.site_rank;
+    int64_t in = max64(rank[IST_SITE_SHARED_IN], rank[IST_SITE_EXPERT_IN]);
+    int64_t out = max64(rank[IST_SITE_SHARED_OUT], rank[IST_SITE_EXPERT_OUT]);
+    m->u_in = take_view(l, f, t, n, in, 0);
+    m->u_out = take_view(l, f, t, n, out, 0);
+  }
   if (!d->sizes.dres_rows) return;
-  m->dx = take_view(l, b, t, n, c->D, 0);
-  m->dwide = take_view(l, b, wide, n, c->D, 0);
+  m->dx = take_view(l, b, wide, n, c->D, 0);
   m->dlogits = take_view(l, b, wide, n, c->experts, 0);
   m->dlow = take_view(l, b, t, n, c->experts, 0);
   m->dweight = take_view(l, b, wide, n, c->experts_used, 0);
@@ -167,8 +177,10 @@ static void lay_out_forward(layout *l) {
   ist_dtype t = d->compute;
   int64_t n = d->sizes.rows, widest = widest_linear(d);
   int64_t tail = max64(site_tail(d, IST_SITE_ATTN_IN), site_tail(d, IST_SITE_MLP_IN));
+  tail = max64(tail, site_tail(d, IST_SITE_SHARED_IN));
   d->h = take_view(l, IST_ARENA_FORWARD, t, n, c->D, tail);
-  d->a = take_view(l, IST_ARENA_FORWARD, t, n, c->F, site_tail(d, IST_SITE_MLP_OUT));
+  if (ist_model_dense_layers(c))
+    d->a = take_view(l, IST_ARENA_FORWARD, t, n, c->F, site_tail(d, IST_SITE_MLP_OUT));
   d->y = take_view(l, IST_ARENA_FORWARD, t, n, c->D, 0);
   d->row_factor = take(l, IST_ARENA_FORWARD, (size_t)n * sizeof(float));
   if (c->positions) d->table_rows = take(l, IST_ARENA_FORWARD, (size_t)n * sizeof(int32_t));
@@ -188,7 +200,7 @@ static void lay_out_method(layout *l) {
   const ist_adapter_layout *lay = &d->adapters->layout;
   ist_linear_sizes s;
   ist_model_linear_sizes(d->config, &s);
-  int64_t n = d->sizes.rows, rank = 0, most = 0, sum = 0, outs = 0;
+  int64_t n = d->sizes.rows, rank = 0, most = 0, sum = 0, outs = 0, matrices = 0;
   for (int site = 0; site < IST_SITE_COUNT; site++) sum = max64(sum, lay->site_rank[site]);
   bool around = d->adapters->method->around;
   if (d->adapters->method->extend || around)
@@ -201,10 +213,13 @@ static void lay_out_method(layout *l) {
       rank = max64(rank, lay->module[m].rank);
       most = max64(most, s.out[m]);
       d->norm_column[m] = outs;
-      outs += s.out[m];
+      d->norm_first[m] = matrices;
+      outs += ist_module_copies(&s, (ist_module)m) * s.out[m];
+      matrices += ist_module_copies(&s, (ist_module)m);
     }
+    d->norm_matrices = matrices;
     d->norms = take_view(l, IST_ARENA_FORWARD, d->wide, 3 * d->config->L, outs, 0);
-    d->norm_fresh = take(l, IST_ARENA_FORWARD, (size_t)(d->config->L * IST_MOD_COUNT));
+    d->norm_fresh = take(l, IST_ARENA_FORWARD, (size_t)(d->config->L * matrices));
     d->linear_wide = take_view(l, IST_ARENA_FORWARD, d->wide, n, most, 0);
     d->gain = take_view(l, IST_ARENA_FORWARD, d->wide, 3, most, 0);
     d->norm_product = take_view(l, IST_ARENA_FORWARD, d->wide, 2 * most + rank, rank, 0);
@@ -236,7 +251,8 @@ static void lay_out_backward(layout *l) {
   d->dv =
       in_place ? columns(d->dqkv, q + kv, kv) : take_view(l, IST_ARENA_BACKWARD, wide, n, kv, 0);
   if (ist_block_parallel(c)) d->dside = take_view(l, IST_ARENA_BACKWARD, wide, n, c->D, 0);
-  d->da = take_view(l, IST_ARENA_BACKWARD, t, n, c->F, 0);
+  int64_t F = max64(ist_model_dense_layers(c) ? c->F : 0, max64(c->expert_F, c->shared_F));
+  d->da = take_view(l, IST_ARENA_BACKWARD, t, n, F, 0);
   if (t != wide || c->block == IST_BLOCK_SANDWICH)
     d->dy = take_view(l, IST_ARENA_BACKWARD, t, n, c->D, 0);
   if (t != wide && c->fused_qkv) {
@@ -252,7 +268,7 @@ static void lay_out_backward(layout *l) {
     rank = max64(rank, d->adapters->layout.site_rank[site]);
   d->du = take_view(l, IST_ARENA_BACKWARD, t, n, rank, 0);
   if (d->sizes.dropout)
-    d->dtmp = take_view(l, IST_ARENA_BACKWARD, t, n, max64(max64(c->D, c->F), q), 0);
+    d->dtmp = take_view(l, IST_ARENA_BACKWARD, t, n, max64(max64(c->D, F), q), 0);
 }
 
 static void lay_out_head(layout *l) {
@@ -409,7 +425,7 @@ ist_status ist_decoder_open(ist_decoder *d, const ist_model_config *c, ist_weigh
   }
   layout l = {d, true, {0}};
   lay_out(&l, ctx->be);
-  if (d->norm_fresh) memset(d->norm_fresh, 0, (size_t)(c->L * IST_MOD_COUNT));
+  if (d->norm_fresh) memset(d->norm_fresh, 0, (size_t)(c->L * d->norm_matrices));
   d->ctx = ctx;
   ctx->scratch = &d->arena[IST_ARENA_SCRATCH];
   return IST_OK;
@@ -432,14 +448,21 @@ void ist_decoder_turn_pages(ist_decoder *d, const ist_work *w) {
   }
 }
 
-/* Per token: 2 FLOPs a weight in forward and 2 for the input gradient; attention
- * 4 E H per visible key in forward, 10 with its recomputed scores in backward. */
+/* Per token: 2 FLOPs a weight in forward and 2 for the input gradient (of the mean layer,
+ * where they differ); attention 4 E H per visible key in forward, 10 with its recomputed
+ * scores in backward. */
 ist_decoder_flops ist_decoder_count_flops(const ist_model_config *c, double context) {
   ist_linear_sizes s;
   ist_model_linear_sizes(c, &s);
   double linears = 0, attention = (double)(c->H * c->E) * context;
-  for (int m = 0; m < IST_MOD_COUNT; m++) linears += 2.0 * (double)s.in[m] * (double)s.out[m];
-  linears += 2.0 * (double)c->D * (double)(c->experts + 3 * c->experts_used * c->F);
+  double mixtures = 1.0 - (double)ist_model_dense_layers(c) / (double)c->L;
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    bool mlp = m > IST_MOD_O && m != IST_MOD_QKV;
+    double part = !mlp || !c->experts ? 1.0 : m < IST_MOD_SHARED_GATE ? 1.0 - mixtures : mixtures;
+    double times = m >= IST_MOD_EXPERTS ? (double)c->experts_used : 1.0;
+    linears += 2.0 * part * times * (double)s.in[m] * (double)s.out[m];
+  }
+  linears += 2.0 * mixtures * (double)(c->D * c->experts); /* the router */
   double width = (double)(c->embed_dim ? c->embed_dim : c->D);
   double head = 2.0 * width * ((double)c->V + (c->embed_dim ? (double)c->D : 0.0));
   return (ist_decoder_flops){linears + 4.0 * attention, linears + 10.0 * attention, head, head};

@@ -28,6 +28,7 @@ typedef struct ist_micro {
   const ist_attn_seg *seg; /* spans name store 0: the rows of this micro-batch,
                               or the KV cache when the pass has one */
   int64_t boundary_row;    /* first row of this micro-batch in the boundary slots */
+  int64_t expert;          /* whose tokens these are, where a mixture sorts them; else 0 */
 } ist_micro;
 
 /* Keys and values kept across passes (generation). */
@@ -110,14 +111,21 @@ typedef struct ist_low_acts {
   ist_view u[IST_SITE_COUNT];
 } ist_low_acts;
 
-/* Scratch of a mixture: inputs and outputs of one expert's tokens, the routing. */
+/* Scratch of a mixture: inputs and outputs of one expert's tokens, or of all in the shared
+ * expert; the routing. */
 typedef struct ist_moe_buffers {
-  ist_view h;                                     /* (rows, D) the MLP's input, dense */
-  ist_view logits, weight;                        /* (rows, experts), (rows, used) wide */
-  ist_view x, y, gate, up, a;                     /* one expert's tokens */
-  ist_view w;                                     /* (rows, 1) their weights, wide */
-  ist_view dx, dwide, dlogits, dlow, dweight, dw; /* backward */
-  int32_t *index, *row, *pair; /* (rows, used) chosen; tokens of an expert, and which choice */
+  ist_view h;                         /* (rows, D) the MLP's input, dense */
+  ist_view sum;                       /* (rows, D) what the experts give together, wide */
+  ist_view logits, weight;            /* (rows, experts), (rows, used) wide */
+  ist_view x, y;                      /* (rows, D) */
+  ist_view gate, up, a, u_in, u_out;  /* as wide as the widest expert; its tail is a's */
+  ist_view w;                         /* (rows, 1) weights of an expert's tokens, wide */
+  ist_view share_logit, share;        /* (rows, 1) weights of the shared expert, wide */
+  ist_view dx, dlogits, dweight, dw;  /* backward, wide; dx (rows, D) */
+  ist_view dlow;                      /* (rows, experts) dlogits in the compute type */
+  int32_t *index;                     /* (rows, used) chosen */
+  int32_t *row, *pair;                /* (rows) tokens of an expert, and which choice */
+  int32_t *sample, *position, *group; /* (rows) theirs */
 } ist_moe_buffers;
 
 typedef enum ist_arena_id {
@@ -149,9 +157,9 @@ typedef struct ist_decoder {
   float *row_factor;
   ist_view t; /* (rows, site rank) what the linears take, where it is not u */
   /* methods that do the linear themselves: scratch, and norms of rows of W + s B A,
-   * (3 L, the layer's outputs), with what of them holds (L, IST_MOD_COUNT) */
+   * (3 L, the layer's outputs), with what of them holds (L, the layer's matrices) */
   ist_view linear_wide, linear_narrow, gain, norm_product, norms;
-  int64_t norm_column[IST_MOD_COUNT];
+  int64_t norm_column[IST_MOD_COUNT], norm_first[IST_MOD_COUNT], norm_matrices;
   uint8_t *norm_fresh;
   /* prefix: its keys and values in the compute type, and segments that see them */
   ist_view prefix_k, prefix_v;
@@ -213,7 +221,8 @@ void ist_decoder_mlp_inner_fwd(ist_decoder *d, const ist_pass *p, const ist_work
 /* Activation, output projection and the norm behind it: d->y, and what that norm keeps. */
 void ist_decoder_mlp_outer_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w);
 /* A mixture of experts (moe.c): y from the normed h; and from dy the gradient of h, into
- * dwide. Routing and products are done again in backward: nothing of them is kept. */
+ * dwide, and those of its adapters. All of forward is done again in backward: nothing of
+ * it is kept. */
 void ist_decoder_moe_fwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_view y);
 void ist_decoder_moe_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_view dy);
 /* The input of attention's or the MLP's linears into h: normed, or as it is. */

@@ -171,7 +171,7 @@ void ist_decoder_layer_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w)
   bool active = p->active && p->active[w->layer], again = w->recompute == IST_RECOMPUTE_LAYER;
   ist_view x = ist_decoder_boundary(d, p, w->in);
   if (again) ist_decoder_attn_fwd(d, p, w, x);
-  bool experts = d->config->experts > 0;
+  bool experts = ist_model_mixture(d->config, w->layer);
   if (w->recompute != IST_RECOMPUTE_NONE && !experts) ist_decoder_mlp_inner_fwd(d, p, w, x);
   /* The norms behind want y; an adapter behind a linear reads it. */
   bool around = d->adapters && d->adapters->method->around;

@@ -198,7 +198,7 @@ void ist_decoder_mlp_inner_fwd(ist_decoder *d, const ist_pass *p, const ist_work
   ist_view none = ist_view_none(), both = use(m->both, p);
   ist_decoder_inner_norm(d, p, w->layer, ist_block_parallel(d->config) ? x : use(s->xmid, p),
                          use(s->stat2, p), ist_decoder_mlp_norm(d->config));
-  if (d->config->experts) return;
+  if (ist_model_mixture(d->config, w->layer)) return;
   ist_site_fwd(
       d, p, w->layer, IST_SITE_MLP_IN, use(d->h, p), low_rank(d, p, w, IST_SITE_MLP_IN),
       both.p ? (ist_view[]){none, none, both} : (ist_view[]){use(m->gate, p), use(m->up, p), none});
@@ -216,7 +216,7 @@ static void join_mlp(ist_decoder *d, const ist_pass *p, int64_t layer, ist_attn_
 
 void ist_decoder_mlp_outer_fwd(ist_decoder *d, const ist_pass *p, const ist_work *w) {
   ist_attn_acts *s = &d->attn[w->attn];
-  if (d->config->experts) {
+  if (ist_model_mixture(d->config, w->layer)) {
     ist_decoder_moe_fwd(d, p, w->layer, use(d->y, p));
     return;
   }

@@ -17,18 +17,22 @@ const char *const ist_names_llama[IST_T_END] = {
     LLAMA_COMMON,
     [IST_T_FFN_NORM] = "model.layers.#.post_attention_layernorm",
     [IST_T_ROUTER] = "model.layers.#.mlp.gate",
-    [IST_T_GATE_EXPS] = "model.layers.#.mlp.experts.@.gate_proj",
-    [IST_T_UP_EXPS] = "model.layers.#.mlp.experts.@.up_proj",
-    [IST_T_DOWN_EXPS] = "model.layers.#.mlp.experts.@.down_proj",
+    [IST_T_EXPERT_GATE] = "model.layers.#.mlp.experts.@.gate_proj",
+    [IST_T_EXPERT_UP] = "model.layers.#.mlp.experts.@.up_proj",
+    [IST_T_EXPERT_DOWN] = "model.layers.#.mlp.experts.@.down_proj",
+    [IST_T_SHARED_GATE] = "model.layers.#.mlp.shared_expert.gate_proj",
+    [IST_T_SHARED_UP] = "model.layers.#.mlp.shared_expert.up_proj",
+    [IST_T_SHARED_DOWN] = "model.layers.#.mlp.shared_expert.down_proj",
+    [IST_T_SHARED_ROUTER] = "model.layers.#.mlp.shared_expert_gate",
 };
 
 const char *const ist_names_mixtral[IST_T_END] = {
     LLAMA_COMMON,
     [IST_T_FFN_NORM] = "model.layers.#.post_attention_layernorm",
     [IST_T_ROUTER] = "model.layers.#.block_sparse_moe.gate",
-    [IST_T_GATE_EXPS] = "model.layers.#.block_sparse_moe.experts.@.w1",
-    [IST_T_UP_EXPS] = "model.layers.#.block_sparse_moe.experts.@.w3",
-    [IST_T_DOWN_EXPS] = "model.layers.#.block_sparse_moe.experts.@.w2",
+    [IST_T_EXPERT_GATE] = "model.layers.#.block_sparse_moe.experts.@.w1",
+    [IST_T_EXPERT_UP] = "model.layers.#.block_sparse_moe.experts.@.w3",
+    [IST_T_EXPERT_DOWN] = "model.layers.#.block_sparse_moe.experts.@.w2",
 };
 
 /* post_attention_layernorm is here the norm behind attention. */

@@ -9,8 +9,10 @@ static const char *const stems[IST_T_END] = {
 #include "model/tensors.def"
 };
 
-void ist_tensor_shape(const ist_model_config *c, int id, int64_t *rows, int64_t *cols, bool *need) {
+void ist_tensor_shape(const ist_model_config *c, int64_t layer, int id, int64_t *rows,
+                      int64_t *cols, bool *need) {
   const int64_t D = c->D, F = c->F, H = c->H, K = c->K, E = c->E, V = c->V;
+  const bool moe = layer >= 0 && ist_model_mixture(c, layer);
   switch (id) {
 #define SHAPE(id, r, c_, need_) \
   case IST_T_##id:              \

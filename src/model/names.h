@@ -14,6 +14,11 @@ typedef enum ist_tensor_id {
 } ist_tensor_id;
 #define IST_T_MODEL_FIRST (IST_T_LAYER_COUNT + 1)
 
+/* The matrices of a layer's experts, one behind the other. */
+static inline bool ist_tensor_is_stack(int id) {
+  return id >= IST_T_EXPERT_GATE && id <= IST_T_EXPERT_DOWN;
+}
+
 /* GGUF's name ("blk.3.attn_q.weight"), into a caller's buffer. */
 void ist_tensor_name(char *out, size_t size, int64_t layer, int id);
 /* Hugging Face's name without .weight ("model.layers.3.self_attn.q_proj"), which is
@@ -30,9 +35,10 @@ const ist_gguf_tensor *ist_tensor_find(const ist_source *s, const ist_model_conf
 const ist_gguf_tensor *ist_tensor_find_expert(const ist_source *s, const ist_model_config *c,
                                               int64_t layer, int id, int64_t expert);
 
-/* Rows and columns that the config asks for, rows 0: the model has none; need: must
- * be in the file. */
-void ist_tensor_shape(const ist_model_config *c, int id, int64_t *rows, int64_t *cols, bool *need);
+/* Rows and columns that the config asks for in a layer (-1: of the model), rows 0: there
+ * is none; need: must be in the file. Those of experts are of the stack. */
+void ist_tensor_shape(const ist_model_config *c, int64_t layer, int id, int64_t *rows,
+                      int64_t *cols, bool *need);
 
 extern const char *const ist_names_llama[IST_T_END],
     *const ist_names_gemma2[IST_T_END], *const ist_names_mixtral[IST_T_END],

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/mem.h"
 
@@ -10,9 +11,18 @@
 
 /* ---- Paths ------------------------------------------------------------------------- */
 
-void ist_module_path(char *out, size_t size, const ist_model_config *c, int64_t layer, int id) {
-  if (!ist_tensor_hf_stem(out, size, c, layer, id))
-    snprintf(out, size, "layers.%lld.%s", (long long)layer, ist_module_name((ist_module)id));
+void ist_module_path(char *out, size_t size, const ist_model_config *c, int64_t layer, int id,
+                     int64_t copy) {
+  char stem[PATH_SIZE], number[24] = "\\d+";
+  if (!ist_tensor_hf_stem(stem, sizeof stem, c, layer, id))
+    snprintf(stem, sizeof stem, "layers.%lld.%s", (long long)layer,
+             ist_module_name((ist_module)id));
+  const char *at = strchr(stem, '@');
+  if (copy >= 0) snprintf(number, sizeof number, "%lld", (long long)copy);
+  if (at)
+    snprintf(out, size, "%.*s%s%s", (int)(at - stem), stem, number, at + 1);
+  else
+    snprintf(out, size, "%s", stem);
 }
 
 /* The last `parts` parts of a path. */
@@ -26,11 +36,11 @@ void ist_module_suffix(char *out, size_t size, const ist_model_config *c, int id
   ist_linear_sizes sizes;
   ist_model_linear_sizes(c, &sizes);
   char path[PATH_SIZE], other[PATH_SIZE];
-  ist_module_path(path, sizeof path, c, 0, id);
+  ist_module_path(path, sizeof path, c, 0, id, 0);
   int parts = 1;
-  for (int m = 0; m < IST_MOD_COUNT; m++) {
+  for (int m = 0; m < IST_MOD_COUNT && id < IST_MOD_EXPERTS; m++) {
     if (!sizes.in[m] || m == id) continue;
-    ist_module_path(other, sizeof other, c, 0, m);
+    ist_module_path(other, sizeof other, c, 0, m, 0);
     while (parts < 3 && strcmp(end_of(path, parts), end_of(other, parts)) == 0) parts++;
   }
   snprintf(out, size, "%s", end_of(path, parts));
@@ -44,18 +54,32 @@ static ist_status check_rank(const char *path, int64_t rank, ist_error *err) {
                   (long long)rank, MAX_RANK);
 }
 
+/* What the rules say of a module of a layer: of its experts, all the same. */
+static ist_status find_place(ist_peft_module *out, const ist_model_config *c, int64_t layer, int m,
+                             ist_peft_rules *rules, ist_error *err) {
+  char path[PATH_SIZE];
+  int64_t copies = m >= IST_MOD_EXPERTS ? c->experts : 1;
+  for (int64_t i = 0; i < copies; i++) {
+    ist_module_path(path, sizeof path, c, layer, m, i);
+    ist_peft_module found = ist_peft_rules_find(rules, path, IST_PEFT_LINEAR);
+    if (i == 0) *out = found;
+    if (found.target == out->target && found.r == out->r && found.scale == out->scale) continue;
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "target_modules: found %s, other than expert 0 of the layer; expected the same "
+                    "adapter at all of them",
+                    path);
+  }
+  return out->target ? check_rank(path, out->r, err) : IST_OK;
+}
+
 static ist_status find_places(ist_adapter_config *out, const ist_model_config *c,
-                              ist_peft_rules *rules, ist_error *err) {
-  ist_linear_sizes sizes;
-  ist_model_linear_sizes(c, &sizes);
+                              ist_peft_rules *rules, bool all_linear, ist_error *err) {
   for (int64_t l = 0; l < c->L; l++) {
-    for (int m = 0; m < IST_MOD_COUNT; m++) {
-      char path[PATH_SIZE];
-      if (!sizes.in[m]) continue;
-      ist_module_path(path, sizeof path, c, l, m);
-      ist_peft_module found = ist_peft_rules_find(rules, path, IST_PEFT_LINEAR);
+    for (int m = 0; m < (all_linear ? IST_MOD_EXPERTS : IST_MOD_COUNT); m++) {
+      ist_peft_module found = {0};
+      if (!ist_model_has(c, l, (ist_module)m)) continue;
+      IST_TRY(find_place(&found, c, l, m, rules, err));
       if (!found.target) continue;
-      IST_TRY(check_rank(path, found.r, err));
       out->places[l * IST_MOD_COUNT + m] = (ist_adapter_place){found.r, found.alpha, found.scale};
       out->modules |= 1u << m;
       if (found.r > out->rank_of[m]) out->rank_of[m] = found.r;
@@ -80,7 +104,7 @@ static ist_status nothing_matched(const ist_model_config *c, const char *key, co
       ist_fail(err, IST_ERR_ARG, "%s: found \"%s\", which matches nothing, expected names from %s",
                key, text, names.p ? names.p : "");
   char path[PATH_SIZE];
-  ist_module_path(path, sizeof path, c, 0, 0);
+  ist_module_path(path, sizeof path, c, 0, 0, 0);
   ist_hint(err, "names are ends of a path like %s; an expression must match the whole of it", path);
   ist_buf_free(&names);
   return s;
@@ -122,7 +146,8 @@ ist_status ist_targets_find(ist_adapter_config *out, const ist_model_config *c,
   if (!out->places) return ist_fail_nomem(err, "places of adapters", n * sizeof *out->places);
   ist_status s = ist_peft_rules_new(&rules, p, err);
   if (s == IST_OK) {
-    s = find_places(out, c, rules, err);
+    bool all = p->target_regex && strcasecmp(p->target_regex, "all-linear") == 0;
+    s = find_places(out, c, rules, all, err);
     if (s == IST_OK) s = check_found(out, c, p, rules, strict, err);
     ist_peft_rules_free(rules);
   }
@@ -148,6 +173,7 @@ typedef struct describer {
 
 static ist_adapter_place place_of(const describer *d, int64_t layer, int m) {
   const ist_adapter_config *c = &d->ad->config;
+  if (!ist_model_has(d->c, layer, (ist_module)m)) return (ist_adapter_place){0};
   if (c->places) return c->places[layer * IST_MOD_COUNT + m];
   const ist_adapter *a = &d->ad->layout.module[m];
   return (ist_adapter_place){a->rank, c->alpha_of[m] > 0 ? c->alpha_of[m] : c->alpha, a->scale};
@@ -160,9 +186,10 @@ static const char *keep(describer *d, const char *text) {
   return w->text[w->n++] = ist_strdup(text);
 }
 
-static const char *path_of(describer *d, int64_t layer, int m) {
+/* copy -1: as an expression for all experts. */
+static const char *path_of(describer *d, int64_t layer, int m, int64_t copy) {
   char path[PATH_SIZE];
-  ist_module_path(path, sizeof path, d->c, layer, m);
+  ist_module_path(path, sizeof path, d->c, layer, m, copy);
   return keep(d, path);
 }
 
@@ -170,6 +197,14 @@ static const char *suffix_of(describer *d, int m) {
   char suffix[PATH_SIZE];
   ist_module_suffix(suffix, sizeof suffix, d->c, m);
   return keep(d, suffix);
+}
+
+/* The key of a pattern: of experts an expression. */
+static const char *key_of(describer *d, int m) {
+  char path[PATH_SIZE];
+  if (m < IST_MOD_EXPERTS) return suffix_of(d, m);
+  ist_module_path(path, sizeof path, d->c, 0, m, -1);
+  return keep(d, end_of(path, 3));
 }
 
 /* Layers in which the module is. */
@@ -188,6 +223,37 @@ static bool same_layers(const describer *d, int64_t n_layers) {
   return true;
 }
 
+/* The experts' name is that of other modules too, which are not in the same layers. */
+static bool is_ambiguous(const describer *d, int m, int64_t layers) {
+  char suffix[PATH_SIZE], other[PATH_SIZE];
+  ist_module_suffix(suffix, sizeof suffix, d->c, m);
+  for (int i = 0; m >= IST_MOD_EXPERTS && i < IST_MOD_EXPERTS; i++) {
+    if (!d->ad->sizes.in[i]) continue;
+    ist_module_path(other, sizeof other, d->c, 0, i, 0);
+    if (strcmp(end_of(other, 1), suffix) == 0 && count_layers(d, i) != layers) return true;
+  }
+  return false;
+}
+
+/* A name of the module in all layers: of experts, if need be, of each of them. */
+static bool name_everywhere(describer *d, int m, int64_t layers) {
+  ist_peft_config *c = &d->out->config;
+  if (!is_ambiguous(d, m, layers)) return (d->names[c->targets.n++] = suffix_of(d, m)) != NULL;
+  for (int64_t i = 0; i < d->ad->sizes.experts; i++) {
+    char path[PATH_SIZE];
+    ist_module_path(path, sizeof path, d->c, 0, m, i);
+    if (!(d->names[c->targets.n++] = keep(d, end_of(path, 3)))) return false;
+  }
+  return true;
+}
+
+/* Layers in which the model has the module at all. */
+static int64_t layers_with(const describer *d, int m) {
+  int64_t n = 0;
+  for (int64_t l = 0; l < d->ad->L; l++) n += ist_model_has(d->c, l, (ist_module)m);
+  return n;
+}
+
 static bool name_targets(describer *d) {
   ist_peft_config *c = &d->out->config;
   int64_t n = 0, L = d->ad->L;
@@ -196,13 +262,15 @@ static bool name_targets(describer *d) {
   const bool alike = same_layers(d, n);
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     int64_t in = count_layers(d, m);
-    if (in > 0 && (alike || in == L)) {
-      if (!(d->names[c->targets.n++] = suffix_of(d, m))) return false;
+    if (in > 0 && (alike || in == layers_with(d, m))) {
+      if (!name_everywhere(d, m, in)) return false;
       continue;
     }
+    int64_t copies = ist_module_copies(&d->ad->sizes, (ist_module)m);
     for (int64_t l = 0; in > 0 && l < L; l++)
-      if (place_of(d, l, m).rank > 0 && !(d->names[c->targets.n++] = path_of(d, l, m)))
-        return false;
+      for (int64_t i = 0; i < copies; i++)
+        if (place_of(d, l, m).rank > 0 && !(d->names[c->targets.n++] = path_of(d, l, m, i)))
+          return false;
   }
   c->targets.p = d->names;
   c->layers = d->layers;
@@ -232,13 +300,13 @@ static bool name_values(describer *d, ist_peft_pattern *out, int64_t *n, value_f
       alike &= value(p) == first;
     }
     if (any && alike && first != common) {
-      out[*n] = (ist_peft_pattern){suffix_of(d, m), first};
+      out[*n] = (ist_peft_pattern){key_of(d, m), first};
       if (!out[(*n)++].key) return false;
     }
     for (int64_t l = 0; !alike && l < d->ad->L; l++) {
       ist_adapter_place p = place_of(d, l, m);
       if (p.rank == 0 || value(p) == common) continue;
-      out[*n] = (ist_peft_pattern){path_of(d, l, m), value(p)};
+      out[*n] = (ist_peft_pattern){path_of(d, l, m, -1), value(p)};
       if (!out[(*n)++].key) return false;
     }
   }
@@ -247,7 +315,7 @@ static bool name_values(describer *d, ist_peft_pattern *out, int64_t *n, value_f
 
 ist_status ist_targets_describe(ist_target_words *out, const ist_model_config *c,
                                 const ist_adapters *ad, ist_error *err) {
-  const size_t most = (size_t)(ad->L * IST_MOD_COUNT) + 2;
+  const size_t most = (size_t)(ad->L * (IST_MOD_COUNT + 3 * ad->sizes.experts)) + 2;
   *out = (ist_target_words){0};
   describer d = {.out = out,
                  .c = c,

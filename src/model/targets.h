@@ -8,14 +8,18 @@
 #include "peft/peft.h"
 
 /* The path of a module or of another tensor, as PEFT sees it: "model.layers.3.self_attn.q_proj".
- * Families without a name of Hugging Face's have "layers.3.q". */
-void ist_module_path(char *out, size_t size, const ist_model_config *c, int64_t layer, int id);
-/* The shortest end of a module's path that no other module has: "q_proj", "attn.c_proj". */
+ * Families without a name of Hugging Face's have "layers.3.q". copy: which expert, -1: an
+ * expression for all of them. */
+void ist_module_path(char *out, size_t size, const ist_model_config *c, int64_t layer, int id,
+                     int64_t copy);
+/* The shortest end of a module's path that no other module has: "q_proj", "attn.c_proj"; of
+ * experts the last part. */
 void ist_module_suffix(char *out, size_t size, const ist_model_config *c, int id);
 
 /* Sets what of `out` says where adapters are: modules, rank_of, places, rank, alpha, rslora. The
  * places are freed with ist_targets_free. strict: an entry that nothing matches is an error.
- * Nothing matched at all is one in any case. */
+ * Nothing matched at all is one in any case. Experts of a layer must be alike; all-linear leaves
+ * them out, as their adapters would be many times all the others. */
 ist_status ist_targets_find(ist_adapter_config *out, const ist_model_config *c,
                             const ist_peft_config *p, bool strict, ist_error *err);
 void ist_targets_free(ist_adapter_config *c);

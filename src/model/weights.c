@@ -90,7 +90,7 @@ static ist_status find_tensor(search *f, ist_stored *out, int64_t layer, int id,
   const ist_model_config *c = f->w->config;
   int64_t rows, cols;
   bool need;
-  ist_tensor_shape(c, id, &rows, &cols, &need);
+  ist_tensor_shape(c, layer, id, &rows, &cols, &need);
   if (rows == 0) return IST_OK;
   const ist_gguf_tensor *t = ist_tensor_find(f->s, c, layer, id, bias);
   if (!t) {
@@ -154,8 +154,8 @@ static ist_status refuse_unknown_tensors(const search *f, ist_error *err) {
 static ist_status find_experts(search *f, int64_t layer, ist_error *err) {
   const ist_model_config *c = f->w->config;
   for (int which = 0; which < 3; which++) {
-    int id = IST_T_GATE_EXPS + which;
-    int64_t rows = which == 2 ? c->D : c->F, cols = which == 2 ? c->F : c->D;
+    int id = IST_T_EXPERT_GATE + which;
+    int64_t rows = which == 2 ? c->D : c->expert_F, cols = which == 2 ? c->expert_F : c->D;
     const ist_stored *stack = ist_weights_stored(f->w, layer, id);
     for (int64_t e = 0; e < c->experts; e++) {
       ist_stored *out = &f->w->expert[(layer * c->experts + e) * 3 + which];
@@ -169,7 +169,7 @@ static ist_status find_experts(search *f, int64_t layer, ist_error *err) {
       if (!t) {
         char name[160];
         ist_tensor_name_in(name, sizeof name, f->s, c, layer, id, false);
-        return ist_fail(err, IST_ERR_FORMAT, "%s: found no such tensor of expert %lld", name,
+        return ist_fail(err, IST_ERR_FORMAT, "%s: found no such tensor for expert %lld", name,
                         (long long)e);
       }
       if (t->ne[0] != cols || rows_of(t) != rows) return fail_shape(t, rows, cols, err);
@@ -187,7 +187,7 @@ static ist_status find_all(search *f, ist_error *err) {
       IST_TRY(find_tensor(f, &w->layer[at], l, id, false, err));
       IST_TRY(find_tensor(f, &w->layer_bias[at], l, id, true, err));
     }
-    if (w->expert) IST_TRY(find_experts(f, l, err));
+    if (ist_model_mixture(w->config, l)) IST_TRY(find_experts(f, l, err));
   }
   for (int id = IST_T_MODEL_FIRST; id < IST_T_END; id++) {
     IST_TRY(find_tensor(f, &w->model[id - IST_T_LAYER_COUNT], -1, id, false, err));
@@ -214,7 +214,7 @@ ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist
   search f = {w, s, ist_calloc((size_t)s->n + 1, sizeof *f.used)};
   w->layer = ist_calloc(n, sizeof *w->layer);
   w->layer_bias = ist_calloc(n, sizeof *w->layer_bias);
-  w->transposed = ist_calloc((size_t)(c->L * IST_MOD_COUNT), sizeof *w->transposed);
+  w->transposed = ist_calloc((size_t)(c->L * IST_MOD_EXPERTS), sizeof *w->transposed);
   w->expert = c->experts ? ist_calloc((size_t)(c->L * c->experts * 3), sizeof *w->expert) : NULL;
   bool room = w->layer && w->layer_bias && w->transposed && (w->expert || !c->experts);
   ist_status status = room && f.used
@@ -259,8 +259,8 @@ const ist_stored *ist_weights_head(const ist_weights *w) {
 static int64_t slot_count(const ist_weights *w, ist_weight_policy policy) {
   switch (policy) {
     case IST_WEIGHT_STREAM: return 1;
-    case IST_WEIGHT_LAYER: return IST_MOD_COUNT;
-    case IST_WEIGHT_KEEP: return IST_MOD_COUNT * w->config->L;
+    case IST_WEIGHT_LAYER: return IST_MOD_EXPERTS;
+    case IST_WEIGHT_KEEP: return IST_MOD_EXPERTS * w->config->L;
   }
   return 0;
 }
@@ -269,7 +269,7 @@ static int64_t slot_index(const ist_weights *w, int64_t layer, ist_module m) {
   switch (w->policy) {
     case IST_WEIGHT_STREAM: return 0;
     case IST_WEIGHT_LAYER: return m;
-    case IST_WEIGHT_KEEP: return layer * IST_MOD_COUNT + m;
+    case IST_WEIGHT_KEEP: return layer * IST_MOD_EXPERTS + m;
   }
   return 0;
 }
@@ -293,11 +293,11 @@ static size_t slot_bytes(const ist_weights *w, ist_weight_policy policy, ist_dty
                          const int64_t tail[IST_MOD_COUNT], int64_t index) {
   size_t bytes = 0;
   for (int64_t l = 0; l < w->config->L; l++) {
-    for (int m = 0; m < IST_MOD_COUNT; m++) {
+    for (int m = 0; m < IST_MOD_EXPERTS; m++) {
       const ist_stored *s = ist_weights_stored(w, l, m);
       if (!s->data || is_direct(s, compute, tail[m])) continue;
       if (policy == IST_WEIGHT_LAYER && index != m) continue;
-      if (policy == IST_WEIGHT_KEEP && index != l * IST_MOD_COUNT + m) continue;
+      if (policy == IST_WEIGHT_KEEP && index != l * IST_MOD_EXPERTS + m) continue;
       size_t need = matrix_bytes(s, compute, tail[m]);
       if (need > bytes) bytes = need;
     }
@@ -308,7 +308,7 @@ static size_t slot_bytes(const ist_weights *w, ist_weight_policy policy, ist_dty
 /* Experts go through one slot each for gate, up and down. */
 static size_t expert_bytes(const ist_weights *w, ist_dtype compute) {
   if (!w->expert) return 0;
-  return ist_arena_round((size_t)ist_dtype_bytes(compute, w->config->F * w->config->D));
+  return ist_arena_round((size_t)ist_dtype_bytes(compute, w->config->expert_F * w->config->D));
 }
 
 size_t ist_weights_policy_bytes(const ist_weights *w, ist_weight_policy policy, ist_dtype compute,
@@ -328,10 +328,13 @@ size_t ist_weights_head_bytes(const ist_weights *w, ist_dtype compute, int64_t r
 /* ---- Vectors, kept in memory ------------------------------------------------------ */
 
 /* Tensors that are always in memory, in a type of reductions: vectors, biases. The
- * projections beside an embedding are kept too, for products. */
+ * projections beside an embedding and routers are kept too, for products. */
+static bool is_factor(int id) {
+  return id == IST_T_PROJECT_IN || id == IST_T_PROJECT_OUT || id == IST_T_ROUTER ||
+         id == IST_T_SHARED_ROUTER;
+}
 static bool is_kept(const ist_stored *s, int id, bool bias) {
-  return s->data && (bias || s->rows == 1 || id == IST_T_PROJECT_IN || id == IST_T_PROJECT_OUT ||
-                     id == IST_T_ROUTER);
+  return s->data && (bias || s->rows == 1 || is_factor(id));
 }
 
 /* Fills a kept tensor a row at a time, through float. */
@@ -353,7 +356,7 @@ static size_t lay_out_kept(const ist_weights *w, ist_dtype compute, unsigned cha
       const ist_stored *s =
           bias ? ist_weights_stored_bias(w, layer, id) : ist_weights_stored(w, layer, id);
       if (!is_kept(s, id, bias)) continue;
-      bool matrix = !bias && s->rows > 1;
+      bool matrix = !bias && is_factor(id);
       ist_dtype type = matrix ? compute : ist_wide(compute);
       if (base) {
         ist_view v = ist_view_make(base + bytes, type, s->rows, s->cols, s->cols);
@@ -479,7 +482,7 @@ ist_view ist_weights_acquire(ist_weights *w, ist_ctx *ctx, int64_t layer, ist_mo
   }
   ist_weight_slot *slot = &w->slot[slot_index(w, layer, m)];
   ist_view v = ist_view_make(slot->p, w->compute, s->rows, s->cols, s->cols + w->tail[m]);
-  int64_t key = layer * IST_MOD_COUNT + m;
+  int64_t key = layer * IST_MOD_EXPERTS + m;
   if (slot->held != key) {
     ist_stored_rows(ctx, v, s, 0);
     slot->held = key;
@@ -527,27 +530,33 @@ ist_view ist_weights_acquire_head(ist_weights *w, ist_ctx *ctx, int64_t row0, in
 
 /* ---- Pages of the file ---------------------------------------------------------- */
 
-void ist_weights_drop_pages(const ist_weights *w, int64_t layer) {
-  for (int m = 0; m < IST_MOD_COUNT; m++) {
-    const ist_stored *s = ist_weights_stored(w, layer, m);
-    if (s->data && !s->in_memory) ist_pages_drop(s->data, stored_bytes(s));
+/* Calls `fn` for each run of the file that holds a matrix of the layer, experts included;
+ * returns the bytes of all matrices, those that are no file's too. */
+static int64_t each_matrix(const ist_weights *w, int64_t layer,
+                           void (*fn)(const void *p, size_t bytes)) {
+  const ist_model_config *c = w->config;
+  int64_t bytes = 0, n = w->expert && ist_model_mixture(c, layer) ? 3 * c->experts : 0;
+  for (int64_t i = 0; i < IST_MOD_EXPERTS + n; i++) {
+    const ist_stored *s = i < IST_MOD_EXPERTS
+                              ? ist_weights_stored(w, layer, (int)i)
+                              : &w->expert[layer * c->experts * 3 + i - IST_MOD_EXPERTS];
+    if (!s->data) continue;
+    bytes += (int64_t)stored_bytes(s);
+    if (fn && !s->in_memory) fn(s->data, stored_bytes(s));
   }
+  return bytes;
+}
+
+void ist_weights_drop_pages(const ist_weights *w, int64_t layer) {
+  each_matrix(w, layer, ist_pages_drop);
 }
 
 void ist_weights_want_pages(const ist_weights *w, int64_t layer) {
-  for (int m = 0; m < IST_MOD_COUNT; m++) {
-    const ist_stored *s = ist_weights_stored(w, layer, m);
-    if (s->data && !s->in_memory) ist_pages_want(s->data, stored_bytes(s));
-  }
+  each_matrix(w, layer, ist_pages_want);
 }
 
 int64_t ist_weights_bytes_of(const ist_weights *w, int64_t l) {
-  int64_t bytes = 0;
-  for (int m = 0; m < IST_MOD_COUNT; m++) {
-    const ist_stored *s = ist_weights_stored(w, l, m);
-    if (s->data) bytes += (int64_t)stored_bytes(s);
-  }
-  return bytes;
+  return each_matrix(w, l, NULL);
 }
 
 int64_t ist_weights_layer_bytes(const ist_weights *w) {
@@ -559,10 +568,11 @@ int64_t ist_weights_layer_bytes(const ist_weights *w) {
   return most;
 }
 
+/* Experts are read from the file whatever the policy. */
 int64_t ist_weights_copied_bytes(const ist_weights *w, ist_dtype compute) {
   int64_t bytes = 0;
   for (int64_t l = 0; l < w->config->L; l++) {
-    for (int m = 0; m < IST_MOD_COUNT; m++) {
+    for (int m = 0; m < IST_MOD_EXPERTS; m++) {
       const ist_stored *s = ist_weights_stored(w, l, m);
       if (s->data && s->type != compute) bytes += (int64_t)stored_bytes(s);
     }

@@ -33,12 +33,19 @@ static curve gelu_tanh(double x) {
   return (curve){0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope};
 }
 
+/* f(x) = 1 / (1 + exp(-x)) */
+static curve sigmoid(double x) {
+  double s = 1.0 / (1.0 + exp(-x));
+  return (curve){s, s * (1.0 - s)};
+}
+
 static curve activate(double x, ist_act_kind kind) {
   switch (kind) {
     case IST_ACT_SILU: return silu(x);
     case IST_ACT_GELU_ERF: return gelu_erf(x);
     case IST_ACT_GELU_TANH: return gelu_tanh(x);
     case IST_ACT_RELU: return x < 0.0 ? (curve){0.0, 0.0} : (curve){x, x == 0.0 ? 0.0 : 1.0};
+    case IST_ACT_SIGMOID: return sigmoid(x);
     case IST_ACT_TANH: break;
   }
   double t = tanh(x);

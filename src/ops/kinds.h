@@ -12,7 +12,8 @@ typedef enum ist_act_kind {
   IST_ACT_GELU_ERF,
   IST_ACT_GELU_TANH,
   IST_ACT_RELU,
-  IST_ACT_TANH
+  IST_ACT_TANH,
+  IST_ACT_SIGMOID
 } ist_act_kind;
 
 /* AdamW on one contiguous parameter block (Loshchilov & Hutter 2019; torch's

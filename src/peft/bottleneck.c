@@ -6,7 +6,7 @@ ist_status ist_bottleneck_layout(ist_adapter_layout *out, const ist_adapter_conf
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     ist_adapter *a = &out->module[m];
     a->scale = c->scaling;
-    if (a->rank && c->learned_scaling) a->learned = ist_low_rank_vector(out, 1);
+    if (a->rank && c->learned_scaling) a->learned = ist_low_rank_vector(out, s, (ist_module)m, 1);
   }
   return IST_OK;
 }
@@ -15,7 +15,8 @@ void ist_bottleneck_init(const ist_adapters *ad, int64_t layer, uint64_t seed) {
   ist_low_rank_init(ad, layer, seed);
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     int64_t at = ad->layout.module[m].learned;
-    if (at) ist_adapter_fill(ad, layer, at, 1, ad->config.scaling);
+    int64_t copies = ist_module_copies(&ad->sizes, (ist_module)m);
+    if (at) ist_adapter_fill(ad, layer, at, copies, ad->config.scaling);
   }
 }
 
@@ -29,11 +30,11 @@ static void scaling_grad(ist_ctx *ctx, const ist_adapters *ad, const ist_site_ca
                          ist_view dt) {
   ctx->be->act_fwd(ctx, call->t, call->u, ist_view_none(), ad->config.act);
   for (int i = 0; i < ist_sites[call->site].n; i++) {
-    const ist_adapter *a = &ad->layout.module[ist_sites[call->site].module[i]];
-    if (!a->learned) continue;
-    ist_view dc = ist_adapter_grad(ad, call->layer, a->learned, 1, 1);
-    ctx->be->dot_acc(ctx, dc, ist_view_cols(dt, a->column, a->rank),
-                     ist_view_cols(call->t, a->column, a->rank));
+    const ist_adapter a = ist_adapter_of(ad, ist_sites[call->site].module[i], call->copy);
+    if (!a.learned) continue;
+    ist_view dc = ist_adapter_grad(ad, call->layer, a.learned, 1, 1);
+    ctx->be->dot_acc(ctx, dc, ist_view_cols(dt, a.column, a.rank),
+                     ist_view_cols(call->t, a.column, a.rank));
   }
 }
 

@@ -22,7 +22,8 @@ static ist_status layout(ist_adapter_layout *out, const ist_adapter_config *c,
                          const ist_linear_sizes *s, ist_error *err) {
   IST_TRY(ist_low_rank_layout(out, c, s, err));
   for (int m = 0; m < IST_MOD_COUNT; m++) {
-    if (out->module[m].rank) out->module[m].m = ist_low_rank_vector(out, s->out[m]);
+    if (out->module[m].rank)
+      out->module[m].m = ist_low_rank_vector(out, s, (ist_module)m, s->out[m]);
   }
   return IST_OK;
 }
@@ -30,14 +31,14 @@ static ist_status layout(ist_adapter_layout *out, const ist_adapter_config *c,
 /* ---- Norms of rows ------------------------------------------------------------- */
 
 static void refresh_norms(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_call *c) {
-  const ist_adapter *p = &ad->layout.module[c->module];
-  int64_t out = c->w.rows, r = p->rank;
+  const ist_adapter p = ist_adapter_of(ad, c->module, c->site->copy);
+  int64_t out = c->w.rows, r = p.rank;
   if (!(*c->fresh & IST_NORM_BASE))
     ctx->be->row_dot(ctx, ist_view_rows(c->norms, 0, 1), c->w, c->w);
   *c->fresh |= IST_NORM_BASE;
   if (*c->fresh & IST_NORM_ADAPTER) return;
-  ist_view b = ist_adapter_param(ad, c->site->layer, p->b, out, r);
-  ist_view a = ist_adapter_param(ad, c->site->layer, p->a, r, c->w.cols);
+  ist_view b = ist_adapter_param(ad, c->site->layer, p.b, out, r);
+  ist_view a = ist_adapter_param(ad, c->site->layer, p.a, r, c->w.cols);
   ist_view wa = ist_view_rows(c->product, 0, out), ba = ist_view_rows(c->product, out, out);
   ist_view aa = ist_view_rows(c->product, 2 * out, r);
   ctx->be->matmul(ctx, wa, c->w, false, c->a, true, 0);
@@ -51,10 +52,10 @@ static void refresh_norms(ist_ctx *ctx, const ist_adapters *ad, const ist_linear
 /* g = m / n, 1 / n and g - 1 into the rows of c->gain; s counts `factor` times. */
 static ist_view gain(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_call *c,
                      double factor) {
-  const ist_adapter *p = &ad->layout.module[c->module];
-  ist_view m = ist_adapter_param(ad, c->site->layer, p->m, 1, c->w.rows);
+  const ist_adapter p = ist_adapter_of(ad, c->module, c->site->copy);
+  ist_view m = ist_adapter_param(ad, c->site->layer, p.m, 1, c->w.rows);
   ctx->be->row_gain(ctx, c->gain, m, c->norms,
-                    ist_adapter_scale(ad, c->site->layer, c->module) * factor);
+                    ist_adapter_scale(ad, c->site->layer, c->module, c->site->copy) * factor);
   return ist_view_rows(c->gain, 0, 1);
 }
 
@@ -118,7 +119,8 @@ static void magnitude_grad(ist_ctx *ctx, const ist_adapters *ad, const ist_linea
   const ist_backend *be = ctx->be;
   const ist_view none = ist_view_none();
   ist_view x = drops_both(ad, c) ? ist_low_rank_input(ctx, c->site) : c->site->x;
-  ist_view dm = ist_adapter_grad(ad, c->site->layer, ad->layout.module[c->module].m, 1, dy.cols);
+  const ist_adapter p = ist_adapter_of(ad, c->module, c->site->copy);
+  ist_view dm = ist_adapter_grad(ad, c->site->layer, p.m, 1, dy.cols);
   be->linear_fwd(ctx, c->narrow, x, c->w, none, none, none);
   be->matmul(ctx, c->wide, c->u, false, c->b, true, 0);
   be->add(ctx, c->wide, c->wide, c->narrow);
@@ -138,7 +140,7 @@ static void dropped_dx(ist_ctx *ctx, const ist_linear_call *c, ist_view dx, bool
 
 static void linear_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_call *c, ist_view dx,
                        bool acc, ist_view du, ist_view dy) {
-  const ist_adapter *p = &ad->layout.module[c->module];
+  const ist_adapter p = ist_adapter_of(ad, c->module, c->site->copy);
   const ist_backend *be = ctx->be;
   ist_view g = gain(ctx, ad, c, 1.0), gdy = c->narrow;
   if (c->active) magnitude_grad(ctx, ad, c, dy);
@@ -149,7 +151,7 @@ static void linear_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_ca
   be->mul_cols(ctx, gdy, dy, g);
   be->linear_bwd(ctx, dx, acc, du, gdy, c->w, c->b);
   if (!c->active) return;
-  ist_view db = ist_adapter_grad(ad, c->site->layer, p->b, dy.cols, p->rank);
+  ist_view db = ist_adapter_grad(ad, c->site->layer, p.b, dy.cols, p.rank);
   be->matmul(ctx, db, gdy, true, c->u, false, 1);
 }
 
@@ -159,7 +161,8 @@ static double base_flops(const ist_adapters *ad) {
   double flops = 0;
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     if (ad->layout.module[m].rank)
-      flops += 2.0 * (double)ad->sizes.in[m] * (double)ad->sizes.out[m];
+      flops += 2.0 * ist_module_uses(&ad->sizes, (ist_module)m) * (double)ad->sizes.in[m] *
+               (double)ad->sizes.out[m];
   }
   return flops;
 }

@@ -11,7 +11,8 @@ static ist_status layout(ist_adapter_layout *out, const ist_adapter_config *c,
                          const ist_linear_sizes *s, ist_error *err) {
   IST_TRY(ist_low_rank_layout(out, c, s, err));
   for (int m = 0; c->lora_bias && m < IST_MOD_COUNT; m++) {
-    if (out->module[m].rank) out->module[m].bias = ist_low_rank_vector(out, s->out[m]);
+    if (out->module[m].rank)
+      out->module[m].bias = ist_low_rank_vector(out, s, (ist_module)m, s->out[m]);
   }
   return IST_OK;
 }

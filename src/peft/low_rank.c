@@ -13,6 +13,7 @@ ist_status ist_low_rank_layout(ist_adapter_layout *out, const ist_adapter_config
   *out = (ist_adapter_layout){0};
   int64_t at = 0;
   for (int site = 0; site < IST_SITE_COUNT; site++) {
+    int64_t copies = 1;
     out->site_a[site] = at;
     for (int i = 0; i < ist_sites[site].n; i++) {
       ist_module m = ist_sites[site].module[i];
@@ -30,44 +31,56 @@ ist_status ist_low_rank_layout(ist_adapter_layout *out, const ist_adapter_config
       ad->a = at;
       ad->column = out->site_rank[site];
       at += ad->rank * s->in[m];
+      copies = ist_module_copies(s, m);
       out->site_rank[site] += ad->rank;
       if (ad->rank > out->max_rank[site]) out->max_rank[site] = ad->rank;
     }
+    int64_t step = out->site_step[site] = at - out->site_a[site];
+    for (int i = 0; i < ist_sites[site].n; i++)
+      out->module[ist_sites[site].module[i]].a_step = step;
+    at = out->site_a[site] + copies * step;
   }
   out->plain = at;
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     if (!out->module[m].rank) continue;
     out->module[m].b = at;
-    at += out->module[m].rank * s->out[m];
+    at += ist_module_copies(s, (ist_module)m) * out->module[m].rank * s->out[m];
   }
   out->params = at;
   return IST_OK;
 }
 
-int64_t ist_low_rank_vector(ist_adapter_layout *out, int64_t n) {
+int64_t ist_low_rank_vector(ist_adapter_layout *out, const ist_linear_sizes *s, ist_module m,
+                            int64_t n) {
   int64_t at = out->params;
-  out->params += n;
+  out->params += ist_module_copies(s, m) * n;
   return at;
+}
+
+static void init_a(const ist_adapters *ad, int64_t layer, ist_module m, int64_t copy,
+                   uint64_t seed) {
+  const ist_adapter a = ist_adapter_of(ad, m, copy);
+  int64_t rank = ist_adapter_rank(ad, layer, m); /* the layout's may be more */
+  int64_t in = a.in, n = rank * in;
+  ist_rng rng = ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)layer, (uint32_t)m, (uint32_t)copy);
+  double bound = 1.0 / sqrt((double)in);
+  ist_view v = ist_adapter_param(ad, layer, a.a, a.rank, in);
+  for (int64_t i = 0; i < n; i++) {
+    double value = ad->config.gaussian ? ist_rng_normal(&rng) / (double)rank
+                                       : bound * (2.0 * ist_rng_uniform(&rng) - 1.0);
+    if (ad->dt == IST_F64) {
+      ((double *)v.p)[i] = value;
+    } else {
+      ((float *)v.p)[i] = (float)value;
+    }
+  }
 }
 
 void ist_low_rank_init(const ist_adapters *ad, int64_t layer, uint64_t seed) {
   for (int m = 0; m < IST_MOD_COUNT; m++) {
-    const ist_adapter *a = &ad->layout.module[m];
-    int64_t rank = ist_adapter_rank(ad, layer, (ist_module)m); /* the layout's may be more */
-    if (!rank) continue;
-    int64_t in = a->in, n = rank * in;
-    ist_rng rng = ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)layer, (uint32_t)m, 0);
-    double bound = 1.0 / sqrt((double)in);
-    ist_view v = ist_adapter_param(ad, layer, a->a, a->rank, in);
-    for (int64_t i = 0; i < n; i++) {
-      double value = ad->config.gaussian ? ist_rng_normal(&rng) / (double)rank
-                                         : bound * (2.0 * ist_rng_uniform(&rng) - 1.0);
-      if (ad->dt == IST_F64) {
-        ((double *)v.p)[i] = value;
-      } else {
-        ((float *)v.p)[i] = (float)value;
-      }
-    }
+    int64_t copies = ist_module_copies(&ad->sizes, (ist_module)m);
+    for (int64_t i = 0; ist_adapter_rank(ad, layer, (ist_module)m) && i < copies; i++)
+      init_a(ad, layer, (ist_module)m, i, seed);
   }
 }
 
@@ -78,13 +91,19 @@ void ist_low_rank_scale(ist_ctx *ctx, const ist_adapters *ad, const ist_site_cal
     const ist_adapter *a = &ad->layout.module[m];
     if (!a->rank) continue;
     ctx->be->scale_rows(ctx, ist_view_cols(u, a->column, a->rank),
-                        ist_adapter_scale(ad, call->layer, m) * call->factor, call->row_factor);
+                        ist_adapter_scale(ad, call->layer, m, call->copy) * call->factor,
+                        call->row_factor);
   }
+}
+
+/* Where the site's stacked A begins. */
+static int64_t offset_a(const ist_adapters *ad, const ist_site_call *call) {
+  return ad->layout.site_a[call->site] + call->copy * ad->layout.site_step[call->site];
 }
 
 static ist_view compute_a(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call) {
   int64_t rank = ad->layout.site_rank[call->site], in = call->x.cols;
-  ist_view a = ist_adapter_param(ad, call->layer, ad->layout.site_a[call->site], rank, in);
+  ist_view a = ist_adapter_param(ad, call->layer, offset_a(ad, call), rank, in);
   if (a.dt == call->x.dt) return a;
   ctx->be->copy(ctx, call->a_compute, a);
   return call->a_compute;
@@ -100,7 +119,7 @@ ist_view ist_low_rank_input(ist_ctx *ctx, const ist_site_call *call) {
 static void down_stored(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
                         ist_view x) {
   int64_t rank = ad->layout.site_rank[call->site];
-  ist_view a = ist_adapter_param(ad, call->layer, ad->layout.site_a[call->site], rank, x.cols);
+  ist_view a = ist_adapter_param(ad, call->layer, offset_a(ad, call), rank, x.cols);
   const ist_stored_linear l = {
       .y = call->u, .x = x, .w = a.p, .type = a.dt, .group = rank, .period = rank};
   ctx->be->linear_stored(ctx, &l, 1, IST_STORED_FLOAT);
@@ -118,8 +137,7 @@ void ist_low_rank_down(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call
 void ist_low_rank_down_grad(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
                             ist_view du) {
   int64_t rank = ad->layout.site_rank[call->site];
-  ist_view da =
-      ist_adapter_grad(ad, call->layer, ad->layout.site_a[call->site], rank, call->x.cols);
+  ist_view da = ist_adapter_grad(ad, call->layer, offset_a(ad, call), rank, call->x.cols);
   if (da.p) ctx->be->matmul(ctx, da, du, true, ist_low_rank_input(ctx, call), false, 1);
 }
 
@@ -151,7 +169,8 @@ double ist_low_rank_flops(const ist_adapters *ad) {
   double flops = 0;
   for (int m = 0; m < IST_MOD_COUNT; m++) {
     const ist_adapter *a = &ad->layout.module[m];
-    flops += 2.0 * (double)a->rank * (double)(a->in + a->out);
+    flops += 2.0 * ist_module_uses(&ad->sizes, (ist_module)m) * (double)a->rank *
+             (double)(a->in + a->out);
   }
   return flops;
 }

@@ -9,7 +9,8 @@
  * ist_low_rank_vector, which returns their offset. */
 ist_status ist_low_rank_layout(ist_adapter_layout *out, const ist_adapter_config *c,
                                const ist_linear_sizes *s, ist_error *err);
-int64_t ist_low_rank_vector(ist_adapter_layout *out, int64_t n);
+int64_t ist_low_rank_vector(ist_adapter_layout *out, const ist_linear_sizes *s, ist_module m,
+                            int64_t n);
 /* A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default: Kaiming with a = sqrt 5), or N(0, 1)
  * / rank; B = 0. */
 void ist_low_rank_init(const ist_adapters *ad, int64_t layer, uint64_t seed);

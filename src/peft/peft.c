@@ -7,6 +7,10 @@ const ist_site_info ist_sites[IST_SITE_COUNT] = {
     [IST_SITE_ATTN_OUT] = {1, {IST_MOD_O}},
     [IST_SITE_MLP_IN] = {3, {IST_MOD_GATE, IST_MOD_UP, IST_MOD_GATE_UP}},
     [IST_SITE_MLP_OUT] = {1, {IST_MOD_DOWN}},
+    [IST_SITE_SHARED_IN] = {2, {IST_MOD_SHARED_GATE, IST_MOD_SHARED_UP}},
+    [IST_SITE_SHARED_OUT] = {1, {IST_MOD_SHARED_DOWN}},
+    [IST_SITE_EXPERT_IN] = {2, {IST_MOD_EXPERT_GATE, IST_MOD_EXPERT_UP}},
+    [IST_SITE_EXPERT_OUT] = {1, {IST_MOD_EXPERT_DOWN}},
 };
 
 /* One row a module; everything that names a module reads it here. */
@@ -23,6 +27,12 @@ static const struct {
     [IST_MOD_DOWN] = {"down", IST_SITE_MLP_OUT},
     [IST_MOD_QKV] = {"qkv", IST_SITE_ATTN_IN},
     [IST_MOD_GATE_UP] = {"gate_up", IST_SITE_MLP_IN},
+    [IST_MOD_SHARED_GATE] = {"shared_gate", IST_SITE_SHARED_IN},
+    [IST_MOD_SHARED_UP] = {"shared_up", IST_SITE_SHARED_IN},
+    [IST_MOD_SHARED_DOWN] = {"shared_down", IST_SITE_SHARED_OUT},
+    [IST_MOD_EXPERT_GATE] = {"expert_gate", IST_SITE_EXPERT_IN},
+    [IST_MOD_EXPERT_UP] = {"expert_up", IST_SITE_EXPERT_IN},
+    [IST_MOD_EXPERT_DOWN] = {"expert_down", IST_SITE_EXPERT_OUT},
 };
 
 ist_site ist_module_site(ist_module m) {
@@ -65,12 +75,22 @@ int64_t ist_adapter_rank(const ist_adapters *ad, int64_t layer, ist_module m) {
   return places ? places[layer * IST_MOD_COUNT + (int)m].rank : ad->layout.module[m].rank;
 }
 
-double ist_adapter_scale(const ist_adapters *ad, int64_t layer, ist_module m) {
-  const ist_adapter *a = &ad->layout.module[m];
+ist_adapter ist_adapter_of(const ist_adapters *ad, ist_module m, int64_t copy) {
+  ist_adapter a = ad->layout.module[m];
+  a.a += copy * a.a_step;
+  a.b += copy * a.out * a.rank;
+  if (a.m) a.m += copy * a.out;
+  if (a.bias) a.bias += copy * a.out;
+  if (a.learned) a.learned += copy;
+  return a;
+}
+
+double ist_adapter_scale(const ist_adapters *ad, int64_t layer, ist_module m, int64_t copy) {
+  const ist_adapter a = ist_adapter_of(ad, m, copy);
   const ist_adapter_place *places = ad->config.places;
   if (places && ad->method->by_alpha) return places[layer * IST_MOD_COUNT + (int)m].scale;
-  if (!a->learned) return a->scale;
-  ist_view v = ist_adapter_param(ad, layer, a->learned, 1, 1);
+  if (!a.learned) return a.scale;
+  ist_view v = ist_adapter_param(ad, layer, a.learned, 1, 1);
   return v.dt == IST_F64 ? *(double *)v.p : (double)*(float *)v.p;
 }
 
@@ -98,9 +118,10 @@ int64_t ist_adapter_trainable(const ist_adapters *ad) {
     for (int m = 0; m < IST_MOD_COUNT; m++) {
       const ist_adapter *a = &ad->layout.module[m];
       int64_t rank = ist_adapter_rank(ad, l, (ist_module)m);
-      n -= (a->rank - rank) * (a->in + a->out);
+      int64_t copies = ist_module_copies(&ad->sizes, (ist_module)m);
+      n -= copies * (a->rank - rank) * (a->in + a->out);
       if (a->rank && !rank)
-        n -= (a->m ? a->out : 0) + (a->bias ? a->out : 0) + (a->learned ? 1 : 0);
+        n -= copies * ((a->m ? a->out : 0) + (a->bias ? a->out : 0) + (a->learned ? 1 : 0));
     }
   }
   return n;

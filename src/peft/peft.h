@@ -21,9 +21,16 @@ typedef enum ist_module {
   IST_MOD_GATE,
   IST_MOD_UP,
   IST_MOD_DOWN,
-  IST_MOD_QKV,     /* in place of q, k, v where the family has one linear for them */
-  IST_MOD_GATE_UP, /* likewise of gate, up */
-  IST_MOD_COUNT
+  IST_MOD_QKV,         /* in place of q, k, v where the family has one linear for them */
+  IST_MOD_GATE_UP,     /* likewise of gate, up */
+  IST_MOD_SHARED_GATE, /* of the expert that every token goes through */
+  IST_MOD_SHARED_UP,
+  IST_MOD_SHARED_DOWN,
+  IST_MOD_EXPERT_GATE, /* of the experts: a matrix, and an adapter, for each of them */
+  IST_MOD_EXPERT_UP,
+  IST_MOD_EXPERT_DOWN,
+  IST_MOD_COUNT,
+  IST_MOD_EXPERTS = IST_MOD_EXPERT_GATE /* modules from here on have copies */
 } ist_module;
 
 typedef enum ist_site {
@@ -31,7 +38,12 @@ typedef enum ist_site {
   IST_SITE_ATTN_OUT,
   IST_SITE_MLP_IN,
   IST_SITE_MLP_OUT,
-  IST_SITE_COUNT
+  IST_SITE_SHARED_IN,
+  IST_SITE_SHARED_OUT,
+  IST_SITE_EXPERT_IN,
+  IST_SITE_EXPERT_OUT,
+  IST_SITE_COUNT,
+  IST_SITE_MIXTURE = IST_SITE_SHARED_IN /* from here on nothing is kept for backward */
 } ist_site;
 
 typedef struct ist_site_info {
@@ -71,10 +83,20 @@ typedef struct ist_adapter_config {
                                 has every module. Freed by who made the config */
 } ist_adapter_config;
 
-/* The linears a layer has: sizes by module, in == 0 where the layer lacks it. */
+/* The linears a layer has: sizes by module, in == 0 where no layer has it; experts, and
+ * how many of them a token goes through. */
 typedef struct ist_linear_sizes {
   int64_t in[IST_MOD_COUNT], out[IST_MOD_COUNT];
+  int64_t experts, experts_used;
 } ist_linear_sizes;
+/* Matrices of a module in a layer: 1, or one an expert. */
+static inline int64_t ist_module_copies(const ist_linear_sizes *s, ist_module m) {
+  return m >= IST_MOD_EXPERTS ? s->experts : 1;
+}
+/* ... and those that a token goes through. */
+static inline double ist_module_uses(const ist_linear_sizes *s, ist_module m) {
+  return m >= IST_MOD_EXPERTS ? (double)s->experts_used : 1.0;
+}
 
 /* One module of one layer. Offsets count elements from the layer's first parameter. */
 typedef struct ist_adapter {
@@ -83,18 +105,21 @@ typedef struct ist_adapter {
   double scale;    /* alpha / rank, or what the method has in its place */
   int64_t a, b;    /* offsets of A (rank, in) and B (out, rank) */
   int64_t column;  /* first column of its u within the site's u */
-  /* Offsets of vectors behind every A and B; 0: there is none. */
+  int64_t a_step;  /* from one expert's A to the next one's; B's lie one behind the other */
+  /* Offsets of vectors behind every A and B (experts: one behind the other); 0: none. */
   int64_t m;       /* DoRA: the magnitude (out) */
   int64_t bias;    /* LoRA: B's bias (out) */
   int64_t learned; /* bottlenecks: the scaling (1) */
 } ist_adapter;
 
 /* The layout of a layer's parameters, the same in every layer: where a layer has a smaller
- * rank, or no adapter, the rest is zero and stays so in training. The A's of a site lie one
- * behind the other, so that one product serves the site. */
+ * rank, no adapter, or no such module, the rest is zero and stays so in training. The A's of
+ * a site lie one behind the other, so that one product serves the site; those of the next
+ * expert behind them. */
 typedef struct ist_adapter_layout {
   ist_adapter module[IST_MOD_COUNT];
   int64_t site_a[IST_SITE_COUNT];    /* offset of the site's stacked A (rank sum, in) */
+  int64_t site_step[IST_SITE_COUNT]; /* elements of it: the next expert's begins there */
   int64_t site_rank[IST_SITE_COUNT]; /* sum of ranks; 0: no adapter at the site */
   int64_t max_rank[IST_SITE_COUNT];  /* largest rank at the site */
   int64_t prefix;                    /* virtual tokens a layer */
@@ -127,8 +152,10 @@ ist_view ist_adapter_param(const ist_adapters *ad, int64_t layer, int64_t offset
 /* The same place of the gradient; p == NULL where the layer is frozen. */
 ist_view ist_adapter_grad(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t rows,
                           int64_t cols);
+/* The module's adapter; of an expert, with its own offsets. */
+ist_adapter ist_adapter_of(const ist_adapters *ad, ist_module m, int64_t copy);
 /* What a module's B counts: its scale, or the layer's learned one. */
-double ist_adapter_scale(const ist_adapters *ad, int64_t layer, ist_module m);
+double ist_adapter_scale(const ist_adapters *ad, int64_t layer, ist_module m, int64_t copy);
 /* Sets n parameters at an offset to one value, when they are made. */
 void ist_adapter_fill(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t n,
                       double value);
@@ -145,6 +172,7 @@ int64_t ist_adapter_trainable(const ist_adapters *ad);
 typedef struct ist_site_call {
   int64_t layer;
   ist_site site;
+  int64_t copy;               /* which expert's; 0 elsewhere */
   ist_view x;                 /* (N, in) the shared input, compute type */
   ist_view u;                 /* (N, site_rank) compute type: kept for backward */
   bool stored;                /* few rows: products read the parameters as they are */

@@ -10,7 +10,8 @@
 #include "peft/bottleneck.h"
 
 static bool in_front(ist_site site) {
-  return site == IST_SITE_ATTN_IN || site == IST_SITE_MLP_IN;
+  return site == IST_SITE_ATTN_IN || site == IST_SITE_MLP_IN || site == IST_SITE_SHARED_IN ||
+         site == IST_SITE_EXPERT_IN;
 }
 
 /* Behind a linear A reads and B writes the linear's output. */
@@ -71,9 +72,9 @@ static void linear_fwd(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_ca
 }
 
 static void grad_b(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_call *c, ist_view dout) {
-  const ist_adapter *a = &ad->layout.module[c->module];
+  const ist_adapter a = ist_adapter_of(ad, c->module, c->site->copy);
   if (!c->active) return;
-  ist_view db = ist_adapter_grad(ad, c->site->layer, a->b, a->out, a->rank);
+  ist_view db = ist_adapter_grad(ad, c->site->layer, a.b, a.out, a.rank);
   ctx->be->matmul(ctx, db, dout, true, activated(ctx, ad, c->site, c->module), false, 1);
 }
 
@@ -127,7 +128,8 @@ static double flops_bwd(const ist_adapters *ad, bool active) {
   double flops = ist_low_rank_flops_bwd(ad, active);
   for (int m = 0; active && m < IST_MOD_COUNT; m++) {
     if (ad->layout.module[m].rank && !in_front(ist_module_site((ist_module)m)))
-      flops += 2.0 * (double)ad->sizes.in[m] * (double)ad->sizes.out[m];
+      flops += 2.0 * ist_module_uses(&ad->sizes, (ist_module)m) * (double)ad->sizes.in[m] *
+               (double)ad->sizes.out[m];
   }
   return flops;
 }

@@ -46,6 +46,13 @@ static const char *canonical(words *w, const char *p, size_t len) {
         (strlen(suffix) == len && strncasecmp(suffix, p, len) == 0))
       return keep(w, suffix, strlen(suffix));
   }
+  for (int m = IST_MOD_EXPERTS; m < IST_MOD_COUNT; m++) { /* "gate": all of that name */
+    char leaf[160];
+    const char *kind = strchr(ist_module_name((ist_module)m), '_') + 1;
+    ist_module_suffix(leaf, sizeof leaf, w->m, m);
+    if (sizes.in[m] && strlen(kind) == len && strncasecmp(kind, p, len) == 0)
+      return keep(w, leaf, strlen(leaf));
+  }
   return keep(w, p, len);
 }
 

@@ -109,7 +109,8 @@ static int64_t file_pages(const ist_run_plan *p, const ist_plan_input *in) {
     return max64(left, 0);
   }
   if (!p->sizes.drop_pages) return in->file_bytes;
-  int64_t layers = in->config->L * layer;
+  int64_t layers = 0;
+  for (int64_t l = 0; l < in->config->L; l++) layers += ist_weights_bytes_of(in->weights, l);
   return 2 * layer + (in->file_bytes > layers ? in->file_bytes - layers : 0);
 }
 

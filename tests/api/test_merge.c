@@ -216,7 +216,8 @@ static void test_gguf_adapter(void **state) {
   int64_t n = 0;
   for (int64_t i = 0; i < u.n; i++) {
     ist_tensor_name(name[n], sizeof name[n], u.p[i].layer, u.p[i].id);
-    pair[n] = (ist_lora_pair){name[n], u.p[i].cols, u.p[i].rows, u.p[i].rank, u.p[i].a, u.p[i].b};
+    pair[n] =
+        (ist_lora_pair){name[n], u.p[i].cols, u.p[i].rows, u.p[i].rank, 0, u.p[i].a, u.p[i].b};
     n++;
   }
   MUST(ist_lora_gguf_write(out, "llama", 4, pair, n, &err));
@@ -229,7 +230,7 @@ static void test_gguf_adapter(void **state) {
   MUST(ist_updates_read(&again, out, m, &err));
   assert_int_equal(again.n, u.n);
   for (int64_t i = 0; i < u.n; i++) {
-    const ist_update *p = ist_updates_find(&again, u.p[i].layer, u.p[i].id);
+    const ist_update *p = ist_updates_find(&again, u.p[i].layer, u.p[i].id, u.p[i].copy);
     assert_true(p && p->rank == 2 && p->scale == u.p[i].scale);
     assert_memory_equal(p->a, u.p[i].a, (size_t)(p->rank * p->cols) * 4);
     assert_memory_equal(p->b, u.p[i].b, (size_t)(p->rank * p->rows) * 4);

@@ -256,7 +256,7 @@ static void act_one(ist_act_kind kind, bool gated) {
 
 static void test_act(void **state) {
   (void)state;
-  for (int kind = IST_ACT_SILU; kind <= IST_ACT_TANH; kind++) {
+  for (int kind = IST_ACT_SILU; kind <= IST_ACT_SIGMOID; kind++) {
     act_one((ist_act_kind)kind, false);
     act_one((ist_act_kind)kind, true);
   }
@@ -274,6 +274,7 @@ static void test_act_values(void **state) {
       {IST_ACT_GELU_TANH, 0.8411919906082768, -0.0454023059127393},
       {IST_ACT_RELU, 1.0, 0.0},
       {IST_ACT_TANH, 0.7615941559557649, -0.9640275800758169},
+      {IST_ACT_SIGMOID, 0.7310585786300049, 0.1192029220221176},
   };
   for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
     double x[2] = {1.0, -2.0};

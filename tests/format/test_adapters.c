@@ -287,8 +287,8 @@ static void test_peft_out_of_memory(void **state) {
 
 /* ---- GGUF ---- */
 
-static const ist_lora_pair pairs[] = {{"blk.0.attn_q.weight", 3, 4, 2, a, b},
-                                      {"blk.1.ffn_down.weight", 2, 3, 2, b, a}};
+static const ist_lora_pair pairs[] = {{"blk.0.attn_q.weight", 3, 4, 2, 0, a, b},
+                                      {"blk.1.ffn_down.weight", 2, 3, 2, 0, b, a}};
 
 static void test_lora_gguf_round_trip(void **state) {
   (void)state;

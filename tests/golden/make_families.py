@@ -44,6 +44,10 @@ OPT = dict(vocab_size=V, hidden_size=24, ffn_dim=36, num_hidden_layers=2, num_at
 OPT_LINEAR = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
+MOE = LLAMA | dict(num_hidden_layers=2)
+MIXTRAL_LINEAR = LINEAR[:4] + ["w1", "w3", "w2"]
+
+
 def rope(kind, **more):
     return dict(rope_parameters=ROPE | {"rope_type": kind} | more)
 
@@ -64,13 +68,20 @@ FAMILIES = {
     "qwen2_window": ("Qwen2", LLAMA | dict(use_sliding_window=True, sliding_window=4,
                                            max_window_layers=1), LINEAR, None),
     "qwen3": ("Qwen3", LLAMA | dict(head_dim=8), LINEAR, "qwen3"),
-    "mixtral": ("Mixtral", LLAMA | dict(num_local_experts=4, num_experts_per_tok=2,
-                                        sliding_window=None), LINEAR[:4], "llama"),
-    "qwen3_moe": ("Qwen3Moe", LLAMA | dict(head_dim=8, num_experts=5, num_experts_per_tok=2,
-                  moe_intermediate_size=20, norm_topk_prob=True), LINEAR[:4], "qwen3moe"),
-    "qwen3_moe_plain": ("Qwen3Moe", LLAMA | dict(
-        head_dim=8, num_experts=5, num_experts_per_tok=3, moe_intermediate_size=20,
-        norm_topk_prob=False), LINEAR[:4], None),
+    "mixtral": ("Mixtral", MOE | dict(intermediate_size=16, num_local_experts=4,
+                num_experts_per_tok=2, sliding_window=None), MIXTRAL_LINEAR, "llama"),
+    "qwen3_moe": ("Qwen3Moe", MOE | dict(head_dim=8, num_experts=5, num_experts_per_tok=2,
+                  moe_intermediate_size=12, norm_topk_prob=True), LINEAR, "qwen3moe"),
+    "qwen3_moe_plain": ("Qwen3Moe", MOE | dict(
+        head_dim=8, num_experts=5, num_experts_per_tok=3, moe_intermediate_size=12,
+        norm_topk_prob=False), LINEAR, None),
+    "qwen2_moe": ("Qwen2Moe", MOE | dict(num_experts=4, num_experts_per_tok=2,
+                  moe_intermediate_size=12, shared_expert_intermediate_size=20), LINEAR,
+                  "qwen2moe"),
+    "qwen2_moe_mixed": ("Qwen2Moe", LLAMA | dict(
+        num_hidden_layers=4, intermediate_size=20, decoder_sparse_step=2, mlp_only_layers=[1],
+        num_experts=3, num_experts_per_tok=2, moe_intermediate_size=12,
+        shared_expert_intermediate_size=8, norm_topk_prob=True), LINEAR, None),
     "phi3": ("Phi3", LLAMA | dict(pad_token_id=0, original_max_position_embeddings=8,
              rope_parameters=ROPE | {
         "rope_type": "longrope", "short_factor": [1.0, 1.3], "long_factor": [2.0, 5.0],
@@ -117,6 +128,48 @@ def make_model(prefix, settings, seed):
             weight.copy_(torch.from_numpy(value.astype(np.float16).astype(np.float32)))
         model.tie_weights()
     return model
+
+
+class SeparateExperts(torch.nn.ModuleList):
+    """Experts as transformers 4 had them, a module each, on which PEFT puts adapters.
+
+    Transformers 5 stacks their matrices; adapters on modules are still what PEFT loads for
+    it (converted), and what most adapters are.
+    """
+
+    def __init__(self, experts, names):
+        super().__init__()
+        self.names, self.act = names, lambda x: experts.act_fn(x)  # no module of the list
+        gate, up = experts.gate_up_proj.chunk(2, dim=1)
+        for matrices in zip(gate, up, experts.down_proj):
+            expert = torch.nn.Module()
+            for name, matrix in zip(names, matrices):
+                linear = torch.nn.Linear(*reversed(matrix.shape), bias=False)
+                linear.weight = torch.nn.Parameter(matrix.detach().clone(), requires_grad=False)
+                setattr(expert, name, linear)
+            self.append(expert)
+
+    def forward(self, x, index, weights):
+        y = torch.zeros_like(x)
+        for i, expert in enumerate(self):
+            gate, up, down = (getattr(expert, name) for name in self.names)
+            token, choice = torch.where(index == i)
+            out = down(self.act(gate(x[token])) * up(x[token]))
+            y.index_add_(0, token, out * weights[token, choice, None])
+        return y
+
+
+def separate_experts(model, prefix):
+    names = ("w1", "w3", "w2") if prefix == "Mixtral" else ("gate_proj", "up_proj", "down_proj")
+    for layer in model.model.layers:
+        if hasattr(layer.mlp, "experts"):
+            layer.mlp.experts = SeparateExperts(layer.mlp.experts, names)
+    model.config.model_type = "separate experts"  # PEFT would look for stacked ones
+
+
+def published(key, prefix):
+    """The name that the tensor has in a published folder."""
+    return key.replace(".mlp.", ".block_sparse_moe.") if prefix == "Mixtral" else key
 
 
 def logits_of(model, seg):
@@ -198,7 +251,9 @@ PARTS = {
     "attention.dense": "attn_output", "self_attention.query_key_value": "attn_qkv",
     "self_attention.dense": "attn_output", "mlp.dense_h_to_4h": "ffn_up",
     "mlp.dense_4h_to_h": "ffn_down", "block_sparse_moe.gate": "ffn_gate_inp",
-    "mlp.gate": "ffn_gate_inp",
+    "mlp.gate": "ffn_gate_inp", "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp", "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
 }
 EXPERTS = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down",
            "w1": "gate", "w3": "up", "w2": "down"}
@@ -296,8 +351,10 @@ def write_gguf(path, arch, config, tensors):
         tensors = dict(tensors)
         for name, value in stack_experts(tensors, experts).items():
             w.add_tensor(name, value)
-    if arch == "qwen3moe":
+    if arch in ("qwen2moe", "qwen3moe"):
         w.add_expert_feed_forward_length(config.moe_intermediate_size)
+    if arch == "qwen2moe":
+        w.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
     w.add_head_count(H)
     w.add_head_count_kv(getattr(config, "num_key_value_heads", None) or H)
     w.add_key_length(E)
@@ -320,7 +377,9 @@ def write_gguf(path, arch, config, tensors):
     w.add_tokenizer_model("no_vocab")
     for name, value in tensors.items():
         value = convert(name, value.astype(np.float32), arch, config)
-        router = gguf_name(name, arch).endswith("ffn_gate_inp.weight")
+        router = "ffn_gate_inp" in gguf_name(name, arch)
+        if name.endswith("shared_expert_gate.weight"):
+            value = value[0]
         narrow = value.ndim > 1 and "wpe" not in name and not router
         w.add_tensor(gguf_name(name, arch),
                      np.ascontiguousarray(value.astype(np.float16 if narrow else np.float32)))
@@ -352,16 +411,24 @@ def make(name):
     tensors = save_folder(folder, model)
     if arch:
         write_gguf(folder / "model.gguf", arch, config, tensors)
+    if "Moe" in prefix or prefix == "Mixtral":
+        separate_experts(model, prefix)
+        with torch.no_grad():
+            again = torch.cat([logits_of(model, s) for s in segs]) - torch.cat(logits)
+        assert again.abs().max() < 1e-4
     model = add_lora(model, targets, name)
     model.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    file = folder / "adapter" / "adapter_model.safetensors"
+    save_file({published(k, prefix): v for k, v in load_file(file).items()}, file,
+              {"format": "pt"})
     file = folder / "adapter" / "adapter_config.json"
     settings = json.loads(file.read_text())
     settings["target_modules"] = targets  # PEFT writes a set, in random order
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     loss = batch_loss(model, segs)
     loss.backward()
-    grads = {"grad." + k.replace(".default", ""): p.grad.numpy()
+    grads = {"grad." + published(k.replace(".default", ""), prefix): p.grad.numpy()
              for k, p in model.named_parameters() if "lora_" in k}
     with torch.no_grad():
         adapted = torch.stack([logits_of(model, s)[-1] for s in segs])

@@ -148,22 +148,18 @@ static inline void tiny_adapters(tiny *t, ist_dtype dt) {
   char path[512];
   snprintf(path, sizeof path, "%sadapter/adapter_model.safetensors", t->dir);
   MUST(ist_safetensors_open(&file, path, &err));
-  for (int64_t l = 0; l < t->config.L; l++) {
-    for (int m = 0; m < IST_MOD_COUNT; m++) {
-      if (!t->adapters.layout.module[m].rank) continue;
-      for (int half = 0; half < 2; half++) {
-        char name[160];
-        ist_adapter_peft_name(name, sizeof name, &t->adapters, &t->config, l, (ist_module)m,
-                              (ist_part)half);
-        const ist_st_tensor *g = ist_safetensors_find(file, name);
-        if (!g) fail_msg("%s: no such tensor", name);
-        int64_t n = g->shape[0] * g->shape[1];
-        float *values = malloc((size_t)n * sizeof *values);
-        MUST(ist_st_to_f32(g, values, n, &err));
-        ist_adapter_write(&t->adapters, &t->config, l, (ist_module)m, (ist_part)half, IST_ROWS_HF,
-                          values);
-        free(values);
-      }
+  ist_adapter_key k = {.layer = -1};
+  while (ist_adapter_next(&t->adapters, &t->config, &k)) {
+    for (int half = 0; half < 2; half++) {
+      char name[160];
+      ist_adapter_peft_name(name, sizeof name, &t->adapters, &t->config, k, (ist_part)half);
+      const ist_st_tensor *g = ist_safetensors_find(file, name);
+      if (!g) fail_msg("%s: no such tensor", name);
+      int64_t n = g->shape[0] * g->shape[1];
+      float *values = malloc((size_t)n * sizeof *values);
+      MUST(ist_st_to_f32(g, values, n, &err));
+      ist_adapter_write(&t->adapters, &t->config, k, (ist_part)half, IST_ROWS_HF, values);
+      free(values);
     }
   }
   ist_safetensors_close(file);

@@ -69,26 +69,23 @@ static inline void gradients(tiny *t, const uint8_t *active, ist_order order,
 static inline void compare_gradients(const tiny *t, const uint8_t *active, const char *prefix,
                                      double tolerance) {
   ist_adapters grads = t->adapters; /* read through the same row order */
-  for (int64_t l = 0; l < t->config.L; l++) {
-    if (!active[l]) continue;
-    for (int m = 0; m < IST_MOD_COUNT; m++) {
-      if (!t->adapters.layout.module[m].rank) continue;
-      for (int half = 0; half < 2; half++) {
-        char name[200], full[256];
-        ist_adapter_peft_name(name, sizeof name, &t->adapters, &t->config, l, (ist_module)m,
-                              (ist_part)half);
-        snprintf(full, sizeof full, "%s.%s", prefix, name);
-        const ist_st_tensor *g = golden_tensor(t, full);
-        int64_t n = g->shape[0] * g->shape[1];
-        float *ours = malloc((size_t)n * sizeof *ours);
-        grads.params = t->adapters.grads;
-        ist_adapter_read(&grads, &t->config, t->adapters.grad_slot[l], (ist_module)m,
-                         (ist_part)half, IST_ROWS_HF, ours);
-        spread s = {0};
-        for (int64_t i = 0; i < n; i++) compare(&s, (double)ours[i], (double)golden_f32(g, i));
-        within(&s, tolerance, full);
-        free(ours);
-      }
+  grads.params = t->adapters.grads;
+  ist_adapter_key k = {.layer = -1};
+  while (ist_adapter_next(&t->adapters, &t->config, &k)) {
+    if (!active[k.layer]) continue;
+    for (int half = 0; half < 2; half++) {
+      char name[200], full[256];
+      ist_adapter_peft_name(name, sizeof name, &t->adapters, &t->config, k, (ist_part)half);
+      snprintf(full, sizeof full, "%s.%s", prefix, name);
+      const ist_st_tensor *g = golden_tensor(t, full);
+      int64_t n = g->shape[0] * g->shape[1];
+      float *ours = malloc((size_t)n * sizeof *ours);
+      ist_adapter_key at = {t->adapters.grad_slot[k.layer], k.m, k.copy};
+      ist_adapter_read(&grads, &t->config, at, (ist_part)half, IST_ROWS_HF, ours);
+      spread s = {0};
+      for (int64_t i = 0; i < n; i++) compare(&s, (double)ours[i], (double)golden_f32(g, i));
+      within(&s, tolerance, full);
+      free(ours);
     }
   }
 }

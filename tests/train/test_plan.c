@@ -90,7 +90,7 @@ static void open_shape(shape *s, const ist_model_config *c, ist_dtype type, int6
     for (int id = 0; id < IST_T_LAYER_COUNT; id++) {
       ist_stored *t = &s->weights.layer[l * IST_T_LAYER_COUNT + id];
       bool need;
-      ist_tensor_shape(c, id, &t->rows, &t->cols, &need);
+      ist_tensor_shape(c, l, id, &t->rows, &t->cols, &need);
       if (!t->rows) continue;
       t->data = somewhere;
       t->type = t->rows == 1 ? IST_F32 : type;
@@ -100,7 +100,7 @@ static void open_shape(shape *s, const ist_model_config *c, ist_dtype type, int6
   for (int id = IST_T_MODEL_FIRST; id < IST_T_END; id++) {
     ist_stored *t = &s->weights.model[id - IST_T_LAYER_COUNT];
     bool need;
-    ist_tensor_shape(c, id, &t->rows, &t->cols, &need);
+    ist_tensor_shape(c, -1, id, &t->rows, &t->cols, &need);
     t->type = t->rows == 1 ? IST_F32 : type;
     if (!t->rows) continue;
     if (id == IST_T_OUTPUT && c->tied) continue;

@@ -36,14 +36,13 @@ static void compare_final(const tiny *t) {
       if (!t->adapters.layout.module[m].rank) continue;
       for (int half = 0; half < 2; half++) {
         char name[200], full[256];
-        ist_adapter_peft_name(name, sizeof name, &t->adapters, &t->config, l, (ist_module)m,
-                              (ist_part)half);
+        const ist_adapter_key k = {l, (ist_module)m, 0};
+        ist_adapter_peft_name(name, sizeof name, &t->adapters, &t->config, k, (ist_part)half);
         snprintf(full, sizeof full, "final.%s", name);
         const ist_st_tensor *g = golden_tensor(t, full);
         int64_t n = g->shape[0] * g->shape[1];
         float *ours = malloc((size_t)n * sizeof *ours);
-        ist_adapter_read(&t->adapters, &t->config, l, (ist_module)m, (ist_part)half, IST_ROWS_HF,
-                         ours);
+        ist_adapter_read(&t->adapters, &t->config, k, (ist_part)half, IST_ROWS_HF, ours);
         for (int64_t i = 0; i < n; i++) {
           double diff = fabs((double)ours[i] - (double)golden_f32(g, i));
           if (!(diff <= 1e-3))

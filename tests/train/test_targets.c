@@ -88,17 +88,17 @@ static void test_scales(void **state) {
   o.rank_pattern = "layers.1.self_attn.q_proj=4";
   o.alpha_pattern = ".*\\.[01]\\..*k_proj=2.5,q=6";
   MUST(find(&o, &ad, &err));
-  assert_true(ist_adapter_scale(&ad, 0, IST_MOD_Q) == 0.75);
-  assert_true(ist_adapter_scale(&ad, 1, IST_MOD_Q) == 1.5);
-  assert_true(ist_adapter_scale(&ad, 1, IST_MOD_K) == 2.5 / 8);
-  assert_true(ist_adapter_scale(&ad, 2, IST_MOD_K) == 2);
+  assert_true(ist_adapter_scale(&ad, 0, IST_MOD_Q, 0) == 0.75);
+  assert_true(ist_adapter_scale(&ad, 1, IST_MOD_Q, 0) == 1.5);
+  assert_true(ist_adapter_scale(&ad, 1, IST_MOD_K, 0) == 2.5 / 8);
+  assert_true(ist_adapter_scale(&ad, 2, IST_MOD_K, 0) == 2);
   /* what is zero for good does not count as trainable */
   int64_t D = config->D, kv = config->K * config->E;
   assert_int_equal(ist_adapter_trainable(&ad), 4 * 8 * (D + D) + 4 * 8 * (D + kv) - 4 * (D + D));
   ist_targets_free(&ad.config);
   o.rslora = true;
   MUST(find(&o, &ad, &err));
-  assert_true(ist_adapter_scale(&ad, 1, IST_MOD_Q) == 3);
+  assert_true(ist_adapter_scale(&ad, 1, IST_MOD_Q, 0) == 3);
   ist_targets_free(&ad.config);
 }
 

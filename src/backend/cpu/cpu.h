@@ -81,6 +81,15 @@ void ist_cpu_gather_rows(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype 
 void ist_cpu_scatter_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *ids);
 void ist_cpu_zero(ist_ctx *ctx, ist_view dst);
 
+/* experts.c */
+void ist_cpu_route_fwd(ist_ctx *ctx, ist_view weight, int32_t *index, ist_view logits,
+                       bool renormalise);
+void ist_cpu_route_bwd(ist_ctx *ctx, ist_view dlogits, ist_view dweight, ist_view weight,
+                       const int32_t *index, ist_view logits, bool renormalise);
+void ist_cpu_weigh_rows(ist_ctx *ctx, ist_view y, ist_view weight);
+void ist_cpu_add_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *ids,
+                      ist_view weight);
+
 /* rows.c */
 void ist_cpu_copy(ist_ctx *ctx, ist_view dst, ist_view src);
 void ist_cpu_add(ist_ctx *ctx, ist_view y, ist_view a, ist_view b);

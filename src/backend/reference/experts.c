@@ -79,3 +79,13 @@ void ist_reference_weigh_rows(ist_ctx *ctx, ist_view y, ist_view weight) {
     for (int64_t i = 0; i < y.cols; i++) set(y, r, i, w * get(y, r, i));
   }
 }
+
+void ist_reference_add_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *ids,
+                            ist_view weight) {
+  (void)ctx;
+  for (int64_t r = 0; r < src.rows; r++) {
+    double w = weight.p ? get(weight, r, 0) : 1.0;
+    for (int64_t i = 0; i < src.cols; i++)
+      set(dst, ids[r], i, get(dst, ids[r], i) + w * get(src, r, i));
+  }
+}

@@ -148,6 +148,7 @@ static const ist_backend reference = {
     .route_fwd = ist_reference_route_fwd,
     .route_bwd = ist_reference_route_bwd,
     .weigh_rows = ist_reference_weigh_rows,
+    .add_rows = ist_reference_add_rows,
     .sumsq = sumsq,
     .adamw = adamw,
     .matmul_scratch = no_matmul_scratch,

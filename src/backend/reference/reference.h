@@ -44,6 +44,8 @@ void ist_reference_route_fwd(ist_ctx *ctx, ist_view weight, int32_t *index, ist_
 void ist_reference_route_bwd(ist_ctx *ctx, ist_view dlogits, ist_view dweight, ist_view weight,
                              const int32_t *index, ist_view logits, bool renormalise);
 void ist_reference_weigh_rows(ist_ctx *ctx, ist_view y, ist_view weight);
+void ist_reference_add_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *ids,
+                            ist_view weight);
 
 /* A linear as the products and additions of `be` (linear.c). */
 void ist_linear_fwd_composed(const ist_backend *be, ist_ctx *ctx, ist_view y, ist_view x,

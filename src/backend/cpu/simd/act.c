@@ -30,6 +30,11 @@ INLINE vf activate(vf *slope, vf x, ist_act_kind kind) {
     if (slope) *slope = vf_select(x <= 0.0f, zero, vf_select(x > 0.0f, one, x));
     return vf_select(x < 0.0f, zero, x);
   }
+  if (kind == IST_ACT_SIGMOID) {
+    vf s = vf_sigmoid(x);
+    if (slope) *slope = s * (1.0f - s);
+    return s;
+  }
   vf t = vf_tanh(x);
   if (slope) *slope = 1.0f - t * t;
   return t;
@@ -73,6 +78,7 @@ INLINE void bwd_rows(const ist_act_args *a, int64_t begin, int64_t end, ist_act_
     case IST_ACT_GELU_TANH: BY_TYPE(x, y, body, a, begin, end, IST_ACT_GELU_TANH); break; \
     case IST_ACT_RELU: BY_TYPE(x, y, body, a, begin, end, IST_ACT_RELU); break;           \
     case IST_ACT_TANH: BY_TYPE(x, y, body, a, begin, end, IST_ACT_TANH); break;           \
+    case IST_ACT_SIGMOID: BY_TYPE(x, y, body, a, begin, end, IST_ACT_SIGMOID); break;     \
   }
 
 KERNEL(act_fwd) {
