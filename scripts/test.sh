@@ -11,7 +11,8 @@ say "gcc and clang, warnings are errors"
 sh scripts/build.sh ci-gcc
 sh scripts/build.sh ci-clang
 
-say "symbols and headers"
+say "symbols, headers, hardening"
+sh scripts/check-hardening.sh build/ci-gcc
 sh scripts/check-symbols.sh build/ci-gcc
 sh scripts/check-headers.sh
 
@@ -26,3 +27,7 @@ sh scripts/check-install.sh build/ci-gcc
 
 say "tests"
 ctest --preset ci-gcc -j "$jobs"
+
+say "static checks, where cppcheck and clang-tidy are there; a short run of every fuzz target"
+sh scripts/check-static.sh
+sh scripts/fuzz.sh 3
