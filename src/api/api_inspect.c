@@ -102,20 +102,22 @@ static json_t *tensor_list(const ist_gguf_tensor *tensor, int64_t n, int64_t *pa
   return list;
 }
 
+/* A split file is shown whole. */
 static ist_status inspect_gguf(const char *path, json_t **out, ist_error *err) {
-  ist_gguf *g;
-  IST_TRY(ist_gguf_open(&g, path, err));
-  int64_t parameters = 0, bytes = 0;
-  json_t *tensors = tensor_list(g->tensor, g->n_tensors, &parameters, &bytes);
+  ist_source s;
+  IST_TRY(ist_source_open(&s, path, err));
+  const ist_gguf *g = s.gguf;
+  int64_t parameters = 0, bytes = 0, files = s.n_parts > 1 ? s.n_parts : 1;
+  json_t *tensors = tensor_list(s.tensor, s.n, &parameters, &bytes);
   ist_str type = {0};
   ist_gguf_get_str(g, "general.type", false, &type, NULL);
   bool adapter = type.len == 7 && memcmp(type.p, "adapter", 7) == 0;
-  *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "path", path, "kind",
+  *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "path", path, "kind",
                    adapter ? "GGUF adapter" : "GGUF model", "version", (json_int_t)g->version,
-                   "file_bytes", (json_int_t)g->map.size, "parameters", (json_int_t)parameters,
-                   "tensor_bytes", (json_int_t)bytes, "n_tensors", (json_int_t)g->n_tensors,
-                   "metadata", metadata(g), "tensors", tensors);
-  ist_gguf_close(g);
+                   "files", (json_int_t)files, "file_bytes", (json_int_t)s.file_bytes, "parameters",
+                   (json_int_t)parameters, "tensor_bytes", (json_int_t)bytes, "n_tensors",
+                   (json_int_t)s.n, "metadata", metadata(g), "tensors", tensors);
+  ist_source_close(&s);
   return IST_OK;
 }
 

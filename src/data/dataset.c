@@ -146,7 +146,11 @@ ist_status ist_dataset_build(ist_dataset *out, const ist_records *r, const ist_t
   ist_status status = append(out, r, n, tok, opt, err);
   if (status == IST_OK && out->n == 0)
     status = fail_empty(r->path, n, out->n_cut, opt->max_tokens, err);
-  if (status != IST_OK) ist_dataset_free(out);
+  if (status != IST_OK) {
+    int64_t cut = out->n_cut;
+    ist_dataset_free(out);
+    out->n_cut = cut;
+  }
   return status;
 }
 

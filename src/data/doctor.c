@@ -105,6 +105,7 @@ static ist_status tokenise(doctor_run *w, const ist_record *r, ist_error *err) {
   ist_status status = ist_dataset_build(&one, &records, w->tok, w->opt, &why);
   if (status == IST_ERR_DATA) { /* nothing is supervised, or the template refuses the record */
     d->dropped++;
+    d->cut += one.n_cut; /* what was learned may have been behind the cut */
     count_length(d, 0);
     return IST_OK;
   }

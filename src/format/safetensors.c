@@ -23,12 +23,13 @@ static ist_status read_dtype(const json_t *entry, ist_dtype *type, ist_error *er
   if (!json_is_string(v))
     return ist_fail(err, IST_ERR_FORMAT, "dtype is %s, expected a string", ist_json_kind(v));
   const char *name = json_string_value(v);
+  if (strcmp(name, "BOOL") == 0) name = "U8"; /* masks that old folders carry, a byte each */
   int t = ist_dtype_from_name(name);
   if (t < 0 || ist_dtype_is_quantised((ist_dtype)t) ||
       strcmp(ist_dtype_get((ist_dtype)t)->name, name))
     return ist_fail(err, IST_ERR_UNSUPPORTED,
                     "dtype '%s' is not supported (expected F64, F32, F16, "
-                    "BF16, I64, I32, I16, I8 or U8)",
+                    "BF16, I64, I32, I16, I8, U8 or BOOL)",
                     name);
   *type = (ist_dtype)t;
   return IST_OK;

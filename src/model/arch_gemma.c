@@ -69,6 +69,11 @@ static ist_status gemma3(ist_model_config *c, const ist_source *s, ist_error *er
 #define GEMMA_ROW \
   .norm = IST_NORM_RMS1, .act = IST_ACT_GELU_TANH, .gated = 1, .fixed_act = 1, .eps = 1e-6, .E = 256
 
+/* The text model alone, and as a part of a multimodal one (text_config). */
+#define GEMMA3_ROW                                                                     \
+  .gguf = "gemma3", GEMMA_ROW, .names = ist_names_gemma2, .block = IST_BLOCK_SANDWICH, \
+  .theta = 1e6, .K = 4, .adapt = gemma3
+
 static const ist_arch rows[] = {
     {.gguf = "gemma",
      .hf = "gemma",
@@ -88,23 +93,7 @@ static const ist_arch rows[] = {
      .theta = 1e4,
      .K = 4,
      .adapt = gemma2},
-    {.gguf = "gemma3",
-     .hf = "gemma3_text",
-     .title = "Gemma 3",
-     GEMMA_ROW,
-     .names = ist_names_gemma2,
-     .block = IST_BLOCK_SANDWICH,
-     .theta = 1e6,
-     .K = 4,
-     .adapt = gemma3},
-    {.gguf = "gemma3",
-     .hf = "gemma3",
-     .title = "Gemma 3, the text part of the multimodal models",
-     GEMMA_ROW,
-     .names = ist_names_gemma2,
-     .block = IST_BLOCK_SANDWICH,
-     .theta = 1e6,
-     .K = 4,
-     .adapt = gemma3},
+    {GEMMA3_ROW, .hf = "gemma3_text", .title = "Gemma 3"},
+    {GEMMA3_ROW, .hf = "gemma3", .title = "Gemma 3, the text part of the multimodal models"},
 };
 const ist_arch_table ist_arch_gemma = {rows, sizeof rows / sizeof *rows};

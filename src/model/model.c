@@ -29,8 +29,16 @@ static ist_status choose_backend(ist_model *m, const ist_model_options *o, ist_e
 }
 
 /* A folder may be without: enough for token ids. */
+/* llama.cpp's name for a file without one. */
+static bool has_no_vocabulary(const ist_gguf *g) {
+  ist_str kind = {"", 0};
+  ist_gguf_get_str(g, "tokenizer.ggml.model", false, &kind, NULL);
+  return kind.len == 8 && memcmp(kind.p, "no_vocab", 8) == 0;
+}
+
 static ist_status open_tokenizer(ist_model *m, ist_error *err) {
   if (m->source.gguf) {
+    if (has_no_vocabulary(m->source.gguf)) return IST_OK;
     IST_TRY(ist_tokenizer_from_gguf(&m->tokenizer, m->source.gguf, err));
   } else {
     char *path = ist_path_join(m->path, "tokenizer.json");
@@ -187,6 +195,9 @@ ist_status ist_model_check_free(const ist_model *m, ist_error *err) {
 
 ist_status ist_model_check_tokenizer(const ist_model *m, ist_error *err) {
   if (m->tokenizer) return IST_OK;
+  if (m->gguf)
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "%s: tokenizer.ggml.model: found no_vocab, expected a tokenizer", m->path);
   ist_fail(err, IST_ERR_UNSUPPORTED, "%s: found no tokenizer.json in the folder", m->path);
   ist_hint(err, "put the model's tokenizer.json beside its config.json");
   return IST_ERR_UNSUPPORTED;

@@ -12,7 +12,7 @@ struct ist_model {
   ist_source source;    /* its tensors and settings: a GGUF, or a Hugging Face folder */
   ist_model_config config;
   ist_weights weights;
-  ist_tokenizer *tokenizer; /* NULL: a folder without tokenizer.json */
+  ist_tokenizer *tokenizer; /* NULL: a folder without tokenizer.json, or a GGUF without */
   ist_ctx ctx;
   ist_dtype compute;
   bool f32_asked;             /* compute is F32 because the caller said so */

@@ -223,6 +223,10 @@ for text in 'cannot be read: 1' 'sick.jsonl:2: not JSON' 'copies: 1' 'line 3, th
   grep -q "$text" ../works.out || fail "data: no \"$text\""
 done
 works '"learned": true' data -m "$model" --template none --show 1 --json data.jsonl
+# What was to be learned lies behind the cut: too long, and left out.
+printf '%s\n' '{"prompt":"a long question","completion":"b"}' '{"prompt":"a","completion":"b"}' >long.jsonl
+works '"cut": 1' data -m "$model" --template none --max-tokens 4 --json long.jsonl
+grep -q '"not_learned": 1' ../works.out || fail "data: a record behind the cut is not left out"
 works settings inspect run
 works 'model file' plan -m "$model"
 works '"total_bytes"' plan -m "$model" --json
