@@ -17,7 +17,7 @@ for target in "$@"; do
   log=build/fuzz-$target.log
   mkdir -p "$learned" "$cases"
   OMP_NUM_THREADS=1 build/fuzz/fuzz/fuzz_"$target" -max_total_time="$seconds" -max_len=16384 \
-    -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=256 -print_final_stats=1 -dict=fuzz/words.dict \
+    -timeout=60 -rss_limit_mb=2048 -malloc_limit_mb=256 -print_final_stats=1 -dict=fuzz/words.dict \
     -artifact_prefix="$cases/" "$learned" fuzz/corpus/"$target" >"$log" 2>&1 || found=$((found + 1))
   awk -v target="$target" '/cov:/ { for (i = 1; i < NF; i++) if ($i == "cov:") edges = $(i + 1) }
     /number_of_executed_units/ { runs = $2 } /peak_rss_mb/ { peak = $2 }
