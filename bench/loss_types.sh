@@ -4,14 +4,16 @@
 # far apart they are.
 #
 #   STEPS=200  BATCH=4  TOKENS=64 (longest sample)  THREADS=2  IST=build/release/ist
+#   SELECTOR=random   the layers of both runs are then the same draws
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
-[ $# = 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# = 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 ist=${IST:-$top/build/release/ist}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 for type in f32 bf16; do
   "$ist" train -q --threads "${THREADS:-2}" -m "$1" -d "$2" -o "$work/$type" --preset paper --compute "$type" \
+    --selector "${SELECTOR:-random}" \
     --steps "${STEPS:-200}" --batch "${BATCH:-4}" --max-tokens "${TOKENS:-64}" --warmup 20 \
     --valid-examples 0 --save-every 0 >/dev/null
   sed -n 's/.*"loss": *\([0-9.e+-]*\).*/\1/p' "$work/$type/metrics.jsonl" >"$work/$type.loss"

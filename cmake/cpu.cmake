@@ -11,6 +11,12 @@ if(DNNL_INCLUDE AND DNNL_LIBRARY)
   target_link_libraries(room_backend PUBLIC ${DNNL_LIBRARY})
 endif()
 
+if(CBLAS_FOUND)
+  target_compile_definitions(cpu_objects PRIVATE IST_HAVE_CBLAS=1)
+  target_link_libraries(cpu_objects PRIVATE PkgConfig::CBLAS)
+  target_link_libraries(room_backend PUBLIC PkgConfig::CBLAS)
+endif()
+
 # Kernels may fuse a multiplication with an addition: each instruction set has its
 # own rounding anyway. (An option of the sources, which stands behind -ffp-contract=off of
 # ist_flags: the last one counts.) errno and floating-point traps are not used; NaN and

@@ -11,6 +11,13 @@ say "gcc and clang, warnings are errors"
 sh scripts/build.sh ci-gcc
 sh scripts/build.sh ci-clang
 
+if pkg-config --exists openblas; then
+  say "products by CBLAS, without oneDNN"
+  cmake --preset cblas >build/cblas.configure.log
+  cmake --build build/cblas --target test_cpu_products test_cpu_stored
+  build/cblas/tests/test_cpu_products
+fi
+
 say "symbols, headers, hardening"
 sh scripts/check-hardening.sh build/ci-gcc
 sh scripts/check-symbols.sh build/ci-gcc

@@ -129,8 +129,8 @@ static inline void run_case(case_fn fn, const void *what) {
     outputs truth = {0};
     fn(&exact, what, &truth);
     for (int i = 0; i < n; i++) run_case_on(levels[i], NULL, bf16 != 0, fn, what, &truth);
-    if (ist_products_dnnl() != NULL) {
-      run_case_on(levels[0], ist_products_dnnl(), bf16 != 0, fn, what, &truth);
+    if (ist_products_best() != NULL) {
+      run_case_on(levels[0], ist_products_best(), bf16 != 0, fn, what, &truth);
     }
     drop_outputs(&truth);
   }

@@ -30,6 +30,11 @@ ist_status ist_cpu_open_with(ist_ctx *ctx, const ist_simd *simd, const ist_produ
   return IST_OK;
 }
 
+const ist_products *ist_products_best(void) {
+  const ist_products *dnnl = ist_products_dnnl();
+  return dnnl != NULL ? dnnl : ist_products_cblas();
+}
+
 static ist_status open_cpu(ist_ctx *ctx, ist_error *err) {
   const ist_simd *levels[4];
   const char *wanted = ist_cpu_isa_wanted();
@@ -39,7 +44,7 @@ static ist_status open_cpu(ist_ctx *ctx, ist_error *err) {
                     "IST_ISA: found \"%s\", expected an instruction set of this processor, the "
                     "best is %s",
                     wanted, levels[0]->name);
-  return ist_cpu_open_with(ctx, levels[0], ist_products_dnnl(), err);
+  return ist_cpu_open_with(ctx, levels[0], ist_products_best(), err);
 }
 
 static void close_cpu(ist_ctx *ctx) {

@@ -18,6 +18,9 @@ typedef struct ist_products {
 
 /* NULL where the library is not built in. */
 const ist_products *ist_products_dnnl(void);
+const ist_products *ist_products_cblas(void);
+/* The one to use: oneDNN, else CBLAS; NULL: neither. */
+const ist_products *ist_products_best(void);
 
 /* ctx->backend_state */
 typedef struct ist_cpu {
