@@ -77,24 +77,41 @@ typedef struct sums {
   __m256 offset;
 } sums;
 
+/* Four blocks of Q4_1 that lie one after another: one permutation of 32-bit words puts the
+ * nibbles together, one of 16-bit words the scales. (For Q4_0 it is no faster.) */
+INLINE __m512i four_q4_1(chunk *c, const uint8_t *p) {
+  const __m512i order = _mm512_setr_epi32(1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14, 16, 17, 18, 19);
+  const __m512i head = _mm512_castsi128_si512(_mm_setr_epi16(0, 10, 20, 30, 1, 11, 21, 31));
+  __m512i a = _mm512_loadu_si512(p), b = _mm512_castsi128_si512(load16(p + 64));
+  set_pairs(c, _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutexvar_epi16(head, a))));
+  return _mm512_permutex2var_epi32(a, order, b);
+}
+
+/* Four blocks of nibbles, of which `there` are. */
+INLINE __m512i four_nibbles(chunk *c, const uint8_t *p, ist_dtype type, int64_t there) {
+  const int64_t head = type == IST_Q4_0 ? 2 : 4;
+  const uint8_t *b[4];
+  four_blocks(b, p, type, there);
+  if (type == IST_Q4_0) set_scales(c, heads(b), -8.0f);
+  if (type == IST_Q4_1) set_pairs(c, head_pairs(b));
+  return join(
+      _mm256_inserti128_si256(_mm256_castsi128_si256(load16(b[0] + head)), load16(b[1] + head), 1),
+      _mm256_inserti128_si256(_mm256_castsi128_si256(load16(b[2] + head)), load16(b[3] + head), 1));
+}
+
 /* Blocks of nibbles, four at a time: all low ones, then all high ones. */
 INLINE void add_nibbles(sums *s, const uint8_t *row, ist_dtype type, const ist_stored_chunk *x,
                         int64_t at, int64_t there) {
-  const int64_t head = type == IST_Q4_0 ? 2 : 4;
-  const uint8_t *b[4];
-  four_blocks(b, row + 4 * at * bytes_of(type), type, there);
-  __m512i q = join(
-      _mm256_inserti128_si256(_mm256_castsi128_si256(load16(b[0] + head)), load16(b[1] + head), 1),
-      _mm256_inserti128_si256(_mm256_castsi128_si256(load16(b[2] + head)), load16(b[3] + head), 1));
+  chunk c;
+  const uint8_t *first = row + 4 * at * bytes_of(type);
+  __m512i q =
+      type == IST_Q4_1 && there == 4 ? four_q4_1(&c, first) : four_nibbles(&c, first, type, there);
   const __m512i low = _mm512_set1_epi8(15);
   __m512i xa = _mm512_loadu_si512(x->q), xb = _mm512_loadu_si512(x->q + 64);
   __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(q, low),
                                     _mm512_shuffle_i64x2(xa, xb, 0x88));
   dot = _mm512_dpbusd_epi32(dot, _mm512_and_si512(_mm512_srli_epi16(q, 4), low),
                             _mm512_shuffle_i64x2(xa, xb, 0xdd));
-  chunk c;
-  if (type == IST_Q4_0) set_scales(&c, heads(b), -8.0f);
-  if (type == IST_Q4_1) set_pairs(&c, head_pairs(b));
   __m128 scale = _mm_mul_ps(_mm256_castps256_ps128(c.scale), _mm_loadu_ps(x->d));
   s->sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), spread4(scale), s->sum);
   s->offset = _mm256_castps128_ps256(_mm_fmadd_ps(
