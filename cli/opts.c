@@ -192,7 +192,9 @@ void ist_opt_expected(const ist_opt *o, char *out, size_t cap) {
       for (int i = 0; at < cap; i++) {
         const char *choice = ist_opt_choice(o, i, &len);
         if (!choice) break;
-        const char *more = choice[len - 1] == ':' ? "LIST" : "";
+        const char *more = choice[len - 1] != ':'              ? ""
+                           : strncmp(choice, "scores", 6) == 0 ? "FILE"
+                                                               : "LIST";
         at +=
             (size_t)snprintf(out + at, cap - at, "%s%.*s%s", i ? ", " : "", (int)len, choice, more);
       }

@@ -26,7 +26,8 @@ void ist_screen_open(ist_screen *s, FILE *to, const ist_args *a, const ist_model
   s->args = a;
   s->model = *model;
   s->run = *run;
-  s->scored = !strcmp(a->train.selector, "ist");
+  s->scored = !strcmp(a->train.selector, "ist") ||
+              (!strncmp(a->train.selector, "scores:", 7) && !strcmp(a->train.scores, "warm-start"));
   s->report_every = a->report_every;
   if (s->report_every <= 0) s->report_every = (s->run.total_steps + REPORTS - 1) / REPORTS;
   if (s->report_every <= 0) s->report_every = 1;

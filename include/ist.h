@@ -186,7 +186,9 @@ typedef struct ist_train_options {
   const char *dora_suppress;  /* interpolate, paper: see docs/methods.md */
   const char *dora_dropout;   /* shared, peft: see docs/methods.md */
   /* selection */
-  const char *selector; /* ist, random, all, fixed:0,3,7 */
+  /* ist, random, all, fixed:0,3,7, scores:FILE (an earlier run's importance.json) */
+  const char *selector;
+  const char *scores; /* of scores:FILE: frozen (no probes), warm-start (IST goes on from them) */
   double active_ratio, suppress_ratio, suppress_factor;
   int64_t probe_every, probe_candidates, probe_batch, redraw_every;
   int64_t burn_in;     /* ist: steps in which all layers are as likely, probes included */
@@ -425,8 +427,8 @@ IST_API ist_status ist_generate(ist_model *m, const char *prompt, const ist_gene
  * For another training loop: L, a seed and losses in; sets of layers out. */
 
 typedef struct ist_selector ist_selector;
-/* `spec` is "ist", "random", "all" or "fixed:0,3"; the constants come from the
- * selection fields and seed of `options` (NULL: the defaults). */
+/* options->selector is "ist", "random", "all", "fixed:0,3" or "scores:FILE"; the constants come
+ * from the selection fields and seed of `options` (NULL: the defaults). */
 IST_API ist_status ist_selector_open(ist_selector **out, int64_t L,
                                      const ist_train_options *options, ist_error *err);
 IST_API void ist_selector_free(ist_selector *s);

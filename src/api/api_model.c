@@ -27,8 +27,10 @@ ist_status ist_model_set_adapter(ist_model *m, const char *dir, ist_error *err) 
   IST_TRY(ist_model_check_free(m, err));
   ist_adapters loaded;
   unsigned char *params = NULL;
-  if (dir) IST_TRY(ist_adapter_load(&loaded, &params, dir, m, err));
+  float *whole[IST_OUTER_COUNT] = {0};
+  if (dir) IST_TRY(ist_adapter_load(&loaded, &params, whole, dir, m, err));
   ist_model_drop_adapter(m);
+  ist_model_set_whole(m, whole);
   m->own_adapter = params;
   m->template_name = dir ? run_template(dir) : NULL;
   if (dir) m->loaded = loaded;

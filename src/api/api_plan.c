@@ -53,7 +53,7 @@ static ist_status plan_once(ist_run_plan *plan, const ist_model *m, const ist_tr
   IST_TRY(lay_out(&ad, m, o, err));
   int64_t n_layers = layers_with_adapters(&ad);
   ist_status s = active_layers(&active, n_layers, o, err);
-  bool probes = strcmp(o->selector, "ist") == 0;
+  bool probes = ist_options_probes(o);
   int64_t probe = probes ? o->probe_batch * o->probe_candidates : 1;
   ist_plan_input in = ist_plan_input_of(m, o, &ad, active);
   in.step = (ist_runner_limits){o->batch * o->max_tokens, o->batch, o->max_tokens, false};

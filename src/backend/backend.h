@@ -152,6 +152,8 @@ typedef struct ist_backend {
                       const int32_t *ids, double scale);
   /* dst row ids[i] = src row i; other rows are left alone (ids distinct). */
   void (*scatter_rows)(ist_ctx *, ist_view dst, ist_view src, const int32_t *ids);
+  /* dst row ids[i] += src row i, in the order of i; ids may repeat. dst is W. */
+  void (*scatter_add_rows)(ist_ctx *, ist_view dst, ist_view src, const int32_t *ids);
   void (*zero)(ist_ctx *, ist_view dst);
   void (*copy)(ist_ctx *, ist_view dst, ist_view src);        /* converts dtype */
   void (*add)(ist_ctx *, ist_view y, ist_view a, ist_view b); /* y = a + b; y may be a */

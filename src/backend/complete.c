@@ -24,6 +24,7 @@ void ist_backend_complete(ist_backend *b) {
   FILL(dequant);
   FILL(gather_rows);
   FILL(scatter_rows);
+  FILL(scatter_add_rows);
   FILL(zero);
   FILL(copy);
   FILL(add);

@@ -11,9 +11,15 @@ ist_status ist_adapter_save(const char *dir, const ist_adapters *ad, const ist_m
                             ist_error *err);
 
 /* Reads a PEFT directory, or a file as a GGUF adapter, that fits the model into `ad`,
- * parameters in fresh memory (*params, owned by the caller). Every tensor must have
- * its place and every place its tensor. */
-ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, const char *path,
-                            const ist_model *m, ist_error *err);
+ * parameters in fresh memory (*params, owned by the caller; the places too), and an embedding or
+ * head that it brings whole and other than the base's (NULL: none; owned too). Every tensor must
+ * have its place and every place its tensor. */
+ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, float *whole[IST_OUTER_COUNT],
+                            const char *path, const ist_model *m, ist_error *err);
+
+/* For ist_adapter_load: adapters that are no updates of weights (bottlenecks, prefixes). */
+ist_status ist_adapter_is_parts(bool *parts, const char *path, ist_error *err);
+ist_status ist_adapter_load_parts(ist_adapters *ad, unsigned char **params, const char *dir,
+                                  const ist_model *m, ist_error *err);
 
 #endif

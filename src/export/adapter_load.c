@@ -1,23 +1,14 @@
 /* A PEFT directory or a GGUF adapter put on a model: updates -> ist_adapters. */
+#include <string.h>
+
 #include "base/mem.h"
 #include "export/adapter_files.h"
 #include "export/updates.h"
+#include "format/quant.h"
 #include "model/targets.h"
 
-/* What the engine runs: updates of a layer's linears. */
-static ist_status refuse_other(const ist_updates *u, const char *path, ist_error *err) {
-  for (int64_t i = 0; i < u->n; i++) {
-    const ist_update *p = &u->p[i];
-    const char *what = p->layer < 0 ? "an adapter on the embedding or the head"
-                       : p->whole   ? "a whole matrix"
-                                    : NULL;
-    if (!what) continue;
-    ist_fail(err, IST_ERR_UNSUPPORTED, "%s: found %s, which can be merged but not run as it is",
-             path, what);
-    ist_hint(err, "ist merge -m MODEL --adapter %s merged.gguf", path);
-    return IST_ERR_UNSUPPORTED;
-  }
-  return IST_OK;
+static ist_outer outer_of(const ist_update *u) {
+  return u->id == IST_T_EMBED ? IST_OUTER_EMBED : IST_OUTER_HEAD;
 }
 
 /* A place for every update. The common rank is the largest, the common alpha the first: what has
@@ -28,9 +19,18 @@ static ist_status find_places(ist_adapter_config *c, const ist_updates *u, int64
   *c = (ist_adapter_config){.method = "lora", .dropout = u->dropout, .rslora = u->rslora};
   c->places = ist_calloc(n, sizeof *c->places);
   if (!c->places) return ist_fail_nomem(err, "places of adapters", n * sizeof *c->places);
-  c->alpha = u->p[0].alpha;
+  c->rank = 1;
+  c->alpha = 1;
+  for (int64_t i = u->n - 1; i >= 0; i--)
+    if (u->p[i].rank) c->alpha = u->p[i].alpha;
   for (int64_t i = 0; i < u->n; i++) {
     const ist_update *p = &u->p[i];
+    if (p->rank > c->rank) c->rank = p->rank;
+    if (p->layer < 0 && !p->rank) continue; /* whole */
+    if (p->layer < 0) {
+      c->outer[outer_of(p)] = (ist_adapter_place){p->rank, p->alpha, p->scale};
+      continue;
+    }
     ist_adapter_place *place = &c->places[p->layer * IST_MOD_COUNT + p->id];
     if (place->rank && (place->rank != p->rank || place->scale != p->scale))
       return ist_fail(err, IST_ERR_UNSUPPORTED,
@@ -40,20 +40,42 @@ static ist_status find_places(ist_adapter_config *c, const ist_updates *u, int64
     *place = (ist_adapter_place){p->rank, p->alpha, p->scale};
     c->modules |= 1u << p->id;
     if (p->rank > c->rank_of[p->id]) c->rank_of[p->id] = p->rank;
-    if (p->rank > c->rank) c->rank = p->rank;
     if (p->magnitude) c->method = "dora";
     c->lora_bias |= p->bias != NULL;
   }
   return IST_OK;
 }
 
-static void put_update(ist_adapters *ad, const ist_model *m, const ist_update *u) {
+/* An embedding's A is the update's B, turned, and the other way round. */
+static ist_status put_outer(ist_adapters *ad, const ist_update *u, ist_error *err) {
+  if (u->id == IST_T_OUTPUT) {
+    ist_outer_write(ad, IST_OUTER_HEAD, IST_PART_A, u->a);
+    ist_outer_write(ad, IST_OUTER_HEAD, IST_PART_B, u->b);
+    return IST_OK;
+  }
+  int64_t most = (u->rows > u->cols ? u->rows : u->cols) * u->rank;
+  float *turned = ist_calloc((size_t)most, sizeof *turned);
+  if (!turned) return ist_fail_nomem(err, "embedding adapter", (size_t)most * sizeof *turned);
+  for (int64_t i = 0; i < u->rows * u->rank; i++)
+    turned[i % u->rank * u->rows + i / u->rank] = u->b[i];
+  ist_outer_write(ad, IST_OUTER_EMBED, IST_PART_A, turned);
+  for (int64_t i = 0; i < u->rank * u->cols; i++)
+    turned[i % u->cols * u->rank + i / u->cols] = u->a[i];
+  ist_outer_write(ad, IST_OUTER_EMBED, IST_PART_B, turned);
+  ist_free(turned);
+  return IST_OK;
+}
+
+static ist_status put_update(ist_adapters *ad, const ist_model *m, const ist_update *u,
+                             ist_error *err) {
+  if (u->layer < 0) return u->rank ? put_outer(ad, u, err) : IST_OK;
   const ist_adapter_key k = {u->layer, (ist_module)u->id, u->copy};
   ist_adapter_write(ad, &m->config, k, IST_PART_A, IST_ROWS_OURS, u->a);
   ist_adapter_write(ad, &m->config, k, IST_PART_B, IST_ROWS_OURS, u->b);
   if (u->bias) ist_adapter_write(ad, &m->config, k, IST_PART_BIAS, IST_ROWS_OURS, u->bias);
   if (u->magnitude)
     ist_adapter_write(ad, &m->config, k, IST_PART_MAGNITUDE, IST_ROWS_OURS, u->magnitude);
+  return IST_OK;
 }
 
 static ist_status put_updates(ist_adapters *ad, unsigned char **params, const ist_updates *u,
@@ -65,23 +87,67 @@ static ist_status put_updates(ist_adapters *ad, unsigned char **params, const is
   if (s == IST_OK) s = ist_adapters_layout(ad, &c, &sizes, m->config.L, ist_wide(m->compute), err);
   ad->config.places = c.places;
   if (s != IST_OK) return s;
-  size_t bytes = (size_t)ist_dtype_bytes(ad->dt, ad->L * ad->layout.params);
+  size_t bytes = (size_t)ist_dtype_bytes(ad->dt, ist_adapter_elements(ad));
   ad->params = *params = ist_calloc(bytes, 1);
   if (!*params) return ist_fail_nomem(err, "adapter", bytes);
-  for (int64_t i = 0; i < u->n; i++) put_update(ad, m, &u->p[i]);
+  for (int64_t i = 0; i < u->n; i++) IST_TRY(put_update(ad, m, &u->p[i], err));
   return IST_OK;
 }
 
-ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, const char *path,
-                            const ist_model *m, ist_error *err) {
-  *params = NULL;
-  *ad = (ist_adapters){0};
+/* PEFT saves a copy of the base's embedding and head beside an adapter on them. */
+static ist_status is_bases_own(bool *same, const ist_update *u, const ist_model *m,
+                               ist_error *err) {
+  const ist_stored *base = u->id == IST_T_EMBED ? ist_weights_stored(&m->weights, -1, IST_T_EMBED)
+                                                : ist_weights_stored(&m->weights, -1, IST_T_OUTPUT);
+  if (!base->data) base = ist_weights_stored(&m->weights, -1, IST_T_EMBED); /* tied */
+  float *row = ist_calloc((size_t)u->cols, sizeof *row);
+  if (!row) return ist_fail_nomem(err, "a row", (size_t)u->cols * sizeof *row);
+  *same = true;
+  for (int64_t r = 0; *same && r < u->rows; r++) {
+    const unsigned char *p = base->data + ist_dtype_bytes(base->type, r * u->cols);
+    ist_dequant_f32(row, p, base->type, u->cols);
+    *same = memcmp(row, u->whole + r * u->cols, (size_t)u->cols * sizeof *row) == 0;
+  }
+  ist_free(row);
+  return IST_OK;
+}
+
+/* Moves the whole matrices out of the updates. */
+static ist_status take_whole(float *whole[IST_OUTER_COUNT], ist_updates *u, const ist_model *m,
+                             ist_error *err) {
+  for (int64_t i = 0; i < u->n; i++) {
+    bool same = false;
+    if (!u->p[i].whole) continue;
+    IST_TRY(is_bases_own(&same, &u->p[i], m, err));
+    if (same) continue;
+    whole[outer_of(&u->p[i])] = u->p[i].whole;
+    u->p[i].whole = NULL;
+  }
+  return IST_OK;
+}
+
+static ist_status load_updates(ist_adapters *ad, unsigned char **params,
+                               float *whole[IST_OUTER_COUNT], const char *path, const ist_model *m,
+                               ist_error *err) {
   ist_updates u;
   IST_TRY(ist_updates_read(&u, path, m, err));
-  ist_status s = refuse_other(&u, path, err);
-  if (s == IST_OK) s = put_updates(ad, params, &u, m, err);
+  ist_status s = put_updates(ad, params, &u, m, err);
+  if (s == IST_OK) s = take_whole(whole, &u, m, err);
   ist_updates_free(&u);
+  return s;
+}
+
+ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, float *whole[IST_OUTER_COUNT],
+                            const char *path, const ist_model *m, ist_error *err) {
+  *params = NULL;
+  *ad = (ist_adapters){0};
+  whole[IST_OUTER_EMBED] = whole[IST_OUTER_HEAD] = NULL;
+  bool parts = false;
+  IST_TRY(ist_adapter_is_parts(&parts, path, err));
+  ist_status s = parts ? ist_adapter_load_parts(ad, params, path, m, err)
+                       : load_updates(ad, params, whole, path, m, err);
   if (s == IST_OK) return IST_OK;
+  for (int i = 0; i < IST_OUTER_COUNT; i++) ist_free(whole[i]);
   ist_free(*params);
   ist_targets_free(&ad->config);
   *params = NULL;

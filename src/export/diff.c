@@ -231,8 +231,8 @@ static ist_status read_peft(deltas *out, const char *dir, ist_error *err) {
   ist_peft_dir *d;
   ist_peft_rules *rules = NULL;
   IST_TRY(ist_peft_open(&d, dir, err));
-  ist_status s = IST_OK;
-  if (d->config.dora)
+  ist_status s = ist_peft_check_weights(d, dir, "compared", err);
+  if (s == IST_OK && d->config.dora)
     s = ist_fail(err, IST_ERR_UNSUPPORTED,
                  "%s: a DoRA adapter rescales its base, so that two of them cannot be compared "
                  "without it; merge them and compare the models",

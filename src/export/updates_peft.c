@@ -222,11 +222,13 @@ ist_status ist_updates_read_peft(ist_updates *out, const char *dir, const ist_mo
   IST_TRY(ist_peft_open(&d, dir, err));
   reader r = {.model = m, .dir = d, .out = out};
   r.used = ist_calloc((size_t)d->tensors->n, 1);
-  ist_status s = r.used ? IST_OK : ist_fail_nomem(err, dir, (size_t)d->tensors->n);
+  ist_status s = r.used ? ist_peft_check_weights(d, dir, "merged", err)
+                        : ist_fail_nomem(err, dir, (size_t)d->tensors->n);
   if (s == IST_OK && !d->config.targets.n && !d->config.target_regex)
     s = ist_fail(err, IST_ERR_UNSUPPORTED, "target_modules: found nothing, expected names");
   if (s == IST_OK) s = ist_peft_rules_new(&r.rules, &d->config, err);
-  if (s != IST_OK) ist_error_context(err, "%s/adapter_config.json", dir);
+  if (s != IST_OK && d->config.type == IST_PEFT_LORA)
+    ist_error_context(err, "%s/adapter_config.json", dir);
   out->dropout = d->config.dropout;
   out->rslora = d->config.rslora;
   if (s == IST_OK) s = read_places(&r, err);

@@ -149,15 +149,15 @@ static const char *const known_keys[] = {
     "use_rslora",
 };
 
-/* Any other key may change what the tensors mean (layer_replication, what
+/* Any other key may change what the tensors mean (layer_replication, target_parameters, what
  * a version of PEFT to come adds), unless it is off. */
-static ist_status refuse_features(json_t *root, ist_error *err) {
+static ist_status refuse_features(json_t *root, const char *const *names, size_t n,
+                                  ist_error *err) {
   const char *name;
   json_t *value;
   json_object_foreach(root, name, value) {
     bool known = is_off(value);
-    for (size_t i = 0; !known && i < sizeof known_keys / sizeof known_keys[0]; i++)
-      known = strcmp(name, known_keys[i]) == 0;
+    for (size_t i = 0; !known && i < n; i++) known = strcmp(name, names[i]) == 0;
     if (!known)
       return ist_fail(err, IST_ERR_UNSUPPORTED, "adapters with %s are not supported", name);
   }
@@ -187,15 +187,21 @@ static ist_status check_init(const json_t *root, ist_error *err) {
   return IST_ERR_UNSUPPORTED;
 }
 
-static ist_status check_type(const json_t *root, ist_error *err) {
+static ist_status get_type(const json_t *root, ist_peft_type *out, ist_error *err) {
   const char *type = NULL;
   IST_TRY(get_string(root, "peft_type", &type, err));
   if (!type && json_object_get(root, "lora_parameters"))
     return ist_fail(err, IST_ERR_UNSUPPORTED, "this is an adapter of mlx-lm, expected one of PEFT");
   if (!type) return ist_fail(err, IST_ERR_FORMAT, "peft_type is missing");
-  if (strcmp(type, "LORA") != 0)
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "peft_type is '%s', only LORA is supported", type);
-  return IST_OK;
+  static const char *const types[] = {"LORA", "BOTTLENECK", "IST_PREFIX"};
+  for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+    if (strcmp(type, types[i]) != 0) continue;
+    *out = (ist_peft_type)i;
+    return IST_OK;
+  }
+  return ist_fail(err, IST_ERR_UNSUPPORTED,
+                  "peft_type is '%s', only LORA and ist's BOTTLENECK and IST_PREFIX are supported",
+                  type);
 }
 
 static ist_status check_numbers(const ist_peft_config *c, ist_error *err) {
@@ -217,22 +223,73 @@ static ist_status check_numbers(const ist_peft_config *c, ist_error *err) {
 
 /* ---- The two files ---- */
 
-static ist_status get_rank(const json_t *root, int64_t *r, ist_error *err) {
-  const json_t *v = value_of(root, "r");
-  *r = 8; /* PEFT's default */
+static ist_status get_size(const json_t *root, const char *key, int64_t otherwise, int64_t *r,
+                           ist_error *err) {
+  const json_t *v = value_of(root, key);
+  *r = otherwise;
   if (!v) return IST_OK;
-  if (!json_is_integer(v)) return fail_kind("r", v, "an integer", err);
+  if (!json_is_integer(v)) return fail_kind(key, v, "an integer", err);
   *r = json_integer_value(v);
   if (*r < 1 || *r > INT32_MAX)
-    return ist_fail(err, IST_ERR_FORMAT, "r is %" PRId64 ", expected a whole number >= 1", *r);
+    return ist_fail(err, IST_ERR_FORMAT, "%s is %" PRId64 ", expected a whole number >= 1", key,
+                    *r);
   return IST_OK;
 }
 
+/* A bottleneck, as the IST authors' config has it; rank_pattern and layers are ist's own. */
+static ist_status read_bottleneck(json_t *root, ist_peft_config *c, ist_error *err) {
+  static const char *const known[] = {"adapter_dropout",
+                                      "auto_mapping",
+                                      "base_model_name_or_path",
+                                      "bias",
+                                      "bottleneck_size",
+                                      "fan_in_fan_out",
+                                      "inference_mode",
+                                      "init_weights",
+                                      "layers_to_transform",
+                                      "non_linearity",
+                                      "peft_type",
+                                      "rank_pattern",
+                                      "revision",
+                                      "scaling",
+                                      "target_modules",
+                                      "task_type",
+                                      "use_parallel_adapter"};
+  IST_TRY(refuse_features(root, known, sizeof known / sizeof known[0], err));
+  IST_TRY(get_size(root, "bottleneck_size", 256, &c->r, err));
+  IST_TRY(get_number(root, "adapter_dropout", &c->dropout, err));
+  IST_TRY(get_bool(root, "use_parallel_adapter", &c->parallel, err));
+  c->non_linearity = "tanh";
+  IST_TRY(get_string(root, "non_linearity", &c->non_linearity, err));
+  c->scaling = 1;
+  const json_t *scaling = value_of(root, "scaling");
+  bool learned = json_is_string(scaling) && strcmp(json_string_value(scaling), "learned") == 0;
+  if (!learned) IST_TRY(get_number(root, "scaling", &c->scaling, err));
+  if (!learned && !(c->scaling > 0 && isfinite(c->scaling)))
+    return ist_fail(err, IST_ERR_FORMAT, "scaling is %g, expected \"learned\" or a number above 0",
+                    c->scaling);
+  if (learned) c->scaling = 0;
+  c->alpha = 1;
+  IST_TRY(get_names(root, "target_modules", &c->targets, &c->target_regex, err));
+  IST_TRY(get_pattern(root, "rank_pattern", &c->rank_pattern, &c->n_rank_pattern, err));
+  IST_TRY(get_layers(root, c, err));
+  return check_numbers(c, err);
+}
+
+static ist_status read_prefix(json_t *root, ist_peft_config *c, ist_error *err) {
+  static const char *const known[] = {"base_model_name_or_path", "num_virtual_tokens", "peft_type"};
+  IST_TRY(refuse_features(root, known, sizeof known / sizeof known[0], err));
+  c->alpha = 1;
+  return get_size(root, "num_virtual_tokens", 1, &c->virtual_tokens, err);
+}
+
 static ist_status read_config(json_t *root, ist_peft_config *c, ist_error *err) {
-  IST_TRY(check_type(root, err));
-  IST_TRY(refuse_features(root, err));
+  IST_TRY(get_type(root, &c->type, err));
+  if (c->type == IST_PEFT_BOTTLENECK) return read_bottleneck(root, c, err);
+  if (c->type == IST_PEFT_PREFIX) return read_prefix(root, c, err);
+  IST_TRY(refuse_features(root, known_keys, sizeof known_keys / sizeof known_keys[0], err));
   IST_TRY(check_init(root, err));
-  IST_TRY(get_rank(root, &c->r, err));
+  IST_TRY(get_size(root, "r", 8, &c->r, err)); /* PEFT's default */
   c->alpha = 8;
   IST_TRY(get_number(root, "lora_alpha", &c->alpha, err));
   IST_TRY(get_number(root, "lora_dropout", &c->dropout, err));
@@ -308,6 +365,14 @@ ist_status ist_peft_open(ist_peft_dir **out, const char *dir, ist_error *err) {
   else
     ist_peft_close(d);
   return s;
+}
+
+ist_status ist_peft_check_weights(const ist_peft_dir *d, const char *dir, const char *purpose,
+                                  ist_error *err) {
+  if (d->config.type == IST_PEFT_LORA) return IST_OK;
+  return ist_fail(err, IST_ERR_UNSUPPORTED,
+                  "%s: found a %s, which works beside the weights and cannot be %s", dir,
+                  d->config.type == IST_PEFT_PREFIX ? "prefix" : "bottleneck adapter", purpose);
 }
 
 void ist_peft_close(ist_peft_dir *d) {

@@ -18,6 +18,10 @@ typedef struct ist_peft_pattern {
   double value;
 } ist_peft_pattern;
 
+/* peft_type: LORA (DoRA too); BOTTLENECK, as the IST authors write it; IST_PREFIX, which is ist's
+ * own. */
+typedef enum ist_peft_type { IST_PEFT_LORA, IST_PEFT_BOTTLENECK, IST_PEFT_PREFIX } ist_peft_type;
+
 /* What of adapter_config.json a LoRA or DoRA adapter needs. Zero-initialised but
  * for r, alpha and targets it is a valid plain LoRA. All borrowed: from the
  * caller when written, from the ist_peft_dir when read. */
@@ -36,6 +40,12 @@ typedef struct ist_peft_config {
   const int64_t *layers; /* layers_to_transform; none means all */
   int64_t n_layers;
   ist_peft_names layers_pattern;
+  /* Read only: the other types. A bottleneck's size is r. */
+  ist_peft_type type;
+  const char *non_linearity; /* "tanh", "relu", ... */
+  double scaling;            /* 0: learned */
+  bool parallel;             /* beside the linear, else around it */
+  int64_t virtual_tokens;
 } ist_peft_config;
 
 /* Makes `dir` where needed and writes both files, the tensors first, each
@@ -55,6 +65,9 @@ typedef struct ist_peft_dir {
  * the base, ...), and adapter_model.bin, which is a Python pickle. Neither of
  * targets and target_regex: the defaults of the model's type. */
 ist_status ist_peft_open(ist_peft_dir **out, const char *dir, ist_error *err);
+/* Refuses what is no change of weights, for `purpose` ("merged", "compared"). */
+ist_status ist_peft_check_weights(const ist_peft_dir *d, const char *dir, const char *purpose,
+                                  ist_error *err);
 void ist_peft_close(ist_peft_dir *d);
 
 #endif

@@ -112,6 +112,46 @@ void ist_adapter_write(ist_adapters *ad, const ist_model_config *c, ist_adapter_
   move(ad, c, k, part, there, (float *)(uintptr_t)src, false);
 }
 
+/* ---- Beside the layers -------------------------------------------------------------------- */
+
+void ist_outer_peft_name(char *out, size_t size, const ist_model_config *c, ist_outer o,
+                         ist_part part) {
+  static const char *const suffix[IST_OUTER_COUNT][2] = {{"lora_embedding_A", "lora_embedding_B"},
+                                                         {"lora_A.weight", "lora_B.weight"}};
+  char path[128];
+  ist_module_path(path, sizeof path, c, -1, ist_outer_tensor(o), 0);
+  snprintf(out, size, "base_model.model.%s.%s", path, suffix[o][part]);
+}
+
+void ist_outer_shape(const ist_adapters *ad, ist_outer o, ist_part part, int64_t *rows,
+                     int64_t *cols) {
+  const int64_t rank = ad->outer.of[o].rank;
+  bool wide = (o == IST_OUTER_EMBED) == (part == IST_PART_A);
+  int64_t side = wide ? ad->sizes.vocabulary : ad->sizes.width;
+  *rows = part == IST_PART_A ? rank : side;
+  *cols = part == IST_PART_A ? side : rank;
+}
+
+static void move_outer(const ist_adapters *ad, ist_outer o, ist_part part, float *outside,
+                       bool read) {
+  const ist_outer_adapter *own = &ad->outer.of[o];
+  bool turned = o == IST_OUTER_EMBED && part == IST_PART_A; /* ours is (vocabulary, rank) */
+  int64_t rows, cols;
+  ist_outer_shape(ad, o, part, &rows, &cols);
+  ist_view v = ist_outer_param(ad, part == IST_PART_A ? own->a : own->b, rows, cols);
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < cols; i++)
+      move_one(v, turned ? i * rows + r : r * cols + i, &outside[r * cols + i], read);
+}
+
+void ist_outer_read(const ist_adapters *ad, ist_outer o, ist_part part, float *dst) {
+  move_outer(ad, o, part, dst, true);
+}
+
+void ist_outer_write(ist_adapters *ad, ist_outer o, ist_part part, const float *src) {
+  move_outer(ad, o, part, (float *)(uintptr_t)src, false);
+}
+
 /* ---- Prefixes -------------------------------------------------------------------------- */
 
 void ist_prefix_name(char *out, size_t size, int64_t layer, bool keys) {

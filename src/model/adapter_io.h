@@ -51,6 +51,15 @@ void ist_adapter_read(const ist_adapters *ad, const ist_model_config *c, ist_ada
 void ist_adapter_write(ist_adapters *ad, const ist_model_config *c, ist_adapter_key k,
                        ist_part part, ist_rows there, const float *src);
 
+/* The same beside the layers: A (rank, vocabulary) and B (width, rank) of an embedding, A (rank,
+ * width) and B (vocabulary, rank) of a head, as PEFT has them. */
+void ist_outer_peft_name(char *out, size_t size, const ist_model_config *c, ist_outer o,
+                         ist_part part);
+void ist_outer_shape(const ist_adapters *ad, ist_outer o, ist_part part, int64_t *rows,
+                     int64_t *cols);
+void ist_outer_read(const ist_adapters *ad, ist_outer o, ist_part part, float *dst);
+void ist_outer_write(ist_adapters *ad, ist_outer o, ist_part part, const float *src);
+
 /* The same of a layer's prefix (virtual tokens, K*E): keys or values, heads in Hugging Face's
  * order; and its names. */
 void ist_prefix_name(char *out, size_t size, int64_t layer, bool keys);

@@ -309,6 +309,8 @@ void ist_model_linear_sizes(const ist_model_config *c, ist_linear_sizes *out) {
               dense ? c->D : 0, split ? 0 : q + 2 * kv, dense && !up ? 2 * c->F : 0},
       .experts = c->experts,
       .experts_used = c->experts_used,
+      .vocabulary = c->V,
+      .width = c->embed_dim ? c->embed_dim : c->D,
   };
   if (!c->experts) return;
   put_mlp(out, IST_MOD_SHARED_GATE, c->D, c->shared_F);

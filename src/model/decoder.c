@@ -194,6 +194,33 @@ static void lay_out_forward(layout *l) {
   if (d->sizes.dropout) d->x_dropped = take_view(l, IST_ARENA_FORWARD, t, n, widest, 0);
 }
 
+static void lay_out_outer(layout *l) {
+  ist_decoder *d = l->d;
+  const ist_outer_layout *outer = &d->adapters->outer;
+  ist_outer_buffers *o = &d->outer;
+  const ist_arena_id f = IST_ARENA_FORWARD, h = IST_ARENA_HEAD;
+  ist_dtype t = d->compute, wide = d->wide;
+  int64_t embed = outer->of[IST_OUTER_EMBED].rank, head = outer->of[IST_OUTER_HEAD].rank;
+  int64_t width = d->adapters->sizes.width, n = d->sizes.head_chunk;
+  bool narrow = t != wide, backward = d->sizes.dres_rows > 0, drop = d->sizes.dropout;
+  if (embed) {
+    o->u = take_view(l, f, t, d->sizes.rows, embed, 0);
+    if (narrow) o->b = take_view(l, f, t, width, embed, 0);
+    if (backward) o->du = take_view(l, IST_ARENA_BACKWARD, wide, d->sizes.rows, embed, 0);
+  }
+  if (!head) return;
+  o->head_u = take_view(l, h, t, n, head, 0);
+  if (narrow) o->head_a = take_view(l, h, t, head, width, 0);
+  if (narrow) o->head_b = take_view(l, h, t, d->sizes.head_rows, head, 0);
+  if (drop) o->head_x = take_view(l, h, t, n, width, 0);
+  if (drop) o->sample = take(l, h, (size_t)n * sizeof *o->sample);
+  if (drop) o->position = take(l, h, (size_t)n * sizeof *o->position);
+  if (!backward) return;
+  o->head_du = take_view(l, h, wide, n, head, 0);
+  if (narrow) o->head_dlow = take_view(l, h, t, n, head, 0);
+  if (drop) o->head_dx = take_view(l, h, wide, n, width, 0);
+}
+
 /* What methods need beside u: see the fields of ist_decoder. */
 static void lay_out_method(layout *l) {
   ist_decoder *d = l->d;
@@ -300,7 +327,16 @@ static size_t scratch_bytes(const ist_decoder *d, const ist_backend *be) {
     for (int site = 0; site < IST_SITE_COUNT; site++)
       rank = max64(rank, d->adapters->layout.site_rank[site]);
   }
+  int64_t embed = d->adapters ? d->adapters->outer.of[IST_OUTER_EMBED].rank : 0;
+  int64_t head = d->adapters ? d->adapters->outer.of[IST_OUTER_HEAD].rank : 0;
   const int64_t products[][3] = {
+      {n, c->D, embed},
+      {c->D, embed, n},
+      {n, embed, c->D},
+      {d->sizes.head_chunk, d->sizes.head_rows, head},
+      {d->sizes.head_chunk, head, d->sizes.head_rows},
+      {d->sizes.head_rows, head, d->sizes.head_chunk},
+      {head, c->D, d->sizes.head_chunk},
       {n, widest + rank, widest + rank},
       {widest + rank, widest + rank, n},
       {d->sizes.head_chunk, d->sizes.head_rows, c->D},
@@ -336,6 +372,7 @@ static void lay_out(layout *l, const ist_backend *be) {
   lay_out_kept(l);
   lay_out_forward(l);
   if (d->adapters) lay_out_method(l);
+  if (d->adapters) lay_out_outer(l);
   if (d->config->experts) lay_out_moe(l);
   if (d->sizes.dres_rows) lay_out_backward(l);
   lay_out_head(l);

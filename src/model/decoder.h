@@ -56,7 +56,8 @@ typedef enum ist_work_op {
   IST_WORK_FWD,
   IST_WORK_HEAD,
   IST_WORK_BWD,
-  IST_WORK_PAGES /* between layers, layer order: drop what `layer` used, read `in` ahead */
+  IST_WORK_EMBED_BWD, /* behind layer 0, where the embedding has an adapter */
+  IST_WORK_PAGES      /* between layers, layer order: drop what `layer` used, read `in` ahead */
 } ist_work_op;
 
 /* One item of the schedule: the order of work is data. Slots name buffers. */
@@ -128,6 +129,15 @@ typedef struct ist_moe_buffers {
   int32_t *sample, *position, *group; /* (rows) theirs */
 } ist_moe_buffers;
 
+/* Scratch of the adapters on embedding (rows) and head (chunk). */
+typedef struct ist_outer_buffers {
+  ist_view u, du, b;                    /* embedding: (rows, rank) both, (width, rank) */
+  ist_view head_u, head_x;              /* (chunk, rank); (chunk, width) with dropout */
+  ist_view head_a, head_b;              /* in the compute type: (rank, width), (head rows, rank) */
+  ist_view head_du, head_dlow, head_dx; /* (chunk, rank) wide, compute; (chunk, width) wide */
+  int32_t *sample, *position;           /* (chunk) of each row of the chunk, for dropout */
+} ist_outer_buffers;
+
 typedef enum ist_arena_id {
   IST_ARENA_WEIGHTS,
   IST_ARENA_BOUNDARY,
@@ -171,6 +181,7 @@ typedef struct ist_decoder {
   ist_view head_x, head_h, head_stat, logits, run, tgt, head_dh, head_dx;
   ist_view head_p, head_dp; /* beside a projected head (chunk, embed_dim) */
   ist_moe_buffers moe;      /* mixtures of experts */
+  ist_outer_buffers outer;  /* adapters on embedding and head */
   int32_t *table_rows;      /* (rows) rows of the position table */
   float *rope_freq;         /* angles of one sequence length (dynamic scaling) */
   int32_t *head_ids;
@@ -249,6 +260,19 @@ ist_attn ist_decoder_attn_args(const ist_decoder *d, const ist_pass *p, int64_t 
  * read; with its gradients where `grads` and the layer is active (prefix.c). */
 void ist_decoder_add_prefix(ist_decoder *d, const ist_pass *p, int64_t layer, ist_attn *a,
                             ist_kv kv[2], bool grads);
+
+/* Adapters on embedding and head (outer.c). e (n, width) += what the embedding's adapter adds;
+ * its gradients, from dres. */
+void ist_outer_embed_fwd(ist_decoder *d, const ist_pass *p, ist_view e);
+void ist_outer_embed_bwd(ist_decoder *d, const ist_pass *p);
+/* The head: u from what the head reads, once a chunk; then logits (n, tile) += u B^T, and from
+ * dlogits du and dB, tile by tile; at last dA, and dh += (wide, or compute type). */
+bool ist_outer_has_head(const ist_decoder *d);
+void ist_outer_head_begin(ist_decoder *d, const ist_pass *p, ist_view h);
+void ist_outer_head_fwd(ist_decoder *d, ist_view logits, int64_t row0);
+void ist_outer_head_tiles(ist_decoder *d, ist_view logits); /* the same, all tiles */
+void ist_outer_head_bwd(ist_decoder *d, ist_view dlogits, int64_t row0);
+void ist_outer_head_end(ist_decoder *d, const ist_pass *p, ist_view dh, ist_view h);
 
 /* A site's linears with their adapters (site.c). x is the site's input (rows,
  * in) in a buffer with the site's tail behind its columns; y by module order of

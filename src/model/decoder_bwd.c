@@ -6,6 +6,11 @@ static ist_view use(ist_view v, const ist_pass *p) {
   return v.p ? ist_view_rows(v, 0, p->micro->rows) : v;
 }
 
+/* Nobody below wants the gradient of the layer's input. */
+static bool is_last(const ist_decoder *d, const ist_pass *p, const ist_work *w) {
+  return w->layer == p->lowest && !ist_adapter_trains_embedding(d->adapters);
+}
+
 static ist_view dres_rows(const ist_decoder *d, const ist_pass *p) {
   return ist_view_rows(d->dres, p->micro->boundary_row, p->micro->rows);
 }
@@ -83,7 +88,7 @@ static void mlp_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w, ist_vi
   be->act_bwd(d->ctx, g, u, none, da, g, u, c->act);
   if (active && w->recompute == IST_RECOMPUTE_NONE)
     ist_decoder_inner_norm(d, p, w->layer, in, stat2, ist_decoder_mlp_norm(c));
-  bool last = ist_block_parallel(c) && w->layer == p->lowest;
+  bool last = ist_block_parallel(c) && is_last(d, p, w);
   ist_site_bwd(d, p, w->layer, IST_SITE_MLP_IN, last ? none : use(d->dwide, p),
                both.p ? (ist_view[]){none, none, both} : (ist_view[]){gate, up, none},
                active ? use(d->h, p) : none, low_rank(d, p, w, IST_SITE_MLP_IN));
@@ -157,7 +162,7 @@ static void attn_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w, ist_v
                low_rank(d, p, w, IST_SITE_ATTN_OUT));
   scores_bwd(d, p, w, &dq, &dk, &dv);
   if (active) ist_decoder_inner_norm(d, p, w->layer, x, stat1, IST_T_ATTN_NORM);
-  bool last = w->layer == p->lowest;
+  bool last = is_last(d, p, w);
   ist_site_bwd(d, p, w->layer, IST_SITE_ATTN_IN, last ? none : use(d->dwide, p),
                dqkv.p ? (ist_view[]){none, none, none, dqkv} : (ist_view[]){dq, dk, dv, none},
                active ? use(d->h, p) : none, low_rank(d, p, w, IST_SITE_ATTN_IN));

@@ -37,11 +37,12 @@ static void add_positions(ist_decoder *d, const ist_pass *p, ist_view x) {
 void ist_decoder_embed(ist_decoder *d, const ist_pass *p, const ist_work *w) {
   const ist_model_config *c = d->config;
   const ist_backend *be = d->ctx->be;
-  const ist_stored *table = ist_weights_stored(d->weights, -1, IST_T_EMBED);
+  const ist_stored *table = ist_weights_embedding(d->weights);
   int64_t n = p->micro->n;
   ist_view out = ist_decoder_boundary(d, p, w->out), x = ist_view_rows(out, 0, n), e = x;
   if (c->embed_dim) e = ist_view_make(d->y.p, d->compute, n, c->embed_dim, c->embed_dim);
   be->gather_rows(d->ctx, e, table->data, table->type, p->micro->ids, c->embed_scale);
+  ist_outer_embed_fwd(d, p, e);
   if (c->embed_dim)
     be->linear_fwd(d->ctx, x, e, ist_weights_vector(d->weights, -1, IST_T_PROJECT_IN),
                    ist_weights_bias(d->weights, -1, IST_T_PROJECT_IN), ist_view_none(),
@@ -245,6 +246,7 @@ void ist_decoder_run(ist_decoder *d, const ist_pass *pass, const ist_work *work)
     case IST_WORK_FWD: ist_decoder_layer_fwd(d, pass, work); return;
     case IST_WORK_HEAD: ist_decoder_head(d, pass, work); return;
     case IST_WORK_BWD: ist_decoder_layer_bwd(d, pass, work); return;
+    case IST_WORK_EMBED_BWD: ist_outer_embed_bwd(d, pass); return;
     case IST_WORK_PAGES: ist_decoder_turn_pages(d, work); return;
   }
 }

@@ -48,16 +48,27 @@ static ist_view head_input(ist_decoder *d, int64_t n) {
   return p;
 }
 
-/* Logits of the `n` rows of head_x, a vocabulary tile at a time. */
-static void project(ist_decoder *d, int64_t n) {
+/* What head_input gave. */
+static ist_view head_read(const ist_decoder *d, int64_t n) {
+  return ist_view_rows(d->config->embed_dim       ? d->head_p
+                       : d->config->no_final_norm ? d->head_x
+                                                  : d->head_h,
+                       0, n);
+}
+
+/* Logits of the `n` rows of head_x, a vocabulary tile at a time. p NULL: outside a pass. */
+static void project(ist_decoder *d, const ist_pass *p, int64_t n) {
   const ist_backend *be = d->ctx->be;
   ist_view h = head_input(d, n), logits = ist_view_rows(d->logits, 0, n);
   ist_view bias = ist_weights_bias(d->weights, -1, IST_T_OUTPUT), none = ist_view_none();
+  bool adapted = ist_outer_has_head(d);
+  if (adapted) ist_outer_head_begin(d, p, h);
   if (n <= d->sizes.stored_rows) {
     const ist_stored_linear own = {.y = logits, .x = h, .bias = bias};
     ist_stored_linear l[3];
     be->linear_stored(d->ctx, l, ist_stored_linears(l, &own, ist_weights_head(d->weights)),
                       d->sizes.stored_how);
+    if (adapted) ist_outer_head_tiles(d, logits);
     return;
   }
   for (int64_t v = 0; v < d->config->V; v += d->sizes.head_rows) {
@@ -69,6 +80,7 @@ static void project(ist_decoder *d, int64_t n) {
     } else {
       be->matmul(d->ctx, to, h, false, w, true, 0);
     }
+    if (adapted) ist_outer_head_fwd(d, to, v);
   }
 }
 
@@ -100,12 +112,15 @@ static void project_bwd(ist_decoder *d, const ist_pass *p, int64_t n, int64_t re
     dlogits = ist_view_make(logits.p, d->compute, n, logits.cols, 2 * logits.stride);
   be->xent_grad(d->ctx, dlogits, logits, ist_view_rows(d->run, 0, n), target, 0,
                 d->config->final_softcap, p->loss_weight);
+  bool adapted = ist_outer_has_head(d);
   ist_view dh = ist_view_rows(d->config->embed_dim ? d->head_dp : d->head_dh, 0, n);
   for (int64_t v = 0; v < d->config->V; v += d->sizes.head_rows) {
     int64_t tile = d->config->V - v < d->sizes.head_rows ? d->config->V - v : d->sizes.head_rows;
     ist_view w = ist_weights_acquire_head(d->weights, d->ctx, v, tile);
     be->matmul(d->ctx, dh, ist_view_cols(dlogits, v, tile), false, w, false, v > 0);
+    if (adapted) ist_outer_head_bwd(d, ist_view_cols(dlogits, v, tile), v);
   }
+  if (adapted) ist_outer_head_end(d, p, dh, head_read(d, n));
   head_input_bwd(d, n);
   be->scatter_rows(d->ctx, ist_view_rows(d->dres, p->micro->boundary_row, p->micro->rows),
                    ist_view_rows(d->head_dx, 0, real), d->head_ids);
@@ -132,7 +147,7 @@ void ist_decoder_head(ist_decoder *d, const ist_pass *p, const ist_work *w) {
     for (int64_t i = 0; i < real; i++) target[i] = m->target[d->head_ids[i]];
     int64_t n = pad_chunk(d, real, target);
     be->gather_rows(d->ctx, ist_view_rows(d->head_x, 0, n), x.p, x.dt, d->head_ids, 1.0);
-    project(d, n);
+    project(d, p, n);
     ist_view run = ist_view_rows(d->run, 0, n), tgt = ist_view_rows(d->tgt, 0, n);
     be->xent_tile(d->ctx, run, tgt, ist_view_rows(d->logits, 0, n), target, 0,
                   d->config->final_softcap, true);
@@ -146,7 +161,7 @@ void ist_decoder_head(ist_decoder *d, const ist_pass *p, const ist_work *w) {
 ist_view ist_decoder_logits(ist_decoder *d, int32_t slot, int64_t row0, int64_t n) {
   d->ctx->be->copy(d->ctx, ist_view_rows(d->head_x, 0, n),
                    ist_view_rows(d->boundary[slot], row0, n));
-  project(d, n);
+  project(d, NULL, n);
   ist_view logits = ist_view_rows(d->logits, 0, n);
   double cap = d->config->final_softcap;
   if (cap > 0) { /* the loss applies it by itself */

@@ -107,7 +107,22 @@ ist_status ist_model_open(ist_model **out, const char *path, const ist_model_opt
   return IST_OK;
 }
 
+void ist_model_set_whole(ist_model *m, float *const whole[IST_OUTER_COUNT]) {
+  ist_stored *place[] = {&m->weights.whole_embed, &m->weights.whole_head};
+  for (int i = 0; i < IST_OUTER_COUNT; i++) {
+    m->whole[i] = whole ? whole[i] : NULL;
+    int64_t width = m->config.embed_dim ? m->config.embed_dim : m->config.D;
+    *place[i] = (ist_stored){.data = (const unsigned char *)m->whole[i],
+                             .type = IST_F32,
+                             .rows = m->config.V,
+                             .cols = width,
+                             .in_memory = true};
+  }
+}
+
 void ist_model_drop_adapter(ist_model *m) {
+  for (int i = 0; i < IST_OUTER_COUNT; i++) ist_free(m->whole[i]);
+  ist_model_set_whole(m, NULL);
   ist_targets_free(&m->loaded.config);
   ist_free(m->own_adapter);
   ist_free(m->template_name);

@@ -19,12 +19,16 @@ struct ist_model {
   ist_adapters *adapters;     /* NULL: none. Own, or a trainer's */
   unsigned char *own_adapter; /* parameters of a loaded adapter; NULL: none */
   ist_adapters loaded;        /* layout of the loaded adapter */
-  bool requantised;           /* float weights became base_type on opening */
+  /* Embedding and head that the adapter brings whole (V, width), in place of the base's. */
+  float *whole[IST_OUTER_COUNT];
+  bool requantised; /* float weights became base_type on opening */
   ist_dtype base_type;
   bool busy;           /* a trainer has it */
   char *template_name; /* template the adapter was trained with; NULL: unknown */
 };
 
+/* Puts the adapter's whole matrices in place of the base's; NULL: the base's again. */
+void ist_model_set_whole(ist_model *m, float *const whole[IST_OUTER_COUNT]);
 /* Takes off what ist_model_set_adapter put on. */
 void ist_model_drop_adapter(ist_model *m);
 

@@ -13,7 +13,7 @@ ist_slots ist_schedule_slots(int64_t L, int64_t active, ist_order order, ist_rec
 }
 
 int64_t ist_schedule_items(int64_t L, int64_t n_micro) {
-  return n_micro * (2 * L + 2) + 3 * L;
+  return n_micro * (2 * L + 3) + 3 * L;
 }
 
 ist_status ist_schedule_reserve(ist_schedule *s, int64_t items, ist_error *err) {
@@ -137,12 +137,14 @@ static void push_group(ist_schedule *s, int64_t L, const slot_map *map, int64_t 
     for (int64_t m = first; m < last; m++) push(s, layer_item(map, IST_WORK_BWD, l, m));
     if (pages) push_pages(s, l, -1, l - map->lowest);
   }
+  for (int64_t m = first; s->to_embedding && m < last; m++)
+    push(s, (ist_work){.op = IST_WORK_EMBED_BWD, .micro = (int32_t)m});
 }
 
 void ist_schedule_train(ist_schedule *s, int64_t L, int64_t n_micro, const uint8_t *active,
                         ist_order order, ist_recompute recompute) {
   const slot_map map = {
-      .lowest = ist_lowest_active(active, L),
+      .lowest = s->to_embedding ? 0 : ist_lowest_active(active, L),
       .recompute = order == IST_ORDER_LAYER ? IST_RECOMPUTE_LAYER : recompute,
       .active = active,
       .keep_frozen = s->keep_frozen,

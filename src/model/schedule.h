@@ -10,7 +10,8 @@ typedef enum ist_order {
 } ist_order;
 
 typedef struct ist_schedule {
-  bool keep_frozen; /* frozen layers keep their low-rank values too */
+  bool keep_frozen;  /* frozen layers keep their low-rank values too */
+  bool to_embedding; /* backward goes through all layers, and to the embedding's adapter */
   ist_work *work;
   int64_t n, cap;
 } ist_schedule;

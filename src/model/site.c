@@ -331,5 +331,6 @@ void ist_decoder_init_adapters(ist_decoder *d, uint64_t seed) {
       for (int64_t i = 0; i < copies; i++) init_magnitude(d, l, (ist_module)m, i);
     }
   }
+  ist_outer_init(ad, seed);
   ist_decoder_adapters_changed(d, -1);
 }

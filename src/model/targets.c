@@ -14,7 +14,10 @@
 void ist_module_path(char *out, size_t size, const ist_model_config *c, int64_t layer, int id,
                      int64_t copy) {
   char stem[PATH_SIZE], number[24] = "\\d+";
-  if (!ist_tensor_hf_stem(stem, sizeof stem, c, layer, id))
+  bool named = ist_tensor_hf_stem(stem, sizeof stem, c, layer, id);
+  if (!named && id >= IST_T_MODEL_FIRST)
+    snprintf(stem, sizeof stem, "%s", id == IST_T_EMBED ? "embed_tokens" : "lm_head");
+  else if (!named)
     snprintf(stem, sizeof stem, "layers.%lld.%s", (long long)layer,
              ist_module_name((ist_module)id));
   const char *at = strchr(stem, '@');
@@ -88,6 +91,20 @@ static ist_status find_places(ist_adapter_config *out, const ist_model_config *c
   return IST_OK;
 }
 
+static ist_status find_outer(ist_adapter_config *out, const ist_model_config *c,
+                             ist_peft_rules *rules, ist_error *err) {
+  static const ist_peft_kind kinds[] = {IST_PEFT_EMBEDDING, IST_PEFT_HEAD};
+  for (int i = 0; i < IST_OUTER_COUNT; i++) {
+    char path[PATH_SIZE];
+    ist_module_path(path, sizeof path, c, -1, ist_outer_tensor((ist_outer)i), 0);
+    ist_peft_module found = ist_peft_rules_find(rules, path, kinds[i]);
+    if (!found.target) continue;
+    IST_TRY(check_rank(path, found.r, err));
+    out->outer[i] = (ist_adapter_place){found.r, found.alpha, found.scale};
+  }
+  return IST_OK;
+}
+
 static ist_status nothing_matched(const ist_model_config *c, const char *key, const char *text,
                                   ist_error *err) {
   ist_linear_sizes sizes;
@@ -127,10 +144,9 @@ static ist_status check_found(const ist_adapter_config *out, const ist_model_con
   if (key) return nothing_matched(c, key, text, err);
   if (strict) IST_TRY(check_layers(c, p, err));
   if (out->modules) return IST_OK;
-  return ist_fail(
-      err, IST_ERR_ARG,
-      "target_modules: found nothing that is left of them in a layer by exclude_modules "
-      "and layers_to_transform");
+  return ist_fail(err, IST_ERR_ARG,
+                  "target_modules: found nothing in a layer, or nothing that exclude_modules and "
+                  "layers_to_transform leave of it");
 }
 
 ist_status ist_targets_find(ist_adapter_config *out, const ist_model_config *c,
@@ -148,6 +164,7 @@ ist_status ist_targets_find(ist_adapter_config *out, const ist_model_config *c,
   if (s == IST_OK) {
     bool all = p->target_regex && strcasecmp(p->target_regex, "all-linear") == 0;
     s = find_places(out, c, rules, all, err);
+    if (s == IST_OK) s = find_outer(out, c, rules, err);
     if (s == IST_OK) s = check_found(out, c, p, rules, strict, err);
     ist_peft_rules_free(rules);
   }
@@ -272,6 +289,11 @@ static bool name_targets(describer *d) {
         if (place_of(d, l, m).rank > 0 && !(d->names[c->targets.n++] = path_of(d, l, m, i)))
           return false;
   }
+  for (int i = 0; i < IST_OUTER_COUNT; i++) { /* a whole path goes past layers_to_transform */
+    if (!d->ad->config.outer[i].rank) continue;
+    if (!(d->names[c->targets.n++] = path_of(d, -1, ist_outer_tensor((ist_outer)i), 0)))
+      return false;
+  }
   c->targets.p = d->names;
   c->layers = d->layers;
   c->n_layers = alike && n < L ? n : 0;
@@ -309,6 +331,12 @@ static bool name_values(describer *d, ist_peft_pattern *out, int64_t *n, value_f
       out[*n] = (ist_peft_pattern){path_of(d, l, m, -1), value(p)};
       if (!out[(*n)++].key) return false;
     }
+  }
+  for (int i = 0; i < IST_OUTER_COUNT; i++) {
+    ist_adapter_place p = d->ad->config.outer[i];
+    if (!p.rank || value(p) == common) continue;
+    out[*n] = (ist_peft_pattern){path_of(d, -1, ist_outer_tensor((ist_outer)i), 0), value(p)};
+    if (!out[(*n)++].key) return false;
   }
   return true;
 }

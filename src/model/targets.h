@@ -16,7 +16,13 @@ void ist_module_path(char *out, size_t size, const ist_model_config *c, int64_t 
  * experts the last part. */
 void ist_module_suffix(char *out, size_t size, const ist_model_config *c, int id);
 
-/* Sets what of `out` says where adapters are: modules, rank_of, places, rank, alpha, rslora. The
+/* The tensor that an adapter beside the layers is on. */
+static inline int ist_outer_tensor(ist_outer o) {
+  return o == IST_OUTER_EMBED ? IST_T_EMBED : IST_T_OUTPUT;
+}
+
+/* Sets what of `out` says where adapters are: modules, rank_of, places, outer,
+ * rank, alpha, rslora. The
  * places are freed with ist_targets_free. strict: an entry that nothing matches is an error.
  * Nothing matched at all is one in any case. Experts of a layer must be alike; all-linear leaves
  * them out, as their adapters would be many times all the others. */

@@ -251,7 +251,12 @@ const ist_stored *ist_weights_stored_bias(const ist_weights *w, int64_t layer, i
 
 const ist_stored *ist_weights_head(const ist_weights *w) {
   const ist_stored *output = ist_weights_stored(w, -1, IST_T_OUTPUT);
+  if (w->whole_head.data) return &w->whole_head;
   return output->data ? output : ist_weights_stored(w, -1, IST_T_EMBED);
+}
+
+const ist_stored *ist_weights_embedding(const ist_weights *w) {
+  return w->whole_embed.data ? &w->whole_embed : ist_weights_stored(w, -1, IST_T_EMBED);
 }
 
 /* ---- Policies: which slot a matrix goes to ---------------------------------- */

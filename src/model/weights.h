@@ -43,9 +43,10 @@ typedef struct ist_weights {
   ist_weight_slot expert_slot[3];
   unsigned char **transposed; /* copies of tensors that the file keeps as (in, out); owned */
   int64_t n_transposed;
-  unsigned char *requantised; /* matrices quantised on opening; owned */
-  ist_gguf *cache;            /* or the file that holds them */
-  int64_t parameters;         /* elements of all tensors */
+  unsigned char *requantised;         /* matrices quantised on opening; owned */
+  ist_gguf *cache;                    /* or the file that holds them */
+  int64_t parameters;                 /* elements of all tensors */
+  ist_stored whole_embed, whole_head; /* an adapter's own (modules_to_save); data NULL: none */
   /* policy */
   ist_dtype compute;
   ist_weight_policy policy;
@@ -73,8 +74,10 @@ int ist_stored_linears(ist_stored_linear out[3], const ist_stored_linear *l, con
 /* The stored matrix of an expert: which 0 gate, 1 up, 2 down. */
 const ist_stored *ist_weights_stored_expert(const ist_weights *w, int64_t layer, int which,
                                             int64_t expert);
-/* The matrix of the output head: `output`, or the embedding where tied. */
+/* The matrix of the output head: an adapter's, `output`, or the embedding where tied; and that
+ * which is looked up. */
 const ist_stored *ist_weights_head(const ist_weights *w);
+const ist_stored *ist_weights_embedding(const ist_weights *w);
 
 /* Bytes that a policy needs, for the plan: matrices, and the head apart. */
 size_t ist_weights_policy_bytes(const ist_weights *w, ist_weight_policy policy, ist_dtype compute,

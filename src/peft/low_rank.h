@@ -5,6 +5,11 @@
 
 #include "peft/peft.h"
 
+/* outer.c: adapters on embedding and head. */
+ist_status ist_outer_layout_of(ist_outer_layout *out, const ist_peft_method *method,
+                               const ist_adapter_config *c, const ist_linear_sizes *s,
+                               ist_error *err);
+
 /* Offsets of every A and B; ranks and alphas by module. Vectors are appended with
  * ist_low_rank_vector, which returns their offset. */
 ist_status ist_low_rank_layout(ist_adapter_layout *out, const ist_adapter_config *c,

@@ -1,4 +1,4 @@
-#include "peft/peft.h"
+#include "peft/low_rank.h"
 
 #include <string.h>
 
@@ -113,7 +113,7 @@ bool ist_adapter_in_layer(const ist_adapters *ad, int64_t layer) {
 }
 
 int64_t ist_adapter_trainable(const ist_adapters *ad) {
-  int64_t n = ad->L * ad->layout.params;
+  int64_t n = ist_adapter_elements(ad);
   for (int64_t l = 0; l < ad->L; l++) {
     for (int m = 0; m < IST_MOD_COUNT; m++) {
       const ist_adapter *a = &ad->layout.module[m];
@@ -141,5 +141,6 @@ ist_status ist_adapters_layout(ist_adapters *ad, const ist_adapter_config *c,
   ad->sizes = *s;
   ad->L = L;
   ad->dt = dt;
-  return method->layout(&ad->layout, c, s, err);
+  IST_TRY(method->layout(&ad->layout, c, s, err));
+  return ist_outer_layout_of(&ad->outer, method, c, s, err);
 }

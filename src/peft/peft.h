@@ -55,6 +55,9 @@ ist_site ist_module_site(ist_module m);
 /* "q", "k", ...: ist's own name, whatever the family calls it. */
 const char *ist_module_name(ist_module m);
 
+/* Beside the layers: LoRA only, trained in every step, never suppressed. */
+typedef enum ist_outer { IST_OUTER_EMBED, IST_OUTER_HEAD, IST_OUTER_COUNT } ist_outer;
+
 /* What one module of one layer has, where layers or modules differ (rank_pattern,
  * alpha_pattern, layers_to_transform). */
 typedef struct ist_adapter_place {
@@ -79,6 +82,7 @@ typedef struct ist_adapter_config {
   int64_t kv;                     /* columns of keys and values: K * E */
   int64_t rank_of[IST_MOD_COUNT]; /* a module's own rank and alpha; 0: the common one */
   double alpha_of[IST_MOD_COUNT];
+  ist_adapter_place outer[IST_OUTER_COUNT];
   ist_adapter_place *places; /* (L, IST_MOD_COUNT), whose ranks rank_of bounds; NULL: every layer
                                 has every module. Freed by who made the config */
 } ist_adapter_config;
@@ -88,6 +92,7 @@ typedef struct ist_adapter_config {
 typedef struct ist_linear_sizes {
   int64_t in[IST_MOD_COUNT], out[IST_MOD_COUNT];
   int64_t experts, experts_used;
+  int64_t vocabulary, width; /* of the embedding and of the head */
 } ist_linear_sizes;
 /* Matrices of a module in a layer: 1, or one an expert. */
 static inline int64_t ist_module_copies(const ist_linear_sizes *s, ist_module m) {
@@ -129,6 +134,19 @@ typedef struct ist_adapter_layout {
   int64_t params;                    /* elements a layer */
 } ist_adapter_layout;
 
+/* The adapters on embedding and head, W' = W + s B A with W (vocabulary, width). An embedding is
+ * looked up, so its B comes first and A is kept turned: (vocabulary, rank) and (width, rank). */
+typedef struct ist_outer_adapter {
+  int64_t rank; /* 0: none */
+  double scale;
+  int64_t a, b; /* offsets: embedding (vocabulary, rank), (width, rank); head (rank, width),
+                   (vocabulary, rank) */
+} ist_outer_adapter;
+typedef struct ist_outer_layout {
+  ist_outer_adapter of[IST_OUTER_COUNT];
+  int64_t plain, params; /* as of a layer */
+} ist_outer_layout;
+
 struct ist_peft_method;
 
 /* The adapters of a whole model. Parameters, gradients and moments are blocks of
@@ -139,11 +157,13 @@ typedef struct ist_adapters {
   ist_adapter_config config;
   ist_linear_sizes sizes;
   ist_adapter_layout layout;
+  ist_outer_layout outer;
   int64_t L;
   ist_dtype dt;
-  unsigned char *params; /* (L, layout.params) */
-  unsigned char *grads;  /* (active, layout.params); NULL: no training */
-  int32_t *grad_slot;    /* (L) */
+  unsigned char *params;      /* (L, layout.params), and behind them outer.params */
+  unsigned char *grads;       /* (active, layout.params); NULL: no training */
+  unsigned char *outer_grads; /* (outer.params) */
+  int32_t *grad_slot;         /* (L) */
 } ist_adapters;
 
 /* Row l of the parameters as a view of `rows` x `cols` at an element offset. */
@@ -154,6 +174,17 @@ ist_view ist_adapter_grad(const ist_adapters *ad, int64_t layer, int64_t offset,
                           int64_t cols);
 /* The module's adapter; of an expert, with its own offsets. */
 ist_adapter ist_adapter_of(const ist_adapters *ad, ist_module m, int64_t copy);
+/* The same beside the layers. */
+ist_view ist_outer_param(const ist_adapters *ad, int64_t offset, int64_t rows, int64_t cols);
+ist_view ist_outer_grad(const ist_adapters *ad, int64_t offset, int64_t rows, int64_t cols);
+/* Initial values: the half that comes first is random, the other 0. */
+void ist_outer_init(const ist_adapters *ad, uint64_t seed);
+/* Elements of all parameters. */
+int64_t ist_adapter_elements(const ist_adapters *ad);
+/* Backward goes down to the embedding. */
+static inline bool ist_adapter_trains_embedding(const ist_adapters *ad) {
+  return ad && ad->outer_grads && ad->outer.of[IST_OUTER_EMBED].rank > 0;
+}
 /* What a module's B counts: its scale, or the layer's learned one. */
 double ist_adapter_scale(const ist_adapters *ad, int64_t layer, ist_module m, int64_t copy);
 /* Sets n parameters at an offset to one value, when they are made. */

@@ -36,12 +36,14 @@ struct ist_selector {
 };
 
 extern const ist_selector_ops ist_selector_ist, ist_selector_random, ist_selector_all,
-    ist_selector_fixed;
+    ist_selector_fixed, ist_selector_scores;
 
 static inline ist_rng ist_select_stream(const ist_selector *s, ist_rng_purpose purpose, int64_t t) {
   return ist_rng_stream(s->o.seed, purpose, (uint32_t)t, 0, 0);
 }
 
+/* The draw of step t that prefers low scores; even while t < o.burn_in. */
+int64_t ist_select_draw_by_scores(ist_selector *s, int64_t t, int32_t *out);
 /* Draws min(n_active, L - floor) layers >= floor, proportional to weight (L). */
 int64_t ist_select_draw_weighted(ist_selector *s, ist_rng *r, const double *weight, int32_t *out);
 

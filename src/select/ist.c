@@ -34,7 +34,7 @@ static ist_status check(const ist_select_options *o, int64_t L, ist_error *err) 
   return IST_OK;
 }
 
-static int64_t draw(ist_selector *s, int64_t t, int32_t *out) {
+int64_t ist_select_draw_by_scores(ist_selector *s, int64_t t, int32_t *out) {
   ist_rng r = ist_select_stream(s, IST_RNG_SELECT, t);
   fill_weights(s, t < s->o.burn_in ? 0 : -1);
   return ist_select_draw_weighted(s, &r, s->weight, out);
@@ -94,5 +94,8 @@ static void observe(ist_selector *s, const double *loss) {
     }
 }
 
-const ist_selector_ops ist_selector_ist = {
-    .name = "ist", .check = check, .draw = draw, .propose = propose, .observe = observe};
+const ist_selector_ops ist_selector_ist = {.name = "ist",
+                                           .check = check,
+                                           .draw = ist_select_draw_by_scores,
+                                           .propose = propose,
+                                           .observe = observe};

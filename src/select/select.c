@@ -5,10 +5,9 @@
 #include "select/internal.h"
 
 static const ist_selector_ops *const table[] = {
-    [IST_SELECT_IST] = &ist_selector_ist,
-    [IST_SELECT_RANDOM] = &ist_selector_random,
-    [IST_SELECT_ALL] = &ist_selector_all,
-    [IST_SELECT_FIXED] = &ist_selector_fixed,
+    [IST_SELECT_IST] = &ist_selector_ist,       [IST_SELECT_RANDOM] = &ist_selector_random,
+    [IST_SELECT_ALL] = &ist_selector_all,       [IST_SELECT_FIXED] = &ist_selector_fixed,
+    [IST_SELECT_SCORES] = &ist_selector_scores,
 };
 enum { N_KINDS = sizeof table / sizeof table[0] };
 
@@ -76,6 +75,10 @@ static ist_status check(const ist_select_options *o, int64_t L, ist_error *err) 
   if (o->depth_floor < 0 || o->depth_floor >= L)
     return ist_fail(err, IST_ERR_ARG, "selector: the lowest layer is %lld, expected 0 to %lld",
                     (long long)o->depth_floor, (long long)L - 1);
+  for (int64_t i = 0; o->scores && i < L; i++)
+    if (!isfinite(o->scores[i]))
+      return ist_fail(err, IST_ERR_ARG, "selector: the score of layer %lld is %g", (long long)i,
+                      o->scores[i]);
   return table[o->kind]->check ? table[o->kind]->check(o, L, err) : IST_OK;
 }
 
@@ -135,6 +138,8 @@ ist_status ist_selector_new(ist_selector **out, int64_t L, const ist_select_opti
   }
   if (s->o.n_fixed) memcpy(s->fixed, o->fixed, (size_t)s->o.n_fixed * sizeof *s->fixed);
   s->o.fixed = s->fixed;
+  if (o->scores) memcpy(s->state.suppressibility, o->scores, (size_t)L * sizeof *o->scores);
+  s->o.scores = NULL; /* they are the state now */
   *out = s;
   return IST_OK;
 }

@@ -13,7 +13,8 @@ typedef enum ist_selector_kind {
   IST_SELECT_IST,
   IST_SELECT_RANDOM,
   IST_SELECT_ALL,
-  IST_SELECT_FIXED
+  IST_SELECT_FIXED,
+  IST_SELECT_SCORES /* as IST draws, by given scores that no probe changes */
 } ist_selector_kind;
 typedef enum ist_reward { IST_REWARD_EXP, IST_REWARD_NORMALISED } ist_reward;
 
@@ -34,6 +35,7 @@ typedef struct ist_select_options {
   int64_t depth_floor;  /* three steps of four draw among the layers from this one on; 0 */
   const int32_t *fixed; /* FIXED: the layers, copied */
   int64_t n_fixed;
+  const double *scores; /* (L) what the scores start from, copied; NULL: 0. SCORES needs them */
 } ist_select_options;
 
 void ist_select_options_init(ist_select_options *o); /* IST with the paper's constants */

@@ -33,8 +33,21 @@ static bool is_expression(const char *text) {
   return strpbrk(text, "*+?()[]{}|\\^$") != NULL;
 }
 
+static bool is_word(const char *p, size_t len, const char *word) {
+  return strlen(word) == len && strncasecmp(word, p, len) == 0;
+}
+
 /* ist's own name of a module ("q"), or a family's in another case, as the end of a path. */
 static const char *canonical(words *w, const char *p, size_t len) {
+  for (int i = 0; i < IST_OUTER_COUNT; i++) {
+    bool embed = i == IST_OUTER_EMBED;
+    char path[160];
+    if (!is_word(p, len, embed ? "embed" : "head") &&
+        !is_word(p, len, embed ? "embed_tokens" : "lm_head"))
+      continue;
+    ist_module_path(path, sizeof path, w->m, -1, ist_outer_tensor((ist_outer)i), 0);
+    return keep(w, path, strlen(path));
+  }
   ist_linear_sizes sizes;
   ist_model_linear_sizes(w->m, &sizes);
   for (int m = 0; m < IST_MOD_COUNT; m++) {
@@ -42,9 +55,7 @@ static const char *canonical(words *w, const char *p, size_t len) {
     const char *own = ist_module_name((ist_module)m);
     if (!sizes.in[m]) continue;
     ist_module_suffix(suffix, sizeof suffix, w->m, m);
-    if ((strlen(own) == len && strncasecmp(own, p, len) == 0) ||
-        (strlen(suffix) == len && strncasecmp(suffix, p, len) == 0))
-      return keep(w, suffix, strlen(suffix));
+    if (is_word(p, len, own) || is_word(p, len, suffix)) return keep(w, suffix, strlen(suffix));
   }
   for (int m = IST_MOD_EXPERTS; m < IST_MOD_COUNT; m++) { /* "gate": all of that name */
     char leaf[160];
@@ -165,6 +176,23 @@ static ist_status read_words(words *w, const ist_train_options *o, ist_peft_conf
   return read_layers(w, o->layers_to_transform, &c->layers, &c->n_layers, err);
 }
 
+/* Backward stops at the embedding itself: families with a norm or a projection behind it would
+ * need theirs. */
+static ist_status check_embedding(const ist_adapter_config *a, const ist_train_options *o,
+                                  const ist_model_config *m, ist_error *err) {
+  if (!a->outer[IST_OUTER_EMBED].rank) return IST_OK;
+  if (o->depth_budget > 0)
+    return ist_fail(err, IST_ERR_ARG,
+                    "depth_budget: found %g, but an adapter on the embedding needs all layers",
+                    o->depth_budget);
+  if (m->embed_norm || m->embed_dim)
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "targets: found the embedding, behind which this family has a %s: it can have "
+                    "no adapter in training",
+                    m->embed_norm ? "norm" : "projection");
+  return IST_OK;
+}
+
 /* ---- The method ------------------------------------------------------------------------- */
 
 static const struct {
@@ -214,6 +242,7 @@ ist_status ist_options_adapter(const ist_train_options *o, const ist_model_confi
   ist_peft_pattern *patterns = w.patterns;
   if (s == IST_OK) s = read_words(&w, o, &c, err);
   if (s == IST_OK) s = ist_targets_find(out, m, &c, true, err);
+  if (s == IST_OK && (s = check_embedding(out, o, m, err)) != IST_OK) ist_targets_free(out);
   ist_free(w.text);
   ist_free((void *)(uintptr_t)names);
   ist_free(patterns);

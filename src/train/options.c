@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/mem.h"
+#include "format/json.h"
 #include "peft/peft.h"
 
 static void set_defaults(ist_train_options *o) {
@@ -131,6 +133,7 @@ static ist_status check(const ist_train_options *o, ist_error *err) {
   IST_TRY(ONE_OF(o, dora_dropout, "shared", "peft"));
   if (o->lora_bias && strcmp(o->method, "lora") != 0)
     return ist_fail(err, IST_ERR_ARG, "lora_bias: found method \"%s\", expected lora", o->method);
+  IST_TRY(ONE_OF(o, scores, "frozen", "warm-start"));
   IST_TRY(ONE_OF(o, moments, "keep", "drop", "decay"));
   IST_TRY(ONE_OF(o, reward, "exp", "normalised"));
   IST_TRY(ONE_OF(o, lr_schedule, "linear", "cosine", "constant"));
@@ -272,6 +275,65 @@ static ist_status parse_layers(const char *text, int32_t **out, int64_t *n, ist_
   return IST_OK;
 }
 
+static bool is_scores(const ist_train_options *o) {
+  return strncmp(o->selector, "scores:", 7) == 0;
+}
+
+bool ist_options_probes(const ist_train_options *o) {
+  return strcmp(o->selector, "ist") == 0 || (is_scores(o) && strcmp(o->scores, "warm-start") == 0);
+}
+
+/* {"layers": [{"layer": 0, "suppressibility": 0.3, ...}, ...]} -> by layer of the model. */
+static ist_status read_scores(const json_t *root, const char *path, int64_t L, double *by_layer,
+                              ist_error *err) {
+  const json_t *layers = json_object_get(root, "layers");
+  for (int64_t l = 0; l < L; l++) by_layer[l] = NAN;
+  for (size_t i = 0; i < json_array_size(layers); i++) {
+    const json_t *one = json_array_get(layers, i);
+    const json_t *layer = json_object_get(one, "layer"), *score;
+    score = json_object_get(one, "suppressibility");
+    if (!json_is_integer(layer) || !json_is_number(score))
+      return ist_fail(err, IST_ERR_FORMAT,
+                      "%s: layers[%zu]: found no layer and suppressibility, expected the "
+                      "importance.json of a run",
+                      path, i);
+    int64_t l = json_integer_value(layer);
+    if (l < 0 || l >= L)
+      return ist_fail(err, IST_ERR_MISMATCH, "%s: found layer %lld, the model has %lld", path,
+                      (long long)l, (long long)L);
+    by_layer[l] = json_number_value(score);
+  }
+  return IST_OK;
+}
+
+ist_status ist_options_scores(const ist_train_options *o, int64_t L, const int32_t *layer_of,
+                              int64_t n, double **out, ist_error *err) {
+  *out = NULL;
+  if (!is_scores(o)) return IST_OK;
+  const char *path = o->selector + 7;
+  ist_buf text = {0};
+  json_t *root = NULL;
+  double *by_layer = ist_calloc((size_t)L, sizeof *by_layer);
+  ist_status s = by_layer ? ist_file_read(&text, path, (size_t)16 << 20, err)
+                          : ist_fail_nomem(err, path, (size_t)L * sizeof *by_layer);
+  if (s == IST_OK && (s = ist_json_parse(&root, text.p, text.len, err)) != IST_OK)
+    ist_error_context(err, "%s", path);
+  if (s == IST_OK) s = read_scores(root, path, L, by_layer, err);
+  for (int64_t i = 0; s == IST_OK && i < n; i++) { /* layer_of rises: in place */
+    int64_t l = layer_of ? layer_of[i] : i;
+    by_layer[i] = by_layer[l];
+    if (isnan(by_layer[i]))
+      s = ist_fail(err, IST_ERR_MISMATCH, "%s: found no score of layer %lld", path, (long long)l);
+  }
+  json_decref(root);
+  ist_buf_free(&text);
+  if (s == IST_OK)
+    *out = by_layer;
+  else
+    ist_free(by_layer);
+  return s;
+}
+
 ist_status ist_options_selector(const ist_train_options *o, ist_select_options *out,
                                 int32_t **fixed, ist_error *err) {
   *fixed = NULL;
@@ -280,12 +342,15 @@ ist_status ist_options_selector(const ist_train_options *o, ist_select_options *
     out->kind = IST_SELECT_FIXED;
     IST_TRY(parse_layers(o->selector + 6, fixed, &out->n_fixed, err));
     out->fixed = *fixed;
+  } else if (is_scores(o)) {
+    out->kind = ist_options_probes(o) ? IST_SELECT_IST : IST_SELECT_SCORES;
   } else {
     int kind = ist_selector_kind_from_name(o->selector);
-    if (kind < 0 || kind == IST_SELECT_FIXED) {
-      return ist_fail(err, IST_ERR_ARG,
-                      "selector: found \"%s\", expected ist, random, all or fixed:LIST",
-                      o->selector);
+    if (kind < 0 || kind == IST_SELECT_FIXED || kind == IST_SELECT_SCORES) {
+      return ist_fail(
+          err, IST_ERR_ARG,
+          "selector: found \"%s\", expected ist, random, all, fixed:LIST or scores:FILE",
+          o->selector);
     }
     out->kind = (ist_selector_kind)kind;
   }
@@ -299,7 +364,7 @@ ist_status ist_options_selector(const ist_train_options *o, ist_select_options *
   out->step_size = o->score_step;
   out->score_limit = o->score_limit;
   out->redraw_every = o->redraw_every;
-  out->burn_in = o->burn_in;
+  out->burn_in = out->kind == IST_SELECT_SCORES ? 0 : o->burn_in;
   return IST_OK;
 }
 

@@ -37,6 +37,13 @@ ist_status ist_options_from_adapter(ist_train_options *o, const ist_adapters *ad
 ist_status ist_options_selector(const ist_train_options *o, ist_select_options *out,
                                 int32_t **fixed, ist_error *err);
 
+/* The scores of "scores:FILE" for n layers in fresh memory: layer_of (n) says which of the
+ * model's L (NULL: themselves). NULL for other selectors. */
+ist_status ist_options_scores(const ist_train_options *o, int64_t L, const int32_t *layer_of,
+                              int64_t n, double **out, ist_error *err);
+/* Whether the selector probes. */
+bool ist_options_probes(const ist_train_options *o);
+
 /* The most layers that a selector with these options trains in a step. */
 int64_t ist_options_active(const ist_select_options *o, int64_t L);
 /* The lowest layer that three draws of four take, by the depth budget; 0: none. */

@@ -120,17 +120,19 @@ static ist_status measure(ist_run_plan *p, const ist_plan_input *in, ist_error *
   IST_TRY(ist_decoder_measure(in->config, in->weights, in->adapters, in->backend, &p->sizes, bytes,
                               err));
   const ist_adapters *ad = in->adapters;
-  int64_t layer = ad->layout.params * ist_dtype_bytes(ad->dt, 1), all = ad->L * layer;
+  int64_t layer = ad->layout.params * ist_dtype_bytes(ad->dt, 1),
+          outer = ad->outer.params * ist_dtype_bytes(ad->dt, 1), all = ad->L * layer + outer;
   p->n_terms = 0;
   p->total = p->scratch_bytes = 0;
   add_term(p, "program, libraries, tokenizer, data", in->resident_bytes);
   add_term(p, "model file (mapped)", file_pages(p, in));
   add_term(p, "adapters", all);
-  add_term(p, "adapter gradients", in->active_layers * layer);
+  add_term(p, "adapter gradients", in->active_layers * layer + outer);
   /* A page or so of each neighbour stays with an active layer. */
   add_term(p, "optimizer moments",
-           p->moments_on_disk ? 2 * in->active_layers * (layer + 8192)
-                              : 2 * layer * (in->moment_layers ? in->moment_layers : ad->L));
+           2 * outer + (p->moments_on_disk
+                            ? 2 * in->active_layers * (layer + 8192)
+                            : 2 * layer * (in->moment_layers ? in->moment_layers : ad->L)));
   if (p->moments_on_disk) p->scratch_bytes += 2 * all;
   for (int i = 0; i < IST_ARENA_DECODER_COUNT; i++) {
     int64_t held = (int64_t)bytes[i];

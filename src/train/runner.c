@@ -49,6 +49,7 @@ ist_status ist_runner_open(ist_runner *r, const ist_runner_limits *lim, int64_t 
   }
   const ist_adapters *ad = r->decoder.adapters;
   r->schedule.keep_frozen = ad && ad->method->keeps_frozen;
+  r->schedule.to_embedding = ist_adapter_trains_embedding(ad);
   return ist_schedule_reserve(&r->schedule, ist_schedule_items(r->decoder.config->L, r->cap_micro),
                               err);
 }

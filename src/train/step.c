@@ -17,6 +17,8 @@ static void draw_layers(ist_trainer *t) {
   for (int64_t l = 0; l < t->adapters.L; l++) t->adapters.grad_slot[l] = t->active[l] ? slot++ : -1;
   size_t layer = (size_t)ist_dtype_bytes(t->adapters.dt, t->adapters.layout.params);
   memset(t->adapters.grads, 0, layer * (size_t)slot);
+  size_t outer = (size_t)ist_dtype_bytes(t->adapters.dt, t->adapters.outer.params);
+  if (outer) memset(t->adapters.outer_grads, 0, outer);
 }
 
 /* ---- Gradients ------------------------------------------------------------------------ */
@@ -72,6 +74,11 @@ static double gradient_norm(ist_trainer *t) {
     t->comm.gradients(&t->comm, g.p, g.dt, g.cols);
     sum += t->model->ctx.be->sumsq(&t->model->ctx, g);
   }
+  ist_view outer = ist_outer_grad(&t->adapters, 0, 1, t->adapters.outer.params);
+  if (outer.p) {
+    t->comm.gradients(&t->comm, outer.p, outer.dt, outer.cols);
+    sum += t->model->ctx.be->sumsq(&t->model->ctx, outer);
+  }
   return sqrt(sum);
 }
 
@@ -94,37 +101,52 @@ static void settle_moments(ist_trainer *t, int64_t l) {
   }
 }
 
-/* AdamW on parameters [from, to) of a layer. */
-static void update_part(ist_trainer *t, int64_t l, int64_t from, int64_t to, const ist_adamw *o) {
-  if (from == to) return;
-  ist_view part[4] = {layer_block(t, t->adapters.params, l), gradient_block(t, l),
-                      layer_block(t, t->m, l), layer_block(t, t->v, l)};
-  for (int i = 0; i < 4; i++) part[i] = ist_view_cols(part[i], from, to - from);
-  t->model->ctx.be->adamw(&t->model->ctx, part[0], part[1], part[2], part[3], o);
+/* AdamW on one row of parameters, the first `plain` at the common rate, the rest, with LoRA+, at
+ * its own. block: parameters, gradient, moments. */
+static void update_block(ist_trainer *t, const ist_view block[4], int64_t plain, ist_adamw o) {
+  int64_t n = block[0].cols, split = t->options.lr_ratio == 1.0 ? n : plain;
+  for (int part = 0; part < 2; part++) {
+    int64_t from = part ? split : 0, to = part ? n : split;
+    if (from == to) continue;
+    ist_view v[4];
+    for (int i = 0; i < 4; i++) v[i] = ist_view_cols(block[i], from, to - from);
+    t->model->ctx.be->adamw(&t->model->ctx, v[0], v[1], v[2], v[3], &o);
+    o.lr *= t->options.lr_ratio;
+  }
+}
+
+/* What lies behind the layers' blocks. */
+static ist_view outer_block(const ist_trainer *t, unsigned char *base) {
+  int64_t at = t->adapters.L * t->adapters.layout.params, n = t->adapters.outer.params;
+  return ist_view_make(base + ist_dtype_bytes(t->adapters.dt, at), t->adapters.dt, 1, n, n);
 }
 
 static void update(ist_trainer *t, double norm, double lr) {
   const ist_train_options *o = &t->options;
-  const ist_adapter_layout *lay = &t->adapters.layout;
   double clip = o->clip_norm > 0 ? o->clip_norm / (norm + 1e-6) : 1.0;
-  int64_t split = o->lr_ratio == 1.0 ? lay->params : lay->plain; /* LoRA+ */
+  ist_adamw adamw = {
+      .lr = lr,
+      .beta1 = o->beta1,
+      .beta2 = o->beta2,
+      .eps = o->eps,
+      .weight_decay = o->weight_decay,
+      .grad_scale = clip < 1.0 ? clip : 1.0,
+  };
   for (int64_t l = 0; l < t->adapters.L; l++) {
     if (!t->active[l]) continue;
     settle_moments(t, l);
-    ist_adamw adamw = {
-        .lr = lr,
-        .beta1 = o->beta1,
-        .beta2 = o->beta2,
-        .eps = o->eps,
-        .weight_decay = o->weight_decay,
-        .t = ++t->layer_steps[l],
-        .grad_scale = clip < 1.0 ? clip : 1.0,
-    };
-    update_part(t, l, 0, split, &adamw);
-    adamw.lr = lr * o->lr_ratio;
-    update_part(t, l, split, lay->params, &adamw);
+    adamw.t = ++t->layer_steps[l];
+    const ist_view block[4] = {layer_block(t, t->adapters.params, l), gradient_block(t, l),
+                               layer_block(t, t->m, l), layer_block(t, t->v, l)};
+    update_block(t, block, t->adapters.layout.plain, adamw);
     ist_decoder_adapters_changed(&t->runner.decoder, l);
   }
+  if (!t->adapters.outer.params) return;
+  adamw.t = ++t->outer_steps;
+  const ist_view block[4] = {outer_block(t, t->adapters.params),
+                             ist_outer_grad(&t->adapters, 0, 1, t->adapters.outer.params),
+                             outer_block(t, t->m), outer_block(t, t->v)};
+  update_block(t, block, t->adapters.outer.plain, adamw);
 }
 
 /* Frozen layers' moments are not looked at before they are drawn again. */

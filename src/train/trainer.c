@@ -124,7 +124,7 @@ static ist_status no_path(const ist_trainer *t, ist_error *err) {
 
 /* Of the parameters, as 16 digits. */
 static void hash_params(const ist_trainer *t, const void *params, char text[17]) {
-  size_t bytes = (size_t)ist_dtype_bytes(t->adapters.dt, t->adapters.L * t->adapters.layout.params);
+  size_t bytes = (size_t)ist_dtype_bytes(t->adapters.dt, ist_adapter_elements(&t->adapters));
   snprintf(text, 17, "%016llx", (unsigned long long)XXH64(params, bytes, 0));
 }
 
@@ -134,8 +134,8 @@ ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err) {
        *path = best_path(t, t->progress.best_step);
   const ist_st_item item = {"adapters",
                             t->adapters.dt,
-                            2,
-                            {t->adapters.L, t->adapters.layout.params},
+                            1,
+                            {ist_adapter_elements(&t->adapters)},
                             .data = t->adapters.params};
   ist_status status = folder && path ? ist_mkdirs(folder, err) : no_path(t, err);
   char hash[17];
@@ -174,7 +174,7 @@ static ist_status read_best(ist_trainer *t, const char *path, ist_error *err) {
   ist_safetensors *file;
   IST_TRY(ist_safetensors_open(&file, path, err));
   const ist_st_tensor *best = ist_safetensors_find(file, "adapters");
-  int64_t bytes = ist_dtype_bytes(t->adapters.dt, t->adapters.L * t->adapters.layout.params);
+  int64_t bytes = ist_dtype_bytes(t->adapters.dt, ist_adapter_elements(&t->adapters));
   ist_status status = IST_OK;
   char hash[17] = "";
   bool fits = best && best->type == t->adapters.dt && best->bytes == bytes;

@@ -44,6 +44,7 @@ struct ist_trainer {
   ist_arena params, grads, moments;
   unsigned char *m, *v;  /* (L, params) moments */
   int64_t *layer_steps;  /* (L) Adam's step count by layer */
+  int64_t outer_steps;   /* Adam's step count of embedding and head */
   int64_t *last_trained; /* (L) the step behind the last in which the layer trained */
   ist_selector *selector;
   ist_selector_state scores;

@@ -91,6 +91,10 @@ static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
                                      ist_wide(t->model->compute), err);
   t->adapters.config.places = c.places; /* owned from here on, laid out or not */
   if (s != IST_OK) return s;
+  if (t->adapters.outer.of[IST_OUTER_EMBED].rank)
+    ist_log(IST_LOG_WARN,
+            "targets: an adapter on the embedding needs backward through all layers in every step, "
+            "whichever are drawn");
   const ist_adapters *carried = &t->model->loaded;
   if (!t->model->own_adapter || t->options.resume ||
       memcmp(&carried->layout, &t->adapters.layout, sizeof carried->layout) == 0)
@@ -134,9 +138,18 @@ static ist_status open_selector(ist_trainer *t, ist_error *err) {
   IST_TRY(list_layers(t, err));
   IST_TRY(ist_options_selector(&t->options, &o, &fixed, err));
   o.depth_floor = selector_floor(t);
+  double *scores = NULL;
   ist_status status = number_fixed(t, fixed, o.n_fixed, err);
+  if (status == IST_OK && t->options.resume && o.kind == IST_SELECT_SCORES) {
+    scores = ist_calloc((size_t)t->n_layers, sizeof *scores); /* the checkpoint has them */
+    if (!scores) status = ist_fail_nomem(err, "scores", (size_t)t->n_layers * sizeof *scores);
+  } else if (status == IST_OK && !t->options.resume) {
+    status = ist_options_scores(&t->options, t->adapters.L, t->layer_of, t->n_layers, &scores, err);
+  }
+  o.scores = scores;
   if (status == IST_OK) status = ist_selector_new(&t->selector, t->n_layers, &o, err);
   ist_free(fixed);
+  ist_free(scores);
   if (status != IST_OK) return status;
   t->scores = ist_selector_get_state(t->selector);
   t->active_layers = ist_options_active(&o, t->n_layers);
@@ -159,9 +172,12 @@ static ist_status make_plan(ist_trainer *t, const json_t *saved_plan, ist_error 
 
 static ist_status reserve_parameters(ist_trainer *t, ist_error *err) {
   size_t layer = (size_t)ist_dtype_bytes(t->adapters.dt, t->adapters.layout.params);
-  size_t all = layer * (size_t)t->adapters.L, active = layer * (size_t)t->active_layers;
+  size_t outer = (size_t)ist_dtype_bytes(t->adapters.dt, t->adapters.outer.params);
+  size_t all = layer * (size_t)t->adapters.L + outer;
+  size_t active = layer * (size_t)t->active_layers;
   IST_TRY(ist_arena_init(&t->params, "adapters", ist_arena_round(all), err));
-  IST_TRY(ist_arena_init(&t->grads, "adapter gradients", ist_arena_round(active), err));
+  IST_TRY(ist_arena_init(&t->grads, "adapter gradients",
+                         ist_arena_round(active) + ist_arena_round(outer), err));
   if (t->plan.moments_on_disk) {
     if (t->options.output) IST_TRY(ist_mkdirs(t->options.output, err));
     IST_TRY(ist_arena_init_on_disk(&t->moments, "optimizer moments", 2 * ist_arena_round(all),
@@ -171,6 +187,7 @@ static ist_status reserve_parameters(ist_trainer *t, ist_error *err) {
   }
   t->adapters.params = ist_arena_alloc(&t->params, all);
   t->adapters.grads = ist_arena_alloc(&t->grads, active);
+  if (outer) t->adapters.outer_grads = ist_arena_alloc(&t->grads, outer);
   t->m = ist_arena_alloc(&t->moments, all);
   t->v = ist_arena_alloc(&t->moments, all);
   return IST_OK;
@@ -204,6 +221,23 @@ ist_status ist_trainer_reserve(ist_trainer *t, const json_t *saved_plan, ist_err
 }
 
 /* ---- State ----------------------------------------------------------------------------- */
+
+/* What embedding and head have lies behind the layers' blocks. */
+static ist_status register_outer(ist_trainer *t, ist_error *err) {
+  const int64_t n[1] = {t->adapters.outer.params}, one[1] = {1};
+  if (!n[0]) return IST_OK;
+  int64_t at = t->adapters.L * t->adapters.layout.params;
+  size_t offset = (size_t)ist_dtype_bytes(t->adapters.dt, at);
+  ist_dtype dt = t->adapters.dt;
+  IST_TRY(ist_state_add(&t->state, "outer.adapters", dt, 1, n, t->adapters.params + offset, err));
+  IST_TRY(ist_state_add(&t->state, "outer.m", dt, 1, n, t->m + offset, err));
+  IST_TRY(ist_state_add(&t->state, "outer.v", dt, 1, n, t->v + offset, err));
+  if (t->moments.on_disk) {
+    ist_state_on_disk(&t->state, "outer.m");
+    ist_state_on_disk(&t->state, "outer.v");
+  }
+  return ist_state_add(&t->state, "outer.steps", IST_I64, 1, one, &t->outer_steps, err);
+}
 
 static ist_status register_state(ist_trainer *t, ist_error *err) {
   int64_t L = t->adapters.L, params = t->adapters.layout.params;
@@ -246,7 +280,7 @@ static ist_status register_state(ist_trainer *t, ist_error *err) {
     ist_state_on_disk(&t->state, "moments.m");
     ist_state_on_disk(&t->state, "moments.v");
   }
-  return IST_OK;
+  return register_outer(t, err);
 }
 
 /* ---- Length of the run ---------------------------------------------------------------------- */
@@ -310,8 +344,7 @@ static void start_fresh(ist_trainer *t) {
   const ist_adapters *ad = &t->adapters;
   const unsigned char *loaded = t->options.resume ? NULL : t->model->own_adapter;
   ist_decoder_init_adapters(&t->runner.decoder, t->options.seed);
-  if (loaded)
-    memcpy(ad->params, loaded, (size_t)ist_dtype_bytes(ad->dt, ad->L * ad->layout.params));
+  if (loaded) memcpy(ad->params, loaded, (size_t)ist_dtype_bytes(ad->dt, ist_adapter_elements(ad)));
   t->progress.best_loss = INFINITY;
   t->progress.last_valid = NAN;
 }

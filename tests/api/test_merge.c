@@ -99,7 +99,7 @@ static ist_status merge(const char *adapter, const char *output, const char *typ
 static const char *const linear[] = {"rslora", "patterns",  "layers", "regex", "dora",
                                      "bf16",   "embedding", "head",   "saved"};
 #define N_LINEAR  (sizeof linear / sizeof *linear)
-#define N_RUNNING 6 /* of those, what the engine runs unmerged */
+#define N_RUNNING N_LINEAR /* of those, what the engine runs unmerged */
 
 static void test_merged_gives_pefts_logits(void **state) {
   (void)state;
@@ -202,6 +202,145 @@ static void test_trained_on(void **state) {
   ist_model_close(m);
   ist_free(data);
   ist_free(out);
+}
+
+/* Every method that has no PEFT counterpart, or none that merges: written by a run, read again,
+ * trained on, and refused by merge with the reason. */
+static const struct {
+  const char *method, *act, *rank_pattern, *layers, *why;
+  bool learned, bias;
+} others[] = {
+    {"parallel", "tanh", "down=6", NULL, "a bottleneck adapter, which works beside", false, false},
+    {"parallel", "gelu", NULL, "1-2", "a bottleneck adapter, which works beside", true, false},
+    {"series", "silu", NULL, NULL, "a bottleneck adapter, which works beside", false, false},
+    {"series", "relu", "layers.2.mlp.up_proj=2", "0,2", "cannot be merged", true, false},
+    {"prefix", "tanh", NULL, NULL, "a prefix, which works beside", false, false},
+    {"lora", "tanh", NULL, NULL, "a bias of LoRA's B", false, true},
+};
+
+static ist_train_options other_options(size_t i, const char *data, const char *out) {
+  ist_train_options o;
+  ist_train_options_init(&o);
+  o.train_path = o.valid_path = data;
+  o.template_name = "none";
+  o.loss_on = "all";
+  o.probe_examples = 0;
+  o.rank = 4;
+  o.batch = 3;
+  o.steps = 2;
+  o.lr = 1e-2;
+  o.warmup_steps = 0;
+  o.selector = "all";
+  o.output = out;
+  o.overwrite = true;
+  o.method = others[i].method;
+  o.activation = others[i].act;
+  o.rank_pattern = others[i].rank_pattern;
+  o.layers_to_transform = others[i].layers;
+  if (others[i].layers) o.targets = "q,o,up";
+  o.learned_scaling = others[i].learned;
+  o.lora_bias = others[i].bias;
+  return o;
+}
+
+static void check_other(ist_model *m, size_t i, const char *data, const char *out,
+                        const char *again) {
+  ist_train_options o = other_options(i, data, out);
+  ist_trainer *t;
+  ist_step_report r;
+  double last;
+  MUST(ist_model_set_adapter(m, NULL, &err));
+  MUST(ist_trainer_open(&t, m, &o, &err));
+  for (int k = 0; k < 2; k++) MUST(ist_trainer_step(t, &r, &err));
+  MUST(ist_trainer_finish(t, &err));
+  MUST(ist_trainer_validate(t, &last, &err));
+  ist_trainer_close(t);
+  double plain = loss(m, NULL, data), with = loss(m, out, data);
+  if (!(fabs(with - last) < 1e-5 && fabs(with - plain) > 1e-4))
+    fail_msg("%zu %s: loss %g at the end, %g of what was written, %g of the base", i, o.method,
+             last, with, plain);
+  ist_train_options onward;
+  ist_train_options_init(&onward);
+  o.method = "lora"; /* the default: the adapter's own is taken */
+  o.rank_pattern = o.layers_to_transform = NULL;
+  o.targets = onward.targets;
+  o.learned_scaling = o.lora_bias = false;
+  o.output = again;
+  MUST(ist_trainer_open(&t, m, &o, &err));
+  MUST(ist_trainer_step(t, &r, &err));
+  if (!(fabs(r.loss - with) < 1e-5)) fail_msg("%zu: loss %g, expected %g", i, r.loss, with);
+  MUST(ist_trainer_finish(t, &err));
+  MUST(ist_trainer_validate(t, &last, &err));
+  ist_trainer_close(t);
+  assert_true(fabs(loss(m, again, data) - last) < 1e-5);
+  MUST(ist_model_set_adapter(m, NULL, &err));
+  ist_merge_options mo;
+  ist_merge_options_init(&mo);
+  char *merged = join("no.gguf");
+  mo.adapter = out;
+  mo.output = merged;
+  ist_merge_result result;
+  assert_int_equal(ist_merge(m, &mo, NULL, NULL, &result, &err), IST_ERR_UNSUPPORTED);
+  if (!strstr(err.message, others[i].why)) fail_msg("\"%s\"", err.message);
+  ist_free(merged);
+}
+
+static void test_other_methods(void **state) {
+  (void)state;
+  static const char text[] =
+      "{\"text\": \"and the rest of it\"}\n{\"text\": \"one on one\"}\n{\"text\": \"the end\"}\n";
+  char *data = join("data.jsonl"), *out = join("other"), *again = join("again");
+  write_bytes(data, text, sizeof text - 1);
+  ist_model *m = open_model(TINY);
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) check_other(m, i, data, out, again);
+  ist_model_close(m);
+  ist_free(data);
+  ist_free(out);
+  ist_free(again);
+}
+
+/* A bottleneck's config in other words: each is refused by what is wrong with it. */
+static void test_other_configs(void **state) {
+  (void)state;
+  static const char text[] = "{\"text\": \"and the rest of it\"}\n{\"text\": \"one on one\"}\n";
+  static const struct {
+    const char *config, *why;
+  } cases[] = {
+      {"\"bottleneck_size\": 5", "expected 5 x"},
+      {"\"bottleneck_size\": 4, \"use_adapterp\": true", "use_adapterp"},
+      {"\"bottleneck_size\": 4, \"non_linearity\": \"gelu_new\"", "non_linearity is 'gelu_new'"},
+      {"\"bottleneck_size\": 4, \"scaling\": \"big\"", "scaling is a string"},
+      {"\"bottleneck_size\": 4, \"layers_to_transform\": [0]", "of which adapter_config.json"},
+      {"\"bottleneck_size\": 4, \"scaling\": \"learned\"", "adapter_scaling: found no such tensor"},
+      {"\"bottleneck_size\": 0", "bottleneck_size is 0"},
+  };
+  char *data = join("data.jsonl"), *out = join("other"),
+       *config = join("other/adapter_config.json");
+  write_bytes(data, text, sizeof text - 1);
+  ist_model *m = open_model(TINY);
+  ist_train_options o = other_options(0, data, out);
+  o.rank_pattern = NULL;
+  o.batch = 2;
+  ist_trainer *t;
+  MUST(ist_trainer_open(&t, m, &o, &err));
+  MUST(ist_trainer_finish(t, &err));
+  ist_trainer_close(t);
+  MUST(ist_model_set_adapter(m, out, &err));
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char json[512];
+    int n = snprintf(json, sizeof json,
+                     "{\"peft_type\": \"BOTTLENECK\", \"use_parallel_adapter\": true, "
+                     "\"target_modules\": [\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", "
+                     "\"gate_proj\", \"up_proj\", \"down_proj\"], %s}",
+                     cases[i].config);
+    write_bytes(config, json, (size_t)n);
+    assert_true(ist_model_set_adapter(m, out, &err) != IST_OK);
+    if (!strstr(err.message, cases[i].why)) fail_msg("%zu: \"%s\"", i, err.message);
+  }
+  ist_model_close(m);
+  ist_free(data);
+  ist_free(out);
+  ist_free(config);
 }
 
 /* The golden adapter's own GGUF form: written from the updates, read again. */
@@ -508,6 +647,8 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_bias, setup, teardown),
       cmocka_unit_test_setup_teardown(test_unmerged_gives_pefts_logits, setup, teardown),
       cmocka_unit_test_setup_teardown(test_trained_on, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_other_methods, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_other_configs, setup, teardown),
       cmocka_unit_test_setup_teardown(test_gguf_adapter, setup, teardown),
       cmocka_unit_test_setup_teardown(test_rounding_is_measured, setup, teardown),
       cmocka_unit_test_setup_teardown(test_keys_and_copies, setup, teardown),

@@ -191,8 +191,10 @@ static void refusals(void **state) {
   assert_refused("train --schedule linaer",
                  "--schedule: found \"linaer\", expected one of linear, cosine, constant",
                  "did you mean linear?");
-  assert_refused("train --selector fixed:",
-                 "--selector: found \"fixed:\", expected one of ist, random, all, fixed:LIST", "");
+  assert_refused(
+      "train --selector fixed:",
+      "--selector: found \"fixed:\", expected one of ist, random, all, fixed:LIST, scores:FILE",
+      "");
   assert_refused("train --overwrite=1", "--overwrite: found \"1\", expected no value", "");
   assert_refused("train --rank --lr 3",
                  "--rank: found no value, expected a whole number from 1 to 65536", "");

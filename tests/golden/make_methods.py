@@ -24,6 +24,7 @@ from make_llama_tiny import MASK_FROM, make_model, segments
 
 OUT = Path(__file__).parent / "methods"
 SEED, STEP = 7, 3  # of the dropout's stream
+OUTER = ["embed_tokens", "lm_head"]
 ALL = ["q", "k", "v", "o", "gate", "up", "down"]
 SITE = {"q": 0, "k": 0, "v": 0, "o": 1, "gate": 2, "up": 2, "down": 3}
 LEAF = {m: ("self_attn." if SITE[m] < 2 else "mlp.") + m + "_proj" for m in ALL}
@@ -46,6 +47,8 @@ METHODS = {
     "series": dict(method="series", targets=ALL, rank=2, act="silu", scaling=1.3, dropout=0.25),
     "series_learned": dict(method="series", targets=["gate", "up", "down"], rank=3, act="relu",
                            scaling=0.8, learned=True),
+    "lora_outer": dict(method="lora", targets=["q", "up"], rank=2, alpha=3, dropout=0.25,
+                       outer=True),
     "prefix": dict(method="prefix", targets=ALL, rank=3),
 }
 
@@ -155,9 +158,16 @@ def wrap_peft(model, c):
     model = get_peft_model(model, LoraConfig(
         r=c["rank"], lora_alpha=c["alpha"], lora_dropout=c.get("dropout", 0),
         use_rslora=c.get("rslora", False), use_dora=c["method"] == "dora",
-        lora_bias=c.get("lora_bias", False), target_modules=[m + "_proj" for m in c["targets"]],
+        lora_bias=c.get("lora_bias", False),
+        target_modules=[m + "_proj" for m in c["targets"]] + OUTER * c.get("outer", False),
         task_type="CAUSAL_LM"))
     params = {}
+    if c.get("outer"):
+        head, embed = model.base_model.model.lm_head, model.base_model.model.model.embed_tokens
+        head.lora_dropout["default"] = Dropout(c["dropout"], SHAPE["num_hidden_layers"], 0)
+        params = {"head.A": head.lora_A["default"].weight, "head.B": head.lora_B["default"].weight,
+                  "embed.A": embed.lora_embedding_A["default"],
+                  "embed.B": embed.lora_embedding_B["default"]}
     for i, m, layer, leaf in modules_of(model, c):
         lin = layer.get_submodule(leaf)
         if c.get("dropout"):
@@ -217,6 +227,10 @@ def run(model, segs):
 def make(name, c, segs, number):
     model = make_model(1, True, **SHAPE).double().train()
     config = model.config
+    if c.get("outer"):  # the same model, untied: PEFT warns of tied ones
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+        config.tie_word_embeddings = False
+        model.model.embed_tokens.padding_idx = None  # whose row torch does not train
     for p in model.parameters():
         p.requires_grad_(False)
     if c["method"] == "prefix":
@@ -233,6 +247,9 @@ def make(name, c, segs, number):
     fill(params, np.random.Generator(np.random.Philox(100 + number)))
     loss, last = run(model, segs)
     loss.backward()
+    if c.get("outer"):  # ist drops before the head's adapter where there is a loss only
+        model.base_model.model.lm_head.lora_dropout["default"] = nn.Identity()
+        last = run(model, segs)[1]
     values = {k: p.detach().numpy() for k, p in params.items()}
     grads = {k: p.grad.numpy() for k, p in params.items()}
     if c["method"] == "prefix":

@@ -110,16 +110,19 @@ static inline void tiny_method(tiny *t, ist_dtype dt, const ist_adapter_config *
   c.kv = t->config.K * t->config.E;
   if (!c.modules) c.modules = tiny_modules(t, NULL);
   MUST(ist_adapters_layout(&t->adapters, &c, &sizes, t->config.L, dt, &err));
-  size_t block = (size_t)(t->adapters.layout.params * t->config.L);
+  size_t block = (size_t)ist_adapter_elements(&t->adapters);
   t->adapters.params = ist_calloc(block, 8);
   t->adapters.grads = ist_calloc(block, 8);
+  int64_t layers = t->config.L * t->adapters.layout.params;
+  if (t->adapters.outer.params)
+    t->adapters.outer_grads = t->adapters.grads + ist_dtype_bytes(dt, layers);
   t->adapters.grad_slot = ist_calloc((size_t)t->config.L, sizeof(int32_t));
 }
 
 /* Moves every parameter by N(0, sd^2), the same whatever the type. */
 static inline void tiny_disturb(tiny *t, double sd) {
   ist_rng rng = ist_rng_stream(11, IST_RNG_TEST, 0, 0, 0);
-  int64_t n = t->adapters.layout.params * t->config.L;
+  int64_t n = ist_adapter_elements(&t->adapters);
   for (int64_t i = 0; i < n; i++) {
     double by = sd * ist_rng_normal(&rng);
     if (t->adapters.dt == IST_F64) {

@@ -43,6 +43,9 @@ static golden open_golden(const char *name) {
       .scaling = number(&g, "scaling"),
       .learned_scaling = flag(&g, "learned"),
   };
+  for (int i = 0; flag(&g, "outer") && i < IST_OUTER_COUNT; i++)
+    g.config.outer[i] =
+        (ist_adapter_place){g.config.rank, g.config.alpha, g.config.alpha / (double)g.config.rank};
   return g;
 }
 
@@ -147,6 +150,43 @@ static void compare(void *user, const char *name, int64_t layer, ist_module m, i
   }
 }
 
+/* Embedding and head: their values in, or (truth) their gradients against the golden's. */
+static void outer_tensors(tiny *t, const golden *g, visitor *truth) {
+  static const char *const names[] = {"embed.A", "embed.B", "head.A", "head.B"};
+  ist_adapters grads = t->adapters;
+  grads.L = 0;
+  grads.params = t->adapters.outer_grads;
+  for (int i = 0; t->adapters.outer.params && i < 4; i++) {
+    char key[32];
+    int64_t rows, cols;
+    ist_outer o = (ist_outer)(i / 2);
+    ist_part part = (ist_part)(i % 2);
+    ist_outer_shape(&t->adapters, o, part, &rows, &cols);
+    snprintf(key, sizeof key, "%s%s", truth ? "grad." : "", names[i]);
+    const ist_st_tensor *x = find(g, key);
+    assert_true(x->shape[0] == rows && x->shape[1] == cols);
+    size_t n = (size_t)(rows * cols);
+    float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+    for (size_t k = 0; k < n; k++) want[k] = golden_f32(x, (int64_t)k);
+    if (!truth) ist_outer_write(&t->adapters, o, part, want);
+    if (truth) ist_outer_read(&grads, o, part, got);
+    double error = 0, size = 0;
+    for (size_t k = 0; truth && k < n; k++) {
+      error += ((double)got[k] - (double)want[k]) * ((double)got[k] - (double)want[k]);
+      size += (double)want[k] * (double)want[k];
+    }
+    free(want);
+    free(got);
+    if (!truth) continue;
+    truth->error += error;
+    truth->size += size;
+    double relative = sqrt(error / size);
+    if (relative <= truth->worst) continue;
+    truth->worst = relative;
+    snprintf(truth->where, sizeof truth->where, "%s", names[i]);
+  }
+}
+
 static double loss_and_gradients(tiny *t) {
   static const int64_t samples[5] = {0, 1, 2, 3, 4};
   ist_runner *r = &t->runner;
@@ -191,9 +231,11 @@ static void check(const char *name, const ist_backend *be, ist_dtype type, doubl
   tiny_open_method(&t, be, type, true, IST_ORDER_TOKEN, IST_RECOMPUTE_MLP, 20, &g.config);
   visitor w = {.t = &t, .g = &g};
   visit(&t, load, &w);
+  outer_tensors(&t, &g, NULL);
   ist_decoder_adapters_changed(&t.runner.decoder, -1);
   double loss = loss_and_gradients(&t), logits = logits_error(&t, &g);
   visit(&t, compare, &w);
+  outer_tensors(&t, &g, &w);
   double gradients = sqrt(w.error / w.size), off = fabs(loss / number(&g, "loss") - 1.0);
   print_message("%-17s %s  loss %.1e  logits %.1e  gradients %.1e, worst %.1e (%s)\n", name,
                 ist_dtype_get(type)->name, off, logits, gradients, w.worst, w.where);
@@ -204,9 +246,10 @@ static void check(const char *name, const ist_backend *be, ist_dtype type, doubl
   ist_safetensors_close(g.file);
 }
 
-static const char *const names[] = {"lora",      "rslora",         "lora_bias",        "dora",
-                                    "dora_peft", "parallel",       "parallel_learned", "series",
-                                    "prefix",    "series_learned", "dora_shared"};
+static const char *const names[] = {
+    "lora",      "rslora",         "lora_bias",        "dora",
+    "dora_peft", "parallel",       "parallel_learned", "series",
+    "prefix",    "series_learned", "dora_shared",      "lora_outer"};
 
 static void check_all(const ist_backend *be, ist_dtype type, double most) {
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) check(names[i], be, type, most);

@@ -26,7 +26,12 @@ static ist_adapter_place places[L_TINY * IST_MOD_COUNT] = {
              1u << IST_MOD_UP | 1u << IST_MOD_DOWN,                                  \
   .rank_of = {4, 3, 1, 2, 0, 1, 4}
 
+#define OUTER                                                          \
+  .outer = {[IST_OUTER_EMBED] = {.rank = 2, .alpha = 3, .scale = 1.5}, \
+            [IST_OUTER_HEAD] = {.rank = 3, .alpha = 6, .scale = 2}}
+
 static const ist_adapter_config methods[] = {
+    {.method = "lora", .rank = 2, .alpha = 4, OUTER},
     {.method = "lora", SOME_PLACES},
     {.method = "dora", SOME_PLACES},
     {.method = "lora", SOME_PLACES, .lora_bias = true},
@@ -94,7 +99,7 @@ static void gradients(const run_args *a) {
   int32_t slot = 0;
   for (int64_t l = 0; l < L; l++) t->adapters.grad_slot[l] = a->active[l] ? slot++ : -1;
   memset(t->adapters.grads, 0,
-         (size_t)ist_dtype_bytes(t->adapters.dt, L * t->adapters.layout.params));
+         (size_t)ist_dtype_bytes(t->adapters.dt, ist_adapter_elements(&t->adapters)));
   ist_runner_pack(&t->runner, &t->data, samples, 3, 1);
   ist_schedule_train(&t->runner.schedule, L, t->runner.n_micro, a->active, a->order, a->recompute);
   ist_pass pass = {.train = true,
@@ -124,8 +129,8 @@ static void check_differences(int method, ist_order order, ist_recompute recompu
   tiny_disturb(&t, 0.05);
   run_args a = {&t, order, recompute, all_layers, NULL, 1};
   gradients(&a);
-  gradcheck_input in[2]; /* the lowest layer and the highest */
-  int64_t block = t.adapters.layout.params, first = 0;
+  gradcheck_input in[3]; /* the lowest layer and the highest, embedding and head */
+  int64_t block = t.adapters.layout.params, outer = t.adapters.outer.params, first = 0;
   bool dora = strcmp(methods[method].method, "dora") == 0;
   if (dora) first = t.adapters.layout.module[IST_MOD_Q].m; /* magnitudes lie at the end */
   for (int64_t i = 0; i < 2; i++) {
@@ -138,7 +143,14 @@ static void check_differences(int method, ist_order order, ist_recompute recompu
                               .grad = (double *)t.adapters.grads + l * block + first,
                               .grad_stride = block - first};
   }
-  gradcheck_assert(in, 2, train_loss, &a, 1e-6);
+  in[2] = (gradcheck_input){.name = "outer",
+                            .x = (double *)t.adapters.params + L_TINY * block,
+                            .rows = 1,
+                            .cols = outer,
+                            .stride = outer,
+                            .grad = (double *)t.adapters.outer_grads,
+                            .grad_stride = outer};
+  gradcheck_assert(in, outer ? 3 : 2, train_loss, &a, 1e-6);
   tiny_close(&t);
 }
 
@@ -201,7 +213,7 @@ static void test_schedules_agree(void **state) {
       tiny_disturb(&t, 0.05);
       run_args a = {&t, ways[w].order, ways[w].recompute, some, NULL, 1};
       gradients(&a);
-      int64_t n = 2 * t.adapters.layout.params;
+      int64_t n = ist_adapter_elements(&t.adapters);
       const double *g = (const double *)t.adapters.grads;
       double largest = 0;
       if (!first) {
@@ -282,7 +294,8 @@ static void test_suppression(void **state) {
     assert_true(forward(&a, false) == plain);
     a.factor = zero;
     double gone = forward(&a, false);
-    if (methods[m].paper_dora) { /* the official code leaves the magnitude in place */
+    /* Embedding and head are not suppressed; the official code leaves the magnitude in place. */
+    if (methods[m].paper_dora || t.adapters.outer.params) {
       assert_true(fabs(gone - plain) > 1e-3);
     } else {
       assert_true(fabs(gone - bare) < 1e-13);
@@ -318,7 +331,7 @@ static void test_cpu(void **state) {
       run_args c = {&t, IST_ORDER_TOKEN, IST_RECOMPUTE_MLP, some, NULL, 1};
       gradients(&c);
       double error = 0, size = 0;
-      for (int64_t i = 0; i < 2 * t.adapters.layout.params; i++) {
+      for (int64_t i = 0; i < ist_adapter_elements(&t.adapters); i++) {
         double truth = ((double *)ref.adapters.grads)[i];
         double off = (double)((float *)t.adapters.grads)[i] - truth;
         error += off * off;

@@ -80,6 +80,24 @@ static void test_words(void **state) {
   EXPECT(o, "0000000", "2500008", "2300003", "2300003");
 }
 
+static void test_embedding_and_head(void **state) {
+  (void)state;
+  ist_adapters ad;
+  ist_error err = {0};
+  ist_train_options o = options("q,embed_tokens,lm_head");
+  o.rank_pattern = "lm_head=2,embed=5";
+  o.alpha_pattern = "model.embed_tokens=10";
+  MUST(find(&o, &ad, &err));
+  assert_true(ad.outer.of[IST_OUTER_EMBED].rank == 5 && ad.outer.of[IST_OUTER_EMBED].scale == 2);
+  assert_true(ad.outer.of[IST_OUTER_HEAD].rank == 2 && ad.outer.of[IST_OUTER_HEAD].scale == 8);
+  assert_int_equal(ad.outer.params, 7 * (config->V + config->D));
+  ist_targets_free(&ad.config);
+  o = options("all-linear"); /* as PEFT: neither of them */
+  MUST(find(&o, &ad, &err));
+  assert_int_equal(ad.outer.params, 0);
+  ist_targets_free(&ad.config);
+}
+
 static void test_scales(void **state) {
   (void)state;
   ist_adapters ad;
@@ -111,9 +129,11 @@ static void test_there_and_back(void **state) {
       options(".*layers\\.[13]\\.self_attn\\.(q|k)_proj"),
       options(".*(layers\\.0\\..*|q)_proj"),
       options("v,gate"),
+      options("head,v,embed"),
   };
   cases[3].rank_pattern = "layers.2.self_attn.q_proj=3,down=2";
   cases[3].alpha_pattern = "q=1,.*0.mlp.*=0.1";
+  cases[5].rank_pattern = "embed=3";
   cases[4].layers_to_transform = "1-2";
   cases[4].rslora = true;
   cases[4].method = "dora";
@@ -128,6 +148,7 @@ static void test_there_and_back(void **state) {
     MUST(find(&copy, &again, &err));
     assert_string_equal(copy.method, cases[i].method);
     assert_memory_equal(&ad.layout, &again.layout, sizeof ad.layout);
+    assert_memory_equal(&ad.outer, &again.outer, sizeof ad.outer);
     for (int64_t l = 0; l < L_TINY; l++) {
       for (int m = 0; m < IST_MOD_COUNT; m++) {
         const ist_adapter_place *a = &ad.config.places[l * IST_MOD_COUNT + m];
@@ -159,7 +180,7 @@ static void test_refusals(void **state) {
   o.exclude = "k";
   refuses(o, "exclude_modules: found \"k_proj\"");
   o.exclude = "q";
-  refuses(o, "nothing that is left");
+  refuses(o, "leave of it");
   o = options("q");
   o.rank_pattern = "k=3";
   refuses(o, "rank_pattern: found \"k_proj\"");
@@ -180,17 +201,23 @@ static void test_refusals(void **state) {
   o = options(".*q_proj");
   o.layers_to_transform = "1";
   refuses(o, "layers_to_transform needs target_modules as a list");
+  refuses(options("lm_head"), "found nothing in a layer");
+  o = options("q,embed_tokens");
+  o.depth_budget = 0.5;
+  refuses(o, "depth_budget: found 0.5, but an adapter on the embedding needs all layers");
+  o = options("q,lm_head");
+  o.method = "dora";
+  refuses(o, "the output head, which can have plain LoRA only, found method dora");
   o = options("q");
   o.layers_to_transform = "1";
   o.layers_pattern = "h";
-  refuses(o, "nothing that is left");
+  refuses(o, "leave of it");
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_words),
-      cmocka_unit_test(test_scales),
-      cmocka_unit_test(test_there_and_back),
+      cmocka_unit_test(test_words),    cmocka_unit_test(test_embedding_and_head),
+      cmocka_unit_test(test_scales),   cmocka_unit_test(test_there_and_back),
       cmocka_unit_test(test_refusals),
   };
   return cmocka_run_group_tests(tests, setup, teardown);

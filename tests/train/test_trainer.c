@@ -53,6 +53,91 @@ static void test_resume_some_layers(void **state) {
   must_resume_exactly(o, 11, 2, "some-whole", "some-parts");
 }
 
+static void test_resume_outer(void **state) {
+  (void)state;
+  ist_train_options o = run_options();
+  o.targets = "q,down,embed_tokens,lm_head";
+  o.rank_pattern = "lm_head=2";
+  o.lr_ratio = 4;
+  must_resume_exactly(o, 11, 2, "outer-whole", "outer-parts");
+  o.order = "layer";
+  must_resume_exactly(o, 11, 2, "outer-whole-2", "outer-parts-2");
+}
+
+/* The importance of an earlier run: as it is, without probes, or as a start for IST. */
+static void test_scores(void **state) {
+  (void)state;
+  static const char file[] =
+      "{\"layers\": [{\"layer\": 0, \"suppressibility\": 30}, {\"layer\": 1, \"suppressibility\": "
+      "25},"
+      "{\"layer\": 2, \"suppressibility\": -30}, {\"layer\": 3, \"suppressibility\": 30}]}";
+  ist_error err = {0};
+  MUST(ist_file_write("scores.json", file, sizeof file - 1, &err));
+  for (int warm = 0; warm < 2; warm++) {
+    ist_train_options o = run_options();
+    o.selector = "scores:scores.json";
+    o.scores = warm ? "warm-start" : "frozen";
+    o.active_ratio = 0.25;
+    ist_model *m = open_tiny();
+    ist_trainer *t = open_run(m, &o);
+    ist_step_report r;
+    bool probed = false;
+    int64_t drawn = 0;
+    do {
+      r = take_step(t);
+      probed |= r.probed;
+      drawn += r.active[2];
+    } while (!r.finished);
+    assert_int_equal(probed, warm);
+    assert_true(warm ? drawn >= 10 : drawn == 20); /* IST keeps scores within 4 */
+    if (!warm) assert_true(fabs(r.importance[1] - 1 / (1 + exp(25.0))) < 1e-20);
+    ist_trainer_close(t);
+    ist_model_close(m);
+  }
+  ist_train_options o = run_options();
+  o.targets = "q";
+  o.layers_to_transform = "0,1";
+  o.selector = "scores:scores.json";
+  o.active_ratio = 0.5;
+  ist_model *m = open_tiny();
+  ist_trainer *t = open_run(m, &o);
+  int64_t one = 0;
+  for (int i = 0; i < 20; i++) one += take_step(t).active[1];
+  assert_int_equal(one, 20);
+  ist_trainer_close(t);
+  static const struct {
+    const char *text, *why;
+  } bad[] = {
+      {"{\"layers\": [{\"layer\": 0, \"suppressibility\": 1}]}", "found no score of layer 1"},
+      {"{\"layers\": [{\"layer\": 9, \"suppressibility\": 1}]}", "found layer 9, the model has 4"},
+      {"{\"layers\": [{\"layer\": 0}]}", "layers[0]"},
+      {"[", "bad.json"}};
+  o.selector = "scores:bad.json";
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    MUST(ist_file_write("bad.json", bad[i].text, strlen(bad[i].text), &err));
+    assert_true(ist_trainer_open(&t, m, &o, &err) != IST_OK);
+    if (!strstr(err.message, bad[i].why)) fail_msg("\"%s\"", err.message);
+  }
+  o.selector = "scores:nowhere.json";
+  assert_int_equal(ist_trainer_open(&t, m, &o, &err), IST_ERR_IO);
+  ist_model_close(m);
+}
+
+static void test_resume_scores(void **state) {
+  (void)state;
+  static const char file[] =
+      "{\"layers\": [{\"layer\": 0, \"suppressibility\": 0.3}, {\"layer\": 1, \"suppressibility\": "
+      "1},"
+      "{\"layer\": 2, \"suppressibility\": -1}, {\"layer\": 3, \"suppressibility\": 0}]}";
+  ist_error err = {0};
+  MUST(ist_file_write("gone.json", file, sizeof file - 1, &err));
+  ist_train_options o = run_options();
+  o.selector = "scores:gone.json";
+  must_resume_exactly(o, 11, 2, "scores-whole", "scores-parts");
+  o.scores = "warm-start";
+  must_resume_exactly(o, 11, 2, "warm-whole", "warm-parts");
+}
+
 static void test_resume_layer_order(void **state) {
   (void)state;
   ist_train_options o = run_options();
@@ -468,6 +553,9 @@ int main(void) {
       cmocka_unit_test(test_resume_layer_order),
       cmocka_unit_test(test_some_layers),
       cmocka_unit_test(test_resume_some_layers),
+      cmocka_unit_test(test_resume_outer),
+      cmocka_unit_test(test_scores),
+      cmocka_unit_test(test_resume_scores),
       cmocka_unit_test(test_frozen_layers_stand_still),
       cmocka_unit_test(test_steps_allocate_nothing),
       cmocka_unit_test(test_open_without_memory),

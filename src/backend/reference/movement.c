@@ -105,6 +105,14 @@ void ist_reference_scatter_rows(ist_ctx *ctx, ist_view dst, ist_view src, const 
   }
 }
 
+void ist_reference_scatter_add_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *ids) {
+  (void)ctx;
+  for (int64_t r = 0; r < src.rows; r++) {
+    ist_view to = ist_view_rows(dst, ids[r], 1);
+    add_rows(to, to, ist_view_rows(src, r, 1));
+  }
+}
+
 void ist_reference_add(ist_ctx *ctx, ist_view y, ist_view a, ist_view b) {
   (void)ctx;
   add_rows(y, a, b);

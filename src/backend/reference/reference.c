@@ -117,6 +117,7 @@ static const ist_backend reference = {
     .dequant = ist_reference_dequant,
     .gather_rows = ist_reference_gather_rows,
     .scatter_rows = ist_reference_scatter_rows,
+    .scatter_add_rows = ist_reference_scatter_add_rows,
     .zero = ist_reference_zero,
     .copy = ist_reference_copy,
     .add = ist_reference_add,

@@ -21,6 +21,7 @@ void ist_reference_dequant(ist_ctx *ctx, ist_view dst, const void *src, ist_dtyp
 void ist_reference_gather_rows(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype src_type,
                                const int32_t *ids, double scale);
 void ist_reference_scatter_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *ids);
+void ist_reference_scatter_add_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *ids);
 void ist_reference_zero(ist_ctx *ctx, ist_view dst);
 void ist_reference_copy(ist_ctx *ctx, ist_view dst, ist_view src);
 void ist_reference_add(ist_ctx *ctx, ist_view y, ist_view a, ist_view b);
