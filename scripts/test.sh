@@ -23,6 +23,9 @@ sh scripts/check-hardening.sh build/ci-gcc
 sh scripts/check-symbols.sh build/ci-gcc
 sh scripts/check-headers.sh
 
+say "every fuzz target for three seconds"
+sh scripts/fuzz.sh 3
+
 say "tests under the address and undefined-behaviour sanitizers"
 sh scripts/build.sh debug
 jobs=$(getconf _NPROCESSORS_ONLN)
@@ -34,7 +37,3 @@ sh scripts/check-install.sh build/ci-gcc
 
 say "tests"
 ctest --preset ci-gcc -j "$jobs"
-
-say "static checks, where cppcheck and clang-tidy are there; a short run of every fuzz target"
-sh scripts/check-static.sh
-sh scripts/fuzz.sh 3
