@@ -23,9 +23,6 @@ sh scripts/check-hardening.sh build/ci-gcc
 sh scripts/check-symbols.sh build/ci-gcc
 sh scripts/check-headers.sh
 
-say "every fuzz target for three seconds"
-sh scripts/fuzz.sh 3
-
 say "tests under the address and undefined-behaviour sanitizers"
 sh scripts/build.sh debug
 jobs=$(getconf _NPROCESSORS_ONLN)
