@@ -174,7 +174,7 @@ static double planned(const char *model, const axis *a, const char *value) {
   ist_train_options o;
   init_settings(&o, "texts");
   set(&o, a->key, value);
-  if (ist_plan(model, &o, &text, &err) != IST_OK) {
+  if (ist_plan(model, NULL, &o, &text, &err) != IST_OK) {
     fprintf(stderr, "plan: %s\n", err.message);
     return 0;
   }

@@ -11,6 +11,7 @@
 
 /* Opens the model of the line with its --compute, --backend, --threads and
  * --adapter. The caller closes it. */
+ist_model_options ist_cmd_model_options(const ist_args *a);
 ist_status ist_cmd_open_model(ist_model **out, const ist_args *a, ist_error *err);
 
 /* The argument of the line, or all of standard input; free with free(). */

@@ -9,7 +9,8 @@ int ist_cmd_plan(ist_args *a) {
   char *json = NULL;
   json_t *root = NULL;
   ist_set_threads((int)a->threads);
-  ist_status s = ist_plan(a->model_path, &a->train, &json, &err);
+  ist_model_options model = ist_cmd_model_options(a);
+  ist_status s = ist_plan(a->model_path, &model, &a->train, &json, &err);
   if (!s && a->json) {
     puts(json);
   } else if (!s) {

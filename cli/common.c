@@ -7,7 +7,7 @@
 #include "cmd.h"
 #include "text.h"
 
-ist_status ist_cmd_open_model(ist_model **out, const ist_args *a, ist_error *err) {
+ist_model_options ist_cmd_model_options(const ist_args *a) {
   ist_model_options options;
   ist_model_options_init(&options);
   if (!strcmp(a->compute, "f32")) options.compute = IST_COMPUTE_F32;
@@ -15,6 +15,11 @@ ist_status ist_cmd_open_model(ist_model **out, const ist_args *a, ist_error *err
   if (!strcmp(a->backend, "reference")) options.backend = IST_BACKEND_REFERENCE;
   options.base_type = a->base_type;
   options.base_cache = a->base_cache;
+  return options;
+}
+
+ist_status ist_cmd_open_model(ist_model **out, const ist_args *a, ist_error *err) {
+  ist_model_options options = ist_cmd_model_options(a);
   ist_set_threads((int)a->threads);
   *out = NULL;
   ist_status s = ist_model_open(out, a->model_path, &options, err);

@@ -259,9 +259,10 @@ IST_API void ist_trainer_get_info(const ist_trainer *t, ist_train_info *info);
 /* The plan as JSON text (arenas, bytes, schedule); free with ist_free_memory. */
 IST_API ist_status ist_trainer_plan(const ist_trainer *t, char **json, ist_error *err);
 /* The plan for a model and options without reading weights or training data
- * (lengths: max_tokens); free with ist_free_memory. */
-IST_API ist_status ist_plan(const char *model_path, const ist_train_options *options, char **json,
-                            ist_error *err);
+ * (lengths: max_tokens); free with ist_free_memory. `model` may be NULL; a base type counts
+ * with its sizes in memory, nothing is quantised and base_cache is not looked at. */
+IST_API ist_status ist_plan(const char *model_path, const ist_model_options *model,
+                            const ist_train_options *options, char **json, ist_error *err);
 
 typedef struct ist_step_report {
   int64_t step; /* finished optimizer steps, this one included */

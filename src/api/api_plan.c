@@ -155,7 +155,7 @@ static json_t *layers_of(const ist_model *m, const ist_train_options *o, const i
 static ist_status plan_model(const ist_model *m, const ist_train_options *o, char **json,
                              ist_error *err) {
   ist_source_drop_pages(&m->source);
-  int64_t resident = ist_memory_resident(NULL, 0);
+  int64_t resident = ist_memory_resident(NULL, 0) + m->unmade_bytes;
   ist_run_plan plan;
   IST_TRY(plan_once(&plan, m, o, resident, err));
   json_t *root = ist_plan_to_json(&plan), *layers = root ? layers_of(m, o, &plan, err) : NULL;
@@ -169,15 +169,15 @@ static ist_status plan_model(const ist_model *m, const ist_train_options *o, cha
   return *json ? IST_OK : ist_fail_nomem(err, "plan", 0);
 }
 
-ist_status ist_plan(const char *model_path, const ist_train_options *options, char **json,
-                    ist_error *err) {
+ist_status ist_plan(const char *model_path, const ist_model_options *model,
+                    const ist_train_options *options, char **json, ist_error *err) {
   *json = NULL;
   ist_train_options o;
   ist_train_options given = *options;
   if (!given.train_path) given.train_path = "(none)"; /* a plan needs no data */
   IST_TRY(ist_options_copy(&o, &given, err));
   ist_model *m = NULL;
-  ist_status status = ist_model_open(&m, model_path, NULL, err);
+  ist_status status = ist_model_open_for_plan(&m, model_path, model, err);
   if (status == IST_OK) status = plan_model(m, &o, json, err);
   ist_model_close(m);
   ist_options_free(&o);

@@ -185,9 +185,14 @@ static void drop_source(const ist_stored *s) {
 
 /* ---- In memory ---------------------------------------------------------------------- */
 
-static ist_status make_in_memory(ist_weights *w, const matrix_list *list, ist_error *err) {
-  size_t bytes = 0, at = 0;
+static size_t bytes_in_memory(const matrix_list *list) {
+  size_t bytes = 0;
   for (int64_t i = 0; i < list->n; i++) bytes += ist_arena_round((size_t)new_bytes(&list->p[i]));
+  return bytes;
+}
+
+static ist_status make_in_memory(ist_weights *w, const matrix_list *list, ist_error *err) {
+  size_t bytes = bytes_in_memory(list), at = 0;
   w->requantised = ist_calloc(bytes, 1);
   if (!w->requantised) return ist_fail_nomem(err, "quantised base", bytes);
   for (int64_t i = 0; i < list->n; i++) {
@@ -281,5 +286,18 @@ ist_status ist_weights_requantise(ist_weights *w, ist_ctx *ctx, ist_dtype type, 
   ist_free(list.rows);
   ist_free(list.p);
   if (status == IST_OK) free_unused(w);
+  return status;
+}
+
+/* The blocks keep the address of the floats, which nobody reads as blocks. */
+ist_status ist_weights_plan_requantise(ist_weights *w, ist_ctx *ctx, ist_dtype type, int64_t *bytes,
+                                       ist_error *err) {
+  matrix_list list = {0};
+  ist_status status = list_matrices(&list, w, ctx, type, err);
+  for (int64_t i = 0; status == IST_OK && i < list.n; i++)
+    settle(&list.p[i], list.p[i].from.data, true);
+  *bytes = status == IST_OK ? (int64_t)bytes_in_memory(&list) : 0;
+  ist_free(list.rows);
+  ist_free(list.p);
   return status;
 }

@@ -16,5 +16,9 @@ const char *ist_base_type_name(ist_dtype type);
  * A model without a float matrix is refused. */
 ist_status ist_weights_requantise(ist_weights *w, ist_ctx *ctx, ist_dtype type, const char *cache,
                                   uint64_t identity, ist_error *err);
+/* As in memory, for a plan: types and sizes are in place, no block is made. *bytes: what the
+ * blocks would take. */
+ist_status ist_weights_plan_requantise(ist_weights *w, ist_ctx *ctx, ist_dtype type, int64_t *bytes,
+                                       ist_error *err);
 
 #endif

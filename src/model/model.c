@@ -54,7 +54,8 @@ static ist_status open_tokenizer(ist_model *m, ist_error *err) {
                   (long long)ist_tokenizer_size(m->tokenizer), (long long)m->config.V);
 }
 
-static ist_status quantise_base(ist_model *m, const ist_model_options *o, ist_error *err) {
+static ist_status quantise_base(ist_model *m, const ist_model_options *o, bool plan,
+                                ist_error *err) {
   bool none = !o->base_type || strcmp(o->base_type, "none") == 0;
   if (none && !o->base_cache) return IST_OK;
   if (none)
@@ -66,11 +67,13 @@ static ist_status quantise_base(ist_model *m, const ist_model_options *o, ist_er
   uint64_t identity = ist_model_hash(m);
   m->base_type = (ist_dtype)type;
   m->requantised = true;
+  if (plan)
+    return ist_weights_plan_requantise(&m->weights, &m->ctx, m->base_type, &m->unmade_bytes, err);
   return ist_weights_requantise(&m->weights, &m->ctx, (ist_dtype)type, o->base_cache, identity,
                                 err);
 }
 
-static ist_status open_parts(ist_model *m, const char *path, const ist_model_options *o,
+static ist_status open_parts(ist_model *m, const char *path, const ist_model_options *o, bool plan,
                              ist_error *err) {
   m->path = ist_strdup(path);
   if (!m->path) return ist_fail_nomem(err, "path", strlen(path));
@@ -84,11 +87,11 @@ static ist_status open_parts(ist_model *m, const char *path, const ist_model_opt
     return status;
   }
   IST_TRY(choose_backend(m, o, err));
-  return quantise_base(m, o, err);
+  return quantise_base(m, o, plan, err);
 }
 
-ist_status ist_model_open(ist_model **out, const char *path, const ist_model_options *options,
-                          ist_error *err) {
+static ist_status open_model(ist_model **out, const char *path, const ist_model_options *options,
+                             bool plan, ist_error *err) {
   *out = NULL;
   ist_model_options o;
   ist_model_options_init(&o);
@@ -98,7 +101,7 @@ ist_status ist_model_open(ist_model **out, const char *path, const ist_model_opt
   }
   ist_model *m = ist_calloc(1, sizeof *m);
   if (!m) return ist_fail_nomem(err, "model", sizeof *m);
-  ist_status status = open_parts(m, path, &o, err);
+  ist_status status = open_parts(m, path, &o, plan, err);
   if (status != IST_OK) {
     ist_model_close(m);
     return status;
@@ -118,6 +121,16 @@ void ist_model_set_whole(ist_model *m, float *const whole[IST_OUTER_COUNT]) {
                              .cols = width,
                              .in_memory = true};
   }
+}
+
+ist_status ist_model_open(ist_model **out, const char *path, const ist_model_options *options,
+                          ist_error *err) {
+  return open_model(out, path, options, false, err);
+}
+
+ist_status ist_model_open_for_plan(ist_model **out, const char *path,
+                                   const ist_model_options *options, ist_error *err) {
+  return open_model(out, path, options, true, err);
 }
 
 void ist_model_drop_adapter(ist_model *m) {

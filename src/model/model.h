@@ -23,12 +23,17 @@ struct ist_model {
   float *whole[IST_OUTER_COUNT];
   bool requantised; /* float weights became base_type on opening */
   ist_dtype base_type;
-  bool busy;           /* a trainer has it */
-  char *template_name; /* template the adapter was trained with; NULL: unknown */
+  int64_t unmade_bytes; /* of the blocks, where the model was opened for a plan only */
+  bool busy;            /* a trainer has it */
+  char *template_name;  /* template the adapter was trained with; NULL: unknown */
 };
 
 /* Puts the adapter's whole matrices in place of the base's; NULL: the base's again. */
 void ist_model_set_whole(ist_model *m, float *const whole[IST_OUTER_COUNT]);
+/* Opens for a plan: with a base type its sizes are known, but no weight is quantised. */
+ist_status ist_model_open_for_plan(ist_model **out, const char *path,
+                                   const ist_model_options *options, ist_error *err);
+
 /* Takes off what ist_model_set_adapter put on. */
 void ist_model_drop_adapter(ist_model *m);
 

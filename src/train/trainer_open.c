@@ -311,7 +311,20 @@ static ist_status refuse_other(const char *what, const char *path, const json_t 
                   path, what, text, json_is_string(j) ? json_string_value(j) : "none");
 }
 
+/* Before the hash of the model, which differs with the type too but says nothing. */
+static ist_status check_base_type(const ist_trainer *t, const json_t *saved, ist_error *err) {
+  const ist_model *m = t->model;
+  const char *was = json_string_value(json_object_get(saved, "base_type"));
+  const char *now = m->requantised ? ist_base_type_name(m->base_type) : "none";
+  if (!was) was = "none";
+  if (strcmp(was, now) == 0) return IST_OK;
+  return ist_fail(err, IST_ERR_MISMATCH,
+                  "%s: found base_type %s, but the run to resume was made with %s", m->path, now,
+                  was);
+}
+
 static ist_status check_resume(ist_trainer *t, const json_t *saved, ist_error *err) {
+  IST_TRY(check_base_type(t, saved, err));
   IST_TRY(refuse_other("model_hash", t->model->path, saved, ist_model_hash(t->model), err));
   IST_TRY(refuse_other("data_hash", t->options.train_path, saved, t->data_hash, err));
   return ist_options_check_resume(&t->options, saved, err);

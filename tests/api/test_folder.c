@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "format/gguf.h"
 #include "format/safetensors.h"
 #include "ist.h"
 
@@ -257,6 +258,47 @@ static void test_generate_and_inspect(void **state) {
   ist_free_memory(json);
 }
 
+/* Part `no` of two of the tiny model: its keys in the first, every other tensor in each. */
+static void write_part(const ist_gguf *g, const char *path, int no) {
+  ist_error err = {0};
+  ist_gguf_writer *w = ist_gguf_writer_new();
+  for (int64_t i = 0; no == 0 && i < g->n_kv; i++) ist_gguf_put_kv(w, &g->kv[i]);
+  ist_gguf_put_u32(w, "split.no", (uint32_t)no);
+  ist_gguf_put_u32(w, "split.count", 2);
+  ist_gguf_put_u32(w, "split.tensors.count", (uint32_t)g->n_tensors);
+  for (int64_t i = no; i < g->n_tensors; i += 2) {
+    const ist_gguf_tensor *t = &g->tensor[i];
+    char name[96];
+    snprintf(name, sizeof name, "%.*s", (int)t->name.len, t->name.p);
+    ist_gguf_put_tensor_data(w, name, t->type, t->n_dims, t->ne, t->data);
+  }
+  MUST(ist_gguf_write(w, path, &err));
+  ist_gguf_writer_free(w);
+}
+
+/* A split file is one model to those who look into it and to those who run it. */
+static void test_split(void **state) {
+  (void)state;
+  static const char first[] = "tiny-00001-of-00002.gguf";
+  ist_error err = {0};
+  ist_gguf *g;
+  MUST(ist_gguf_open(&g, GGUF, &err));
+  write_part(g, first, 0);
+  write_part(g, "tiny-00002-of-00002.gguf", 1);
+  char *json, count[48];
+  MUST(ist_inspect(first, &json, &err));
+  snprintf(count, sizeof count, "\"n_tensors\": %lld", (long long)g->n_tensors);
+  assert_non_null(strstr(json, count));
+  for (int64_t i = 0; i < g->n_tensors; i++) {
+    char name[96];
+    snprintf(name, sizeof name, "\"%.*s\"", (int)g->tensor[i].name.len, g->tensor[i].name.p);
+    if (!strstr(json, name)) fail_msg("%s is not shown", name);
+  }
+  ist_free_memory(json);
+  ist_gguf_close(g);
+  check_logits(first, IST_GOLDEN_DIR "/llama_tiny/goldens.safetensors");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_logits),
@@ -264,6 +306,7 @@ int main(void) {
       cmocka_unit_test(test_training),
       cmocka_unit_test(test_base_type),
       cmocka_unit_test(test_generate_and_inspect),
+      cmocka_unit_test(test_split),
   };
   return cmocka_run_group_tests_name("folder", tests, enter_folder, leave_folder);
 }

@@ -184,7 +184,7 @@ static ist_status make_model(ist_error *err) {
 static ist_status plan(ist_error *err) {
   const ist_train_options o = run_options();
   char *json = NULL;
-  ist_status s = ist_plan(TINY_MODEL, &o, &json, err);
+  ist_status s = ist_plan(TINY_MODEL, NULL, &o, &json, err);
   ist_free_memory(json);
   return s;
 }
