@@ -59,9 +59,9 @@ static json_t *rope_scaling(const ist_model *m, double theta, ist_error *err) {
   double factor = 0;
   ist_str type = {0};
   snprintf(key, sizeof key, "%s.rope.scaling.type", m->config.arch);
-  ist_gguf_get_str(m->gguf, key, false, &type, NULL);
+  ist_gguf_get_str(m->source.gguf, key, false, &type, NULL);
   snprintf(key, sizeof key, "%s.rope.scaling.factor", m->config.arch);
-  ist_gguf_get_f64(m->gguf, key, false, &factor, NULL);
+  ist_gguf_get_f64(m->source.gguf, key, false, &factor, NULL);
   if (!type.p || (type.len == 4 && memcmp(type.p, "none", 4) == 0)) return json_null();
   if (type.len == 6 && memcmp(type.p, "linear", 6) == 0)
     return json_pack("{s:s, s:f}", "rope_type", "linear", "factor", decimal(factor));
@@ -114,7 +114,7 @@ json_t *ist_hf_config(const ist_model *m, ist_dtype type, bool tied, ist_error *
   char key[96];
   double theta = 10000;
   snprintf(key, sizeof key, "%s.rope.freq_base", c->arch);
-  ist_gguf_get_f64(m->gguf, key, false, &theta, NULL);
+  ist_gguf_get_f64(m->source.gguf, key, false, &theta, NULL);
   theta = decimal(theta);
   json_t *scaling = rope_scaling(m, theta, err);
   if (!scaling) return NULL;

@@ -120,7 +120,7 @@ static json_t *post_processor(const ist_model *m) {
     }
     const int32_t id = ends[part / 2].id;
     if (!ends[part / 2].on || id < 0) continue;
-    json_t *text = text_of(m->gguf, id);
+    json_t *text = text_of(m->source.gguf, id);
     json_t *token = json_pack("{s:{s:O, s:i}}", "SpecialToken", "id", text, "type_id", 0);
     json_array_append(single, token);
     json_array_append_new(pair, token);
@@ -133,8 +133,8 @@ static json_t *post_processor(const ist_model *m) {
 }
 
 json_t *ist_hf_tokenizer(const ist_model *m, ist_error *err) {
-  const ist_gguf_kv *tokens = ist_gguf_find(m->gguf, KEY "tokens");
-  const ist_gguf_kv *pairs = ist_gguf_find(m->gguf, KEY "merges");
+  const ist_gguf_kv *tokens = ist_gguf_find(m->source.gguf, KEY "tokens");
+  const ist_gguf_kv *pairs = ist_gguf_find(m->source.gguf, KEY "merges");
   const char *pre = ist_tokenizer_pre(m->tokenizer), *json = NULL;
   bool ignore_merges = false;
   for (size_t i = 0; pre && i < sizeof pre_tokenizers / sizeof *pre_tokenizers; i++) {
@@ -153,7 +153,7 @@ json_t *ist_hf_tokenizer(const ist_model *m, ist_error *err) {
       "ignore_merges", ignore_merges, "vocab", vocabulary(tokens), "merges", merges(pairs));
   json_t *root =
       json_pack("{s:s, s:n, s:n, s:o, s:n, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation",
-                "padding", "added_tokens", added_tokens(m->gguf, tokens), "normalizer",
+                "padding", "added_tokens", added_tokens(m->source.gguf, tokens), "normalizer",
                 "pre_tokenizer", json_loads(json, 0, NULL), "post_processor", post_processor(m),
                 "decoder", json_loads(BYTE_LEVEL("true"), 0, NULL), "model", model);
   if (!root) ist_fail_nomem(err, "tokenizer.json", 0);
@@ -170,7 +170,7 @@ static int32_t token_key(const ist_gguf *g, const char *key) {
 }
 
 json_t *ist_hf_tokenizer_config(const ist_model *m) {
-  const ist_gguf *g = m->gguf;
+  const ist_gguf *g = m->source.gguf;
   const ist_gguf_kv *tokens = ist_gguf_find(g, KEY "tokens");
   json_t *decoder = json_object();
   for (uint64_t i = 0; i < tokens->count; i++) {

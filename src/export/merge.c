@@ -105,7 +105,7 @@ static ist_status refuse_bias(const ist_updates *u, ist_error *err) {
 ist_status ist_merge_list_make(ist_merge_list *out, const ist_model *m, const ist_updates *u,
                                ist_error *err) {
   *out = (ist_merge_list){0};
-  if (!m->gguf)
+  if (!m->source.gguf)
     return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: the base of a merge must be a GGUF file",
                     m->path);
   ist_status s = refuse_bias(u, err);

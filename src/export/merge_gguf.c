@@ -70,8 +70,8 @@ static void put_text(ist_gguf_writer *w, const char *key, const char *text) {
 }
 
 static void put_keys(ist_gguf_writer *w, const ist_model *m, int type, const char *adapter) {
-  for (int64_t i = 0; i < m->gguf->n_kv; i++) {
-    const ist_gguf_kv *kv = &m->gguf->kv[i];
+  for (int64_t i = 0; i < m->source.gguf->n_kv; i++) {
+    const ist_gguf_kv *kv = &m->source.gguf->kv[i];
     bool replaced = key_is(kv, PROVENANCE, true) || key_is(kv, "split.", true) ||
                     (type >= 0 && (key_is(kv, "general.file_type", false) ||
                                    key_is(kv, "general.quantization_version", false)));

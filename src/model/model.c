@@ -28,7 +28,6 @@ static ist_status choose_backend(ist_model *m, const ist_model_options *o, ist_e
   return m->ctx.be->open ? m->ctx.be->open(&m->ctx, err) : IST_OK;
 }
 
-/* A folder may be without: enough for token ids. */
 /* llama.cpp's name for a file without one. */
 static bool has_no_vocabulary(const ist_gguf *g) {
   ist_str kind = {"", 0};
@@ -36,6 +35,7 @@ static bool has_no_vocabulary(const ist_gguf *g) {
   return kind.len == 8 && memcmp(kind.p, "no_vocab", 8) == 0;
 }
 
+/* A folder may be without: enough for token ids. */
 static ist_status open_tokenizer(ist_model *m, ist_error *err) {
   if (m->source.gguf) {
     if (has_no_vocabulary(m->source.gguf)) return IST_OK;
@@ -78,7 +78,6 @@ static ist_status open_parts(ist_model *m, const char *path, const ist_model_opt
   m->path = ist_strdup(path);
   if (!m->path) return ist_fail_nomem(err, "path", strlen(path));
   IST_TRY(ist_source_open(&m->source, path, err));
-  m->gguf = m->source.gguf;
   ist_status status = ist_model_config_read(&m->config, &m->source, err);
   if (status == IST_OK) status = ist_weights_open(&m->weights, &m->config, &m->source, err);
   if (status == IST_OK) status = open_tokenizer(m, err);
@@ -223,7 +222,7 @@ ist_status ist_model_check_free(const ist_model *m, ist_error *err) {
 
 ist_status ist_model_check_tokenizer(const ist_model *m, ist_error *err) {
   if (m->tokenizer) return IST_OK;
-  if (m->gguf)
+  if (m->source.gguf)
     return ist_fail(err, IST_ERR_UNSUPPORTED,
                     "%s: tokenizer.ggml.model: found no_vocab, expected a tokenizer", m->path);
   ist_fail(err, IST_ERR_UNSUPPORTED, "%s: found no tokenizer.json in the folder", m->path);

@@ -8,8 +8,7 @@
 
 struct ist_model {
   char *path;
-  const ist_gguf *gguf; /* the source's, for its keys; NULL for a folder */
-  ist_source source;    /* its tensors and settings: a GGUF, or a Hugging Face folder */
+  ist_source source; /* its tensors and settings: a GGUF, or a Hugging Face folder */
   ist_model_config config;
   ist_weights weights;
   ist_tokenizer *tokenizer; /* NULL: a folder without tokenizer.json, or a GGUF without */

@@ -503,7 +503,7 @@ static void test_folder(void **state) {
   assert_int_equal(st->n, 38);
   /* Rows are back in Hugging Face's order: row 1 of a head of six is row 2 of the file. */
   const ist_st_tensor *q = ist_safetensors_find(st, "model.layers.0.self_attn.q_proj.weight");
-  const ist_gguf_tensor *file = ist_gguf_find_tensor(m->gguf, "blk.0.attn_q.weight");
+  const ist_gguf_tensor *file = ist_gguf_find_tensor(m->source.gguf, "blk.0.attn_q.weight");
   assert_memory_equal(q->data + 1 * 24 * 4, file->data + 2 * 24 * 4, 24 * 4);
   assert_memory_equal(q->data + 3 * 24 * 4, file->data + 1 * 24 * 4, 24 * 4);
   ist_safetensors_close(st);
