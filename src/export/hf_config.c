@@ -77,7 +77,7 @@ static json_t *token_id(int32_t id) {
   return id < 0 ? json_null() : json_integer(id);
 }
 
-static const char *type_name(ist_dtype t) {
+const char *ist_hf_dtype(ist_dtype t) {
   return t == IST_F32 ? "float32" : t == IST_F16 ? "float16" : "bfloat16";
 }
 
@@ -128,7 +128,7 @@ json_t *ist_hf_config(const ist_model *m, ist_dtype type, bool tied, ist_error *
       "max_position_embeddings", (json_int_t)c->context, "rms_norm_eps", decimal(c->norm_eps),
       "rope_theta", theta, "rope_scaling", scaling, "hidden_act", "silu", "tie_word_embeddings",
       tied, "bos_token_id", token_id(ist_tokenizer_bos(m->tokenizer)), "eos_token_id",
-      token_id(ist_tokenizer_eos(m->tokenizer)), "torch_dtype", type_name(type), "use_cache", 1);
+      token_id(ist_tokenizer_eos(m->tokenizer)), "torch_dtype", ist_hf_dtype(type), "use_cache", 1);
   json_t *more = json_loads(families[family].more, 0, NULL);
   if (root && more) json_object_update(root, more);
   json_decref(more);

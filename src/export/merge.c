@@ -81,12 +81,22 @@ static ist_status check_all_listed(const ist_merge_list *list, const ist_updates
     if (listed) continue;
     char name[96];
     ist_tensor_name(name, sizeof name, u->p[i].layer, u->p[i].id);
-    return ist_fail(err, IST_ERR_UNSUPPORTED,
-                    "%s: the base keeps this matrix inside another tensor; merging into one is not "
-                    "supported",
-                    name);
+    return ist_fail(
+        err, IST_ERR_UNSUPPORTED,
+        "%s: the base keeps this matrix inside another tensor, or turned; merging there is not "
+        "supported",
+        name);
   }
   return IST_OK;
+}
+
+static ist_status list_gguf(ist_merge_list *out, const ist_model *m, const ist_updates *u,
+                            ist_error *err) {
+  for (int64_t i = 0; i < m->source.n; i++)
+    IST_TRY(add_tensor(out, m, u, &m->source.tensor[i], err));
+  if (!ist_merge_unties(m, u)) return IST_OK;
+  return add(out, m, u, "output.weight", -1, IST_T_OUTPUT, false, ist_weights_head(&m->weights),
+             err);
 }
 
 /* Most bases have no bias that could take it, and PEFT does not merge it there either. */
@@ -105,15 +115,9 @@ static ist_status refuse_bias(const ist_updates *u, ist_error *err) {
 ist_status ist_merge_list_make(ist_merge_list *out, const ist_model *m, const ist_updates *u,
                                ist_error *err) {
   *out = (ist_merge_list){0};
-  if (!m->source.gguf)
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: the base of a merge must be a GGUF file",
-                    m->path);
   ist_status s = refuse_bias(u, err);
-  for (int64_t i = 0; i < m->source.n && s == IST_OK; i++)
-    s = add_tensor(out, m, u, &m->source.tensor[i], err);
-  if (s == IST_OK && ist_merge_unties(m, u))
-    s = add(out, m, u, "output.weight", -1, IST_T_OUTPUT, false, ist_weights_head(&m->weights),
-            err);
+  if (s == IST_OK)
+    s = m->source.gguf ? list_gguf(out, m, u, err) : ist_merge_list_folder(out, m, u, err);
   if (s == IST_OK) s = check_all_listed(out, u, err);
   if (s != IST_OK) ist_merge_list_free(out);
   return s;
@@ -123,6 +127,7 @@ void ist_merge_list_free(ist_merge_list *list) {
   for (int64_t i = 0; i < list->n; i++) {
     ist_free(list->p[i].name);
     ist_free(list->p[i].order);
+    ist_free(list->p[i].update_row);
     ist_free(list->p[i].expert);
   }
   ist_free(list->p);
@@ -174,6 +179,7 @@ static void merge_rows(void *arg, int64_t begin, int64_t end, int thread) {
       update = it->expert[row / rows];
       row %= rows;
     }
+    if (it->update_row) row = it->update_row[row];
     if (update) {
       memcpy(other, w, (size_t)cols * sizeof *w);
       ist_update_rows(update, w, row, 1);
@@ -248,6 +254,17 @@ static ist_status read_type(const ist_merge_options *o, bool gguf, int *type, is
                        : "F32, F16, BF16 for a Hugging Face folder");
 }
 
+/* A folder has none of the keys that llama.cpp reads of a GGUF. */
+static ist_status check_gguf(const ist_model *m, ist_error *err) {
+  if (m->source.gguf) return IST_OK;
+  ist_fail(err, IST_ERR_UNSUPPORTED,
+           "%s: found a Hugging Face folder, expected a GGUF as the base of a merge into one: the "
+           "folder lacks its metadata",
+           m->path);
+  ist_hint(err, "merge into a folder, and convert that with llama.cpp's convert_hf_to_gguf.py");
+  return IST_ERR_UNSUPPORTED;
+}
+
 static ist_merge_tensor tensor_of(const ist_merge_item *it) {
   const double base = sqrt(it->base2);
   return (ist_merge_tensor){
@@ -292,11 +309,11 @@ ist_status ist_merge(const ist_model *m, const ist_merge_options *options, ist_m
   ist_updates u = {0};
   ist_merge_list list = {0};
   ist_status s = o.adapter ? ist_updates_read(&u, o.adapter, m, err) : IST_OK;
+  if (s == IST_OK && gguf) s = check_gguf(m, err);
   if (s == IST_OK) s = ist_merge_list_make(&list, m, &u, err);
   if (s == IST_OK && gguf) s = ist_merge_write_gguf(&list, m, type, o.output, o.adapter, err);
   if (s == IST_OK && !gguf)
-    s = ist_merge_write_hf(&list, m, type < 0 ? IST_BF16 : (ist_dtype)type, o.shard_bytes, o.output,
-                           err);
+    s = ist_merge_write_hf(&list, m, type, ist_merge_unties(m, &u), o.shard_bytes, o.output, err);
   if (s == IST_OK) report(&list, each, user, result);
   ist_merge_list_free(&list);
   ist_updates_free(&u);

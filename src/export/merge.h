@@ -3,6 +3,7 @@
 #define IST_EXPORT_MERGE_H
 
 #include "export/updates.h"
+#include "format/safetensors.h"
 #include "format/tensor_read.h"
 
 /* One tensor of the result, and what was measured while it was written. */
@@ -16,7 +17,10 @@ typedef struct ist_merge_item {
   bool bias;
   ist_stored from; /* the base's tensor */
   ist_dtype to;
-  int64_t *order; /* (rows) the base's row for each row written; NULL: the same. Owned */
+  int64_t *order;      /* (rows) the base's row for each row written; NULL: the same. Owned */
+  int64_t *update_row; /* (rows) the update's row for each of the base's; NULL: the same. Owned */
+  int n_dims;          /* of a folder's tensor, which keeps its shape; 0: by rows and columns */
+  int64_t shape[IST_ST_MAX_DIMS];
   /* Sums of squares: the base, what the adapter changed, and what storing the
    * result in its type changed again. */
   double base2, change2, error2;
@@ -27,12 +31,14 @@ typedef struct ist_merge_list {
   int64_t n, cap;
 } ist_merge_list;
 
-/* Lists every tensor and bias of the model with its update, in the order of the base,
- * a GGUF; an output head of its own is added where a tied base is changed on one side
- * only. */
+/* Lists every tensor and bias of the model with its update, in the order of the base; an output
+ * head of its own is added where a tied base is changed on one side only. */
 ist_status ist_merge_list_make(ist_merge_list *out, const ist_model *m, const ist_updates *u,
                                ist_error *err);
 void ist_merge_list_free(ist_merge_list *list);
+/* Its part for a base that is a Hugging Face folder: the folder's own names and layouts. */
+ist_status ist_merge_list_folder(ist_merge_list *out, const ist_model *m, const ist_updates *u,
+                                 ist_error *err);
 /* True when the result cannot share one matrix for embedding and head any more. */
 bool ist_merge_unties(const ist_model *m, const ist_updates *u);
 
@@ -45,8 +51,8 @@ bool ist_merge_is_copy(const ist_merge_item *item);
 /* type: the type of the weight matrices, -1 for each its own. */
 ist_status ist_merge_write_gguf(ist_merge_list *list, const ist_model *m, int type,
                                 const char *path, const char *adapter, ist_error *err);
-/* type: F32, F16 or BF16. */
-ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, ist_dtype type,
+/* type: F32, F16 or BF16; -1: a folder's own, BF16 from a GGUF. unties: ist_merge_unties. */
+ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type, bool unties,
                               int64_t shard_bytes, const char *dir, ist_error *err);
 
 #endif

@@ -49,19 +49,23 @@ static ist_status rename_item(ist_merge_item *it, ist_error *err) {
   return IST_OK;
 }
 
-static ist_status fill_items(ist_st_item *items, ist_merge_list *list, ist_dtype type,
-                             ist_error *err) {
+/* A tensor of a GGUF under its name there, in the order and shape of a folder. */
+static ist_status fit_to_folder(ist_merge_item *it, ist_error *err) {
+  bool vector = it->from.rows == 1;
+  IST_TRY(set_order(it, err));
+  it->n_dims = vector ? 1 : 2;
+  it->shape[0] = vector ? it->from.cols : it->from.rows;
+  it->shape[1] = it->from.cols;
+  return rename_item(it, err);
+}
+
+static ist_status fill_items(ist_st_item *items, ist_merge_list *list, int type, ist_error *err) {
   for (int64_t i = 0; i < list->n; i++) {
     ist_merge_item *it = &list->p[i];
-    bool vector = it->from.rows == 1;
-    it->to = type;
-    IST_TRY(set_order(it, err));
-    IST_TRY(rename_item(it, err));
-    items[i] = (ist_st_item){.name = it->name,
-                             .type = type,
-                             .n_dims = vector ? 1 : 2,
-                             .shape = {vector ? it->from.cols : it->from.rows, it->from.cols},
-                             .user = it};
+    if (type >= 0) it->to = (ist_dtype)type;
+    if (it->n_dims == 0) IST_TRY(fit_to_folder(it, err));
+    items[i] = (ist_st_item){.name = it->name, .type = it->to, .n_dims = it->n_dims, .user = it};
+    memcpy(items[i].shape, it->shape, sizeof it->shape);
   }
   return IST_OK;
 }
@@ -160,19 +164,31 @@ static ist_status write_tokenizer(const char *dir, const ist_model *m, ist_error
 
 /* ---- The folder ---- */
 
-static ist_status write_all(const char *dir, ist_merge_list *list, const ist_model *m,
-                            ist_dtype type, int64_t shard_bytes, ist_error *err) {
+/* config.json, the base's own or one made of a GGUF's keys. */
+static json_t *config_of(const ist_merge_list *list, const ist_model *m, int type, bool unties,
+                         ist_error *err) {
+  if (!m->source.gguf) return ist_hf_config_copy(m, type, unties, err);
   bool tied = true;
   for (int64_t i = 0; i < list->n; i++) tied &= list->p[i].id != IST_T_OUTPUT;
-  json_t *config = ist_hf_config(m, type, tied, err);
+  return ist_hf_config(m, (ist_dtype)type, tied, err);
+}
+
+static ist_status write_beside(const char *dir, const ist_model *m, ist_error *err) {
+  if (!m->source.gguf) return ist_hf_copy_beside(m, dir, err);
+  IST_TRY(write_tokenizer(dir, m, err));
+  return write_json(dir, "generation_config.json", ist_hf_generation_config(m), err);
+}
+
+static ist_status write_all(const char *dir, ist_merge_list *list, const ist_model *m, int type,
+                            bool unties, int64_t shard_bytes, ist_error *err) {
+  json_t *config = config_of(list, m, type, unties, err);
   if (!config) return err ? err->code : IST_ERR_UNSUPPORTED;
   ist_st_item *items = ist_calloc((size_t)list->n, sizeof *items);
   ist_status s = items ? fill_items(items, list, type, err)
                        : ist_fail_nomem(err, dir, (size_t)list->n * sizeof *items);
   if (s == IST_OK) s = ist_mkdirs(dir, err);
   if (s == IST_OK) s = write_shards(dir, items, list->n, shard_bytes, err);
-  if (s == IST_OK) s = write_tokenizer(dir, m, err);
-  if (s == IST_OK) s = write_json(dir, "generation_config.json", ist_hf_generation_config(m), err);
+  if (s == IST_OK) s = write_beside(dir, m, err);
   if (s == IST_OK) s = write_json(dir, "config.json", json_incref(config), err);
   json_decref(config);
   ist_free(items);
@@ -209,14 +225,15 @@ static ist_status drop_file(const char *from, const char *to, ist_error *err) {
   return ist_fail(err, IST_ERR_IO, "cannot remove '%s': %s", from, strerror(errno));
 }
 
-ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, ist_dtype type,
+ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type, bool unties,
                               int64_t shard_bytes, const char *dir, ist_error *err) {
+  if (type < 0 && m->source.gguf) type = IST_BF16;
   ist_buf temp = {0};
   size_t len = strlen(dir);
   while (len > 1 && dir[len - 1] == '/') len--;
   ist_buf_printf(&temp, "%.*s.tmp-%ld", (int)len, dir, (long)getpid());
   if (temp.failed) return ist_fail_nomem(err, dir, len);
-  ist_status s = write_all(temp.p, list, m, type, shard_bytes, err);
+  ist_status s = write_all(temp.p, list, m, type, unties, shard_bytes, err);
   if (s == IST_OK) s = ist_mkdirs(dir, err);
   /* What an earlier model left would be read with the new one. */
   if (s == IST_OK) s = each_file(dir, "model*.safetensors*", dir, drop_file, err);

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """Adapters that PEFT makes on the real model, run and merged by ist: PEFT's logits; the merged
-folder in transformers, its tokenizer too; the merged GGUF in llama.cpp."""
+folder in transformers, its tokenizer too; the merged GGUF in llama.cpp.
+
+python check_merge.py [ADAPTER...]
+"""
 
 import warnings
 
@@ -15,8 +18,8 @@ TEXTS = [PROMPT, "In 1984 there were 365 days,\n\n  and (so they say) one cat's 
 ADAPTERS = {
     "lora": dict(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"]),
     "rslora": dict(r=16, lora_alpha=8, use_rslora=True, target_modules="all-linear"),
-    "patterns": dict(r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "up_proj"],
-                     rank_pattern={r"layers\.1\d\..*q_proj": 12}, alpha_pattern={"k_proj": 3},
+    "patterns": dict(r=4, lora_alpha=32, target_modules=["q_proj", "k_proj", "up_proj"],
+                     rank_pattern={r"layers\.1\d\..*q_proj": 12}, alpha_pattern={"k_proj": 12},
                      layers_to_transform=list(range(5, 25))),
     "dora": dict(r=8, lora_alpha=16, use_dora=True, target_modules=["q_proj", "k_proj", "o_proj"]),
 }
@@ -42,6 +45,12 @@ def check_folder(checks, path, name, adapter, theirs, ids, folder):
     model = hf_model(folder)
     checks.at_most(f"{name}: merged folder in transformers against PEFT, logits, relative",
                    relative(hf_logits(model, ids), theirs), 1e-3)
+    base = folder.with_name("base-hf")
+    ist("merge", "-m", path, "-o", base, "--type", "F32", "--overwrite", "-q")
+    again = folder.with_name("again-hf")
+    ist("merge", "-m", base, "--adapter", adapter, "-o", again, "--overwrite", "-q")
+    checks.at_most(f"{name}: folder merged into a folder, in transformers against PEFT, logits, "
+                   "relative", relative(hf_logits(hf_model(again), ids), theirs), 1e-3)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     same = [tokenizer.encode(t, add_special_tokens=False) == i
             for t, i in zip(TEXTS, ist_ids(path, TEXTS))]
@@ -73,10 +82,11 @@ def main():
     checks, path, folder = Checks(), model_path(), work_folder()
     ids = ist_ids(path, [PROMPT])[0]
     base = hf_logits(hf_model(path), ids)
-    for name, config in ADAPTERS.items():
-        adapter = folder / name
+    for name in sys.argv[1:] or ADAPTERS:
+        config, adapter = ADAPTERS[name], folder / name
         theirs = hf_logits(make(path, config, adapter), ids)
-        checks.true(f"{name}: the adapter does something", relative(theirs, base) > 0.02)
+        moved = relative(theirs, base)
+        checks.true(f"{name}: the adapter does something", moved > 0.02, f"{moved:.3g}")
         if name in RUN_UNMERGED:
             checks.at_most(f"{name}: ist with the adapter against PEFT, logits, relative",
                            relative(ist_logits(path, ids, adapter), theirs), 1e-3)

@@ -1,0 +1,175 @@
+/* The list of a base that is a Hugging Face folder: its tensors under their own names, in
+ * their own layouts; and its configuration and tokenizer, which are copied. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/mem.h"
+#include "export/hf_folder.h"
+#include "export/merge.h"
+#include "format/quant.h"
+#include "model/adapter_io.h"
+
+/* ---- Weights ---- */
+
+/* Which row of ours each of a fused q, k, v by heads is. */
+static ist_status set_update_row(ist_merge_item *it, ist_error *err) {
+  it->update_row = ist_calloc((size_t)it->from.rows, sizeof *it->update_row);
+  if (!it->update_row)
+    return ist_fail_nomem(err, it->name, (size_t)it->from.rows * sizeof *it->update_row);
+  for (int64_t r = 0; r < it->from.rows; r++)
+    it->update_row[ist_outside_row(&it->model->config, (ist_module)it->id, IST_ROWS_HF, r)] = r;
+  return IST_OK;
+}
+
+/* Says which matrix of the model the item's tensor is, where it is one as it stands; a
+ * matrix that the engine keeps turned is none. */
+static bool find_matrix(ist_merge_item *it, const ist_updates *u, bool *fused) {
+  const ist_model *m = it->model;
+  for (int64_t l = -1; l < m->config.L; l++) {
+    int first = l < 0 ? IST_T_MODEL_FIRST : 0, end = l < 0 ? (int)IST_T_END : IST_T_LAYER_COUNT;
+    for (int i = first; i < end; i++) {
+      const ist_stored *s = ist_weights_stored(&m->weights, l, i);
+      if (s->data != it->from.data || s->rows != it->from.rows || s->cols != it->from.cols)
+        continue;
+      it->layer = l;
+      it->id = i;
+      it->update = ist_updates_find(u, l, i, 0);
+      *fused = s->n_parts > 0;
+      return true;
+    }
+    for (int64_t e = 0; l >= 0 && ist_model_mixture(&m->config, l) && e < m->config.experts * 3;
+         e++) {
+      if (ist_weights_stored_expert(&m->weights, l, (int)(e % 3), e / 3)->data != it->from.data)
+        continue;
+      it->layer = l;
+      it->id = IST_T_EXPERT_GATE + (int)(e % 3);
+      it->update = ist_updates_find(u, l, it->id, e / 3);
+      return true;
+    }
+  }
+  return false;
+}
+
+static ist_status add_tensor(ist_merge_list *list, const ist_model *m, const ist_updates *u,
+                             const ist_gguf_tensor *t, ist_error *err) {
+  if (!ist_dequant_supported(t->type)) return IST_OK; /* masks, which newer versions leave out */
+  IST_TRY(ist_grow(&list->p, &list->cap, list->n + 1, sizeof *list->p, err));
+  ist_merge_item *it = &list->p[list->n++];
+  *it = (ist_merge_item){.model = m,
+                         .layer = -1,
+                         .id = -1,
+                         .n_dims = t->n_dims,
+                         .from = {.data = t->data,
+                                  .type = t->type,
+                                  .rows = t->ne[1] * t->ne[2] * t->ne[3],
+                                  .cols = t->ne[0]},
+                         .to = t->type};
+  for (int i = 0; i < t->n_dims; i++) it->shape[i] = t->ne[t->n_dims - 1 - i];
+  it->name = ist_calloc((size_t)t->name.len + 1, 1);
+  if (!it->name) return ist_fail_nomem(err, m->path, (size_t)t->name.len + 1);
+  memcpy(it->name, t->name.p, (size_t)t->name.len);
+  bool fused = false;
+  if (find_matrix(it, u, &fused) && it->update && fused) return set_update_row(it, err);
+  return IST_OK;
+}
+
+/* A head of its own for a tied base of which one side was changed. */
+static ist_status add_head(ist_merge_list *list, const ist_model *m, const ist_updates *u,
+                           ist_error *err) {
+  char stem[128];
+  bool named = ist_tensor_hf_stem(stem, sizeof stem, &m->config, -1, IST_T_OUTPUT);
+  IST_ASSERT(named);
+  const ist_stored *from = ist_weights_head(&m->weights);
+  IST_TRY(ist_grow(&list->p, &list->cap, list->n + 1, sizeof *list->p, err));
+  ist_merge_item *it = &list->p[list->n++];
+  *it = (ist_merge_item){.model = m,
+                         .layer = -1,
+                         .id = IST_T_OUTPUT,
+                         .n_dims = 2,
+                         .shape = {from->rows, from->cols},
+                         .from = *from,
+                         .to = from->type,
+                         .update = ist_updates_find(u, -1, IST_T_OUTPUT, 0)};
+  ist_buf name = {0};
+  ist_buf_printf(&name, "%s.weight", stem);
+  if (!name.failed) it->name = ist_strdup(name.p);
+  ist_buf_free(&name);
+  return it->name ? IST_OK : ist_fail_nomem(err, stem, sizeof stem);
+}
+
+/* A tied folder may hold its head a second time. */
+static bool is_spare_head(const ist_model *m, const ist_gguf_tensor *t) {
+  char stem[128];
+  if (!ist_tensor_hf_stem(stem, sizeof stem, &m->config, -1, IST_T_OUTPUT)) return false;
+  size_t n = strlen(stem);
+  return t->name.len == n + 7 && memcmp(t->name.p, stem, n) == 0 &&
+         memcmp(t->name.p + n, ".weight", 7) == 0;
+}
+
+ist_status ist_merge_list_folder(ist_merge_list *out, const ist_model *m, const ist_updates *u,
+                                 ist_error *err) {
+  for (int64_t i = 0; i < m->source.n; i++) {
+    const ist_gguf_tensor *t = &m->source.tensor[i];
+    if (m->config.tied && is_spare_head(m, t)) continue;
+    IST_TRY(add_tensor(out, m, u, t, err));
+  }
+  return ist_merge_unties(m, u) ? add_head(out, m, u, err) : IST_OK;
+}
+
+/* ---- What stands beside them ---- */
+
+json_t *ist_hf_config_copy(const ist_model *m, int type, bool unties, ist_error *err) {
+  json_t *config = json_deep_copy(m->source.config);
+  if (!config) {
+    ist_fail_nomem(err, "config.json", 0);
+    return NULL;
+  }
+  if (type >= 0) {
+    json_object_del(config, "dtype");
+    json_object_set_new(config, "torch_dtype", json_string(ist_hf_dtype((ist_dtype)type)));
+  }
+  if (unties) {
+    json_t *text = json_object_get(config, "text_config");
+    json_object_set_new(config, "tie_word_embeddings", json_false());
+    if (json_is_object(text)) json_object_set_new(text, "tie_word_embeddings", json_false());
+  }
+  return config;
+}
+
+static bool is_beside(const char *name) {
+  static const char *const ends[] = {".json", ".jinja", ".txt", ".model"};
+  static const char *const own[] = {"config.json", "model.safetensors.index.json",
+                                    "pytorch_model.bin.index.json"};
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+    if (strcmp(name, own[i]) == 0) return false;
+  for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+    size_t n = strlen(name), e = strlen(ends[i]);
+    if (name[0] != '.' && n > e && strcmp(name + n - e, ends[i]) == 0) return true;
+  }
+  return false;
+}
+
+static ist_status copy_file(const char *from, const char *to, ist_error *err) {
+  ist_buf bytes = {0};
+  ist_status s = ist_file_read(&bytes, from, (size_t)1 << 28, err);
+  if (s == IST_OK) s = ist_file_write(to, bytes.p, bytes.len, err);
+  ist_buf_free(&bytes);
+  return s;
+}
+
+ist_status ist_hf_copy_beside(const ist_model *m, const char *to, ist_error *err) {
+  DIR *d = opendir(m->path);
+  if (!d) return ist_fail(err, IST_ERR_IO, "cannot open '%s': %s", m->path, strerror(errno));
+  ist_status s = IST_OK;
+  const struct dirent *e;
+  while (s == IST_OK && (e = readdir(d))) {
+    if (!is_beside(e->d_name)) continue;
+    char *source = ist_path_join(m->path, e->d_name), *target = ist_path_join(to, e->d_name);
+    s = source && target ? copy_file(source, target, err) : ist_fail_nomem(err, to, 0);
+    ist_free(source);
+    ist_free(target);
+  }
+  closedir(d);
+  return s;
+}
