@@ -34,6 +34,7 @@ typedef struct chat {
 static ist_status put_special(json_t *globals, const char *name, const ist_tokenizer *tok,
                               int32_t id, ist_error *err) {
   ist_buf b = {0};
+  json_object_del(globals, name); /* no option of a record stands in for a token */
   if (id < 0) return IST_OK;
   ist_status status = ist_tokenizer_decode_piece(tok, id, true, &b, err);
   if (status == IST_OK) json_object_set_new(globals, name, json_stringn(b.p ? b.p : "", b.len));
@@ -41,22 +42,35 @@ static ist_status put_special(json_t *globals, const char *name, const ist_token
   return status;
 }
 
+/* The fields of a JSON text, over those that are there. */
+static ist_status add_fields(json_t *to, const char *json, ist_error *err) {
+  if (!json) return IST_OK;
+  json_t *fields = json_loads(json, 0, NULL);
+  int failed = fields ? json_object_update(to, fields) : -1;
+  json_decref(fields);
+  return failed ? ist_fail_nomem(err, "a conversation", strlen(json)) : IST_OK;
+}
+
 /* The variables of the template for the first n messages. */
 static ist_status make_globals(json_t *globals, const chat *c, int64_t n, bool reply,
                                ist_error *err) {
-  static const char *const roles[] = {
-      [IST_ROLE_SYSTEM] = "system", [IST_ROLE_USER] = "user", [IST_ROLE_ASSISTANT] = "assistant"};
+  static const char *const roles[] = {[IST_ROLE_SYSTEM] = "system",
+                                      [IST_ROLE_USER] = "user",
+                                      [IST_ROLE_ASSISTANT] = "assistant",
+                                      [IST_ROLE_TOOL] = "tool"};
   json_t *messages = json_array();
+  json_object_set_new(globals, "tools", json_null());
+  json_object_set_new(globals, "documents", json_null());
+  IST_TRY(add_fields(globals, c->record->variables, err));
   json_object_set_new(globals, "messages", messages);
   for (int64_t i = 0; i < n; i++) {
     const ist_message *m = &c->record->message[i];
     json_t *content = json_stringn(m->text, m->len);
     if (!content) return ist_fail(err, IST_ERR_DATA, "message %" PRId64 " is not valid UTF-8", i);
-    json_array_append_new(messages,
-                          json_pack("{s:s,s:o}", "role", roles[m->role], "content", content));
+    json_t *message = json_pack("{s:s,s:o}", "role", roles[m->role], "content", content);
+    json_array_append_new(messages, message);
+    IST_TRY(add_fields(message, m->more, err));
   }
-  json_object_set_new(globals, "tools", json_null());
-  json_object_set_new(globals, "documents", json_null());
   json_object_set_new(globals, "add_generation_prompt", json_boolean(reply));
   IST_TRY(put_special(globals, "bos_token", c->tok, ist_tokenizer_bos(c->tok), err));
   IST_TRY(put_special(globals, "eos_token", c->tok, ist_tokenizer_eos(c->tok), err));

@@ -22,11 +22,17 @@ typedef enum ist_template {
 typedef enum ist_loss_on { IST_LOSS_COMPLETION, IST_LOSS_ALL, IST_LOSS_LAST } ist_loss_on;
 int ist_loss_on_from_name(const char *name); /* completion, all, last; -1: unknown */
 
-typedef enum ist_role { IST_ROLE_SYSTEM, IST_ROLE_USER, IST_ROLE_ASSISTANT } ist_role;
+typedef enum ist_role {
+  IST_ROLE_SYSTEM,
+  IST_ROLE_USER,
+  IST_ROLE_ASSISTANT,
+  IST_ROLE_TOOL /* what a tool answered */
+} ist_role;
 typedef struct ist_message {
   ist_role role;
-  char *text;
+  char *text; /* "" where there is no content */
   size_t len;
+  char *more; /* its other fields (tool_calls, ...) as a JSON object, content null; NULL: none */
 } ist_message;
 
 /* One record: messages in order; prompt/completion and instruction/input/output
@@ -39,6 +45,10 @@ typedef struct ist_record {
   ist_message *message;
   bool plain;                /* a `text` record */
   char *instruction, *input; /* NULL when the record had none; "" counts as none for input */
+  /* Variables of the model's template as a JSON object: tools, documents and the fields of
+   * chat_template_kwargs; NULL: none. */
+  char *variables;
+  bool tools; /* tools, calls or their answers, which only the model's template can show */
 } ist_record;
 
 typedef struct ist_records {

@@ -41,6 +41,7 @@ static uint64_t hash_record(const ist_record *r) {
   for (int64_t i = 0; i < r->n_messages; i++) {
     h = XXH64(&r->message[i].role, sizeof r->message[i].role, h);
     h = XXH64(r->message[i].text, r->message[i].len, h);
+    if (r->message[i].more) h = XXH64(r->message[i].more, strlen(r->message[i].more), h);
   }
   return h;
 }
@@ -84,7 +85,8 @@ static ist_status look_for_copy(doctor_run *w, const ist_record *r, ist_error *e
 static ist_status look_for_empty(doctor_run *w, const ist_record *r, ist_error *err) {
   for (int64_t i = 0; i < r->n_messages; i++) {
     const ist_message *m = &r->message[i];
-    if (m->role == IST_ROLE_ASSISTANT && is_blank(m->text, m->len))
+    bool calls = m->more && strstr(m->more, "\"tool_calls\"");
+    if (m->role == IST_ROLE_ASSISTANT && !calls && is_blank(m->text, m->len))
       return note(&w->d->empty, r->line, 0, NULL, err);
   }
   return IST_OK;

@@ -1,6 +1,7 @@
 /* One record out of a JSON object: what its fields may be called, and what they
  * must hold. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -72,18 +73,18 @@ static ist_status copy_field(char **out, size_t *len, const json_t *object, cons
 static const struct {
   const char *name;
   ist_role role;
-} roles[] = {{"system", IST_ROLE_SYSTEM},
-             {"user", IST_ROLE_USER},
-             {"human", IST_ROLE_USER},
-             {"assistant", IST_ROLE_ASSISTANT},
-             {"gpt", IST_ROLE_ASSISTANT}};
+} roles[] = {{"system", IST_ROLE_SYSTEM}, {"user", IST_ROLE_USER},
+             {"human", IST_ROLE_USER},    {"assistant", IST_ROLE_ASSISTANT},
+             {"gpt", IST_ROLE_ASSISTANT}, {"tool", IST_ROLE_TOOL}};
 
 /* A list of turns: its field, and the fields of a turn (ShareGPT has others). */
 typedef struct turns {
   const char *list, *role, *text, *expected;
 } turns;
-static const turns openai = {"messages", "role", "content", "'system', 'user' or 'assistant'"};
-static const turns sharegpt = {"conversations", "from", "value", "'system', 'human' or 'gpt'"};
+static const turns openai = {"messages", "role", "content",
+                             "'system', 'user', 'assistant' or 'tool'"};
+static const turns sharegpt = {"conversations", "from", "value",
+                               "'system', 'human', 'gpt' or 'tool'"};
 
 static ist_status read_role(ist_role *out, const json_t *message, const turns *t, int64_t index,
                             ist_error *err) {
@@ -110,6 +111,75 @@ static ist_status make_messages(ist_record *r, size_t n, ist_error *err) {
   return IST_OK;
 }
 
+static ist_status dump(char **out, json_t *object, ist_error *err) {
+  if (json_object_size(object) > 0) {
+    char *text = json_dumps(object, JSON_COMPACT);
+    *out = text ? ist_strdup(text) : NULL;
+    free(text);
+    if (!*out) return ist_fail_nomem(err, "training data", 0);
+  }
+  return IST_OK;
+}
+
+/* The fields of a message but role and content, which may be null where tools are called. */
+static ist_status read_more(ist_message *out, const json_t *m, const turns *t, ist_error *err) {
+  json_t *more = json_copy((json_t *)(uintptr_t)m);
+  if (!more) return ist_fail_nomem(err, "training data", 0);
+  const char *const known[] = {t->role, t->text, "role", "content"};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) json_object_del(more, known[i]);
+  if (json_is_null(json_object_get(m, t->text))) json_object_set_new(more, "content", json_null());
+  ist_status status = dump(&out->more, more, err);
+  json_decref(more);
+  return status;
+}
+
+static ist_status read_content(ist_message *out, const json_t *m, const turns *t, int64_t i,
+                               ist_error *err) {
+  const json_t *content = json_object_get(m, t->text);
+  bool calls = json_array_size(json_object_get(m, "tool_calls")) > 0;
+  if (!calls || (content && !json_is_null(content)))
+    return copy_field(&out->text, &out->len, m, t->list, i, t->text, err);
+  out->text = ist_strdup("");
+  return out->text ? IST_OK : ist_fail_nomem(err, "training data", 1);
+}
+
+/* A list as it stands, or as a string that holds one, as data sets in columns have it. */
+static ist_status add_list(json_t *to, const json_t *object, const char *field, ist_error *err) {
+  json_t *v = json_incref(json_object_get(object, field));
+  if (json_is_string(v)) {
+    json_t *inside = json_loads(json_string_value(v), 0, NULL);
+    if (inside) {
+      json_decref(v);
+      v = inside;
+    }
+  }
+  ist_status status = IST_OK;
+  if (v && !json_is_null(v) && !json_is_array(v))
+    status =
+        ist_fail(err, IST_ERR_DATA, "field '%s' is %s, expected an array", field, type_name(v));
+  else if (json_array_size(v) > 0)
+    json_object_set(to, field, v);
+  json_decref(v);
+  return status;
+}
+
+static ist_status read_variables(ist_record *r, const json_t *object, ist_error *err) {
+  json_t *all = json_object(), *options = json_object_get(object, "chat_template_kwargs");
+  if (!all) return ist_fail_nomem(err, "training data", 0);
+  ist_status status = IST_OK;
+  if (options && !json_is_null(options) && !json_is_object(options))
+    status = ist_fail(err, IST_ERR_DATA, "field 'chat_template_kwargs' is %s, expected an object",
+                      type_name(options));
+  else if (options)
+    json_object_update(all, options);
+  if (status == IST_OK) status = add_list(all, object, "tools", err);
+  if (status == IST_OK) status = add_list(all, object, "documents", err);
+  if (status == IST_OK) status = dump(&r->variables, all, err);
+  r->tools |= json_object_get(all, "tools") != NULL;
+  json_decref(all);
+  return status;
+}
+
 static ist_status read_turns(ist_record *r, const json_t *object, const turns *t, ist_error *err) {
   const json_t *list = json_object_get(object, t->list);
   if (!json_is_array(list))
@@ -125,9 +195,11 @@ static ist_status read_turns(ist_record *r, const json_t *object, const turns *t
       return ist_fail(err, IST_ERR_DATA, "field '%s[%zu]' is %s, expected an object", t->list, i,
                       type_name(m));
     IST_TRY(read_role(&out->role, m, t, (int64_t)i, err));
-    IST_TRY(copy_field(&out->text, &out->len, m, t->list, (int64_t)i, t->text, err));
+    IST_TRY(read_content(out, m, t, (int64_t)i, err));
+    IST_TRY(read_more(out, m, t, err));
+    r->tools |= out->role == IST_ROLE_TOOL || json_array_size(json_object_get(m, "tool_calls")) > 0;
   }
-  return IST_OK;
+  return read_variables(r, object, err);
 }
 
 static ist_status read_field(ist_message *m, ist_role role, const json_t *object, const char *field,
@@ -148,7 +220,7 @@ static ist_status join_instruction(ist_record *r, ist_error *err) {
     ist_buf_free(&text);
     return ist_fail_nomem(err, "training data", strlen(r->instruction));
   }
-  r->message[0] = (ist_message){IST_ROLE_USER, text.p, text.len};
+  r->message[0] = (ist_message){IST_ROLE_USER, text.p, text.len, NULL};
   return IST_OK;
 }
 
@@ -218,7 +290,11 @@ ist_status ist_record_from_json(ist_record *out, int *chosen, const json_t *valu
 }
 
 void ist_record_free(ist_record *r) {
-  for (int64_t m = 0; m < r->n_messages; m++) ist_free(r->message[m].text);
+  for (int64_t m = 0; m < r->n_messages; m++) {
+    ist_free(r->message[m].text);
+    ist_free(r->message[m].more);
+  }
+  ist_free(r->variables);
   ist_free(r->message);
   ist_free(r->instruction);
   ist_free(r->input);

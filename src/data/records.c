@@ -5,10 +5,16 @@
 #include "base/file.h"
 #include "data/reader.h"
 
-/* Numbers are of no use to us; as reals they may be as long as they like. */
-#define FLAGS (JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL | JSON_DECODE_ANY)
+#define FLAGS (JSON_REJECT_DUPLICATES | JSON_DECODE_ANY)
 
 typedef enum layout { LAYOUT_LINES, LAYOUT_ARRAY, LAYOUT_CSV, LAYOUT_TEXT } layout;
+
+/* Integers stay what they are for the template of a tool; longer ones become reals. */
+static json_t *load(const char *text, size_t len, size_t flags, json_error_t *e) {
+  json_t *v = json_loadb(text, len, flags, e);
+  if (v || json_error_code(e) != json_error_numeric_overflow) return v;
+  return json_loadb(text, len, flags | JSON_DECODE_INT_AS_REAL, e);
+}
 
 struct ist_reader {
   char *path;
@@ -132,7 +138,7 @@ static ist_status next_line(ist_reader *r, ist_record *out, bool *more, ist_erro
     return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": a blank line, expected a JSON object",
                     r->path, r->line);
   json_error_t e;
-  json_t *value = json_loadb(p, len, FLAGS, &e);
+  json_t *value = load(p, len, FLAGS, &e);
   if (value) return take(r, out, value, r->line, err);
   ist_status status = fail_json(r, &e, err);
   ist_hint(err, "a data file has one JSON object a line, or is one JSON array of objects");
@@ -167,7 +173,7 @@ static ist_status next_element(ist_reader *r, ist_record *out, bool *more, ist_e
   if (r->closed) return IST_OK;
   if (r->at < r->end && *r->at == ']') return end_array(r, err);
   json_error_t e;
-  json_t *value = json_loadb(r->at, (size_t)(r->end - r->at), FLAGS | JSON_DISABLE_EOF_CHECK, &e);
+  json_t *value = load(r->at, (size_t)(r->end - r->at), FLAGS | JSON_DISABLE_EOF_CHECK, &e);
   if (!value) {
     r->closed = true;
     return fail_json(r, &e, err);

@@ -297,6 +297,11 @@ static ist_status render(writer *w, const ist_record *r, ist_template tmpl, int6
   if (tmpl == IST_TEMPLATE_MODEL)
     return prompt ? ist_chat_prompt(w->out, r, w->tok, w->err)
                   : ist_chat_record(w->out, r, w->tok, w->err);
+  if (r->tools)
+    return ist_fail(w->err, IST_ERR_DATA,
+                    "found tools, calls or their answers, which template %s cannot show, expected "
+                    "template model",
+                    names[tmpl]);
   if (tmpl != IST_TEMPLATE_PAPER) return by_message(w, r, tmpl, prompt);
   return prompt ? paper_prompt(w, r) : paper_record(w, r, max_tokens);
 }

@@ -35,9 +35,10 @@ static ist_status prompt_ids(ist_ids *ids, const ist_model *m, const char *promp
   ist_message messages[3] = {0};
   int64_t n = 0;
   if (o->system)
-    messages[n++] = (ist_message){IST_ROLE_SYSTEM, (char *)(uintptr_t)o->system, strlen(o->system)};
-  messages[n++] = (ist_message){IST_ROLE_USER, (char *)(uintptr_t)prompt, strlen(prompt)};
-  messages[n++] = (ist_message){IST_ROLE_ASSISTANT, "", 0};
+    messages[n++] =
+        (ist_message){IST_ROLE_SYSTEM, (char *)(uintptr_t)o->system, strlen(o->system), NULL};
+  messages[n++] = (ist_message){IST_ROLE_USER, (char *)(uintptr_t)prompt, strlen(prompt), NULL};
+  messages[n++] = (ist_message){IST_ROLE_ASSISTANT, "", 0, NULL};
   const ist_record record = {.line = 1, .n_messages = n, .message = messages};
   const char *answer;
   return ist_prompt_build(ids, &record, m->tokenizer, resolved, &answer, err);

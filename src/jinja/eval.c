@@ -537,7 +537,8 @@ void ist_jinja_execute(jinja_run *r, const json_t *globals) {
   json_object_foreach((json_t *)(uintptr_t)globals, key, v) {
     const char *name = known_name(r, key);
     if (!name) continue; /* the template never mentions it */
-    bool input = strcmp(key, "tools") == 0 || strcmp(key, "documents") == 0;
+    size_t len = strlen(key);
+    bool input = len < 6 || strcmp(key + len - 6, "_token") != 0;
     jinja_value value;
     if (strcmp(key, "messages") == 0 && json_is_array(v)) {
       value = ist_jinja_new_list(r, (int64_t)json_array_size(v));

@@ -34,10 +34,10 @@ typedef struct ist_jinja_options {
 } ist_jinja_options;
 
 /* Renders over the fields of `globals` (an object). Strings within item i of its
- * field "messages" are numbered i + 1, except the values of fields "role"; other
- * strings of "tools" and "documents" are IST_JINJA_INPUT; others count as the
- * template's. Writes the text, and 16 bits of origin a byte into *origin when that
- * is not NULL (as much memory as text.len; freed with ist_free). Thread-safe. */
+ * field "messages" are numbered i + 1, except the values of the items' own fields "role";
+ * strings of fields whose names end in "_token" count as the template's; all others,
+ * names of fields too, are IST_JINJA_INPUT. Writes the text, and 16 bits of origin a byte into
+ * *origin when that is not NULL (as much memory as text.len; freed with ist_free). Thread-safe. */
 ist_status ist_jinja_render(const ist_jinja *t, const json_t *globals,
                             const ist_jinja_options *options, ist_buf *text, uint16_t **origin,
                             ist_error *err);

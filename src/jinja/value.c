@@ -238,6 +238,14 @@ jinja_list *ist_jinja_items(jinja_run *r, jinja_value v) {
 
 /* ---- From JSON ---- */
 
+static jinja_value from_bytes(jinja_run *r, const char *p, size_t len, uint16_t origin) {
+  char *copy = ist_jinja_new(r, len + 1, 1);
+  memcpy(copy, p, len);
+  uint16_t *from = origin ? ist_jinja_new(r, len + 1, sizeof *from) : NULL;
+  for (size_t i = 0; from && i < len; i++) from[i] = origin;
+  return ist_jinja_text(r, copy, len, from);
+}
+
 static jinja_value from_object(jinja_run *r, const json_t *v, uint16_t origin) {
   jinja_value out = ist_jinja_new_dict(r);
   const char *key;
@@ -245,21 +253,14 @@ static jinja_value from_object(jinja_run *r, const json_t *v, uint16_t origin) {
   out.dict->cap = (int64_t)json_object_size(v);
   out.dict->p = ist_jinja_new(r, (size_t)out.dict->cap + 1, sizeof *out.dict->p);
   json_object_foreach((json_t *)(uintptr_t)v, key, item) {
-    /* A role is a marker of the conversation, not something its people wrote. */
-    uint16_t from = strcmp(key, "role") == 0 ? IST_JINJA_TEMPLATE : origin;
+    /* A message's role is a marker of the conversation, not something its people wrote; a
+     * role further down, in the arguments of a call, is. So are the names of fields. */
+    bool marker = r->depth == 1 && strcmp(key, "role") == 0;
     out.dict->p[out.dict->n++] =
-        (jinja_pair){ist_jinja_str(r, key), ist_jinja_from_json(r, item, from)};
+        (jinja_pair){from_bytes(r, key, strlen(key), origin),
+                     ist_jinja_from_json(r, item, marker ? IST_JINJA_TEMPLATE : origin)};
   }
   return out;
-}
-
-static jinja_value from_string(jinja_run *r, const json_t *v, uint16_t origin) {
-  size_t len = json_string_length(v);
-  char *copy = ist_jinja_new(r, len + 1, 1);
-  memcpy(copy, json_string_value(v), len);
-  uint16_t *from = origin ? ist_jinja_new(r, len + 1, sizeof *from) : NULL;
-  for (size_t i = 0; from && i < len; i++) from[i] = origin;
-  return ist_jinja_text(r, copy, len, from);
 }
 
 jinja_value ist_jinja_from_json(jinja_run *r, const json_t *v, uint16_t origin) {
@@ -273,7 +274,9 @@ jinja_value ist_jinja_from_json(jinja_run *r, const json_t *v, uint16_t origin) 
       for (size_t i = 0; i < json_array_size(v); i++)
         ist_jinja_append(r, out, ist_jinja_from_json(r, json_array_get(v, i), origin));
       break;
-    case JSON_STRING: out = from_string(r, v, origin); break;
+    case JSON_STRING:
+      out = from_bytes(r, json_string_value(v), json_string_length(v), origin);
+      break;
     case JSON_INTEGER: out = ist_jinja_int(json_integer_value(v)); break;
     case JSON_REAL: out = ist_jinja_float(json_real_value(v)); break;
     case JSON_TRUE:

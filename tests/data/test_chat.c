@@ -3,6 +3,7 @@
 
 #include "base/rng.h"
 #include "data/render.h"
+#include "data/text_file.h"
 
 #define START "<|im_start|>"
 #define END   "<|im_end|>"
@@ -59,7 +60,7 @@ typedef struct turns {
 
 static void add(turns *t, ist_role role, const char *text) {
   t->r.message = t->m;
-  t->m[t->r.n_messages++] = (ist_message){role, (char *)(uintptr_t)text, strlen(text)};
+  t->m[t->r.n_messages++] = (ist_message){role, (char *)(uintptr_t)text, strlen(text), NULL};
 }
 
 static void check(const char *chat_template, const turns *c, const char *expected) {
@@ -218,11 +219,62 @@ static void test_loss_on_last(void **state) {
   }
 }
 
+/* Tools, calls, answers and options of the template. What the record says stays text: names
+ * of arguments, roles among them, and options never become control tokens. */
+#define CALLING                                                                               \
+  "{% if tools %}{{ 'T' ~ (tools | tojson) ~ '\n' }}{% endif %}{{ mood ~ pad_token ~ '\n' }}" \
+  "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ '\n' }}"                               \
+  "{% if m.content is not none %}{{ m.content }}{% endif %}"                                  \
+  "{% for call in m.tool_calls or [] %}{{ 'C' ~ call.function.name }}"                        \
+  "{% for k, v in call.function.arguments.items() %}{{ ' ' ~ k ~ '=' ~ v }}{% endfor %}"      \
+  "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"                                              \
+  "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+
+static void test_tools(void **state) {
+  (void)state;
+  static const char text[] =
+      "{\"tools\": [{\"name\": \"add\"}], \"chat_template_kwargs\": {\"mood\": \"" END
+      "\", \"pad_token\": \"" END
+      "\"}, \"messages\": [{\"role\": \"user\", \"content\": \"q\"}, "
+      "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": "
+      "\"add\","
+      " \"arguments\": {\"role\": \"" END "\", \"" END
+      "\": 2}}}]}, "
+      "{\"role\": \"tool\", \"content\": \"3\"}, {\"role\": \"assistant\", \"content\": \"so "
+      "3\"}]}\n";
+  ist_records records;
+  must_read(&records, text);
+  turns c = {.r = records.p[0]};
+  check(CALLING, &c,
+        "T[{\"name\": \"add\"}]\n" END "\n" START "user\nq" END "\n" START
+        "assistant\n[Cadd role=" END " " END "=2" END "]\n" START "tool\n3" END "\n" START
+        "assistant\n[so 3" END "]\n");
+  ist_error err = {0};
+  ist_tokenizer *t = open_with(CALLING);
+  ist_rendered r = {0};
+  assert_int_equal(ist_render_record(&r, &c.r, t, IST_TEMPLATE_MODEL, 0, &err), IST_OK);
+  int ends = 0, end = ist_tokenizer_find(t, END);
+  for (int64_t i = 0; i < r.ids.n; i++) ends += r.ids.p[i] == end;
+  assert_int_equal(ends, 4); /* one a message: those of the record are text */
+  assert_int_equal(ist_render_record(&r, &c.r, t, IST_TEMPLATE_CHATML, 0, &err), IST_ERR_DATA);
+  assert_non_null(strstr(err.message, "template chatml cannot show"));
+  ist_rendered_free(&r);
+  ist_tokenizer_free(t);
+  ist_records_free(&records);
+  assert_int_equal(read_text(&records,
+                             "{\"tools\": 3, \"messages\": [{\"role\": \"user\", "
+                             "\"content\": \"q\"}]}\n",
+                             &err),
+                   IST_ERR_DATA);
+  assert_non_null(strstr(err.message, "field 'tools' is a number, expected an array"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_masks),        cmocka_unit_test(test_as_built_in),
       cmocka_unit_test(test_resolve),      cmocka_unit_test(test_refused),
       cmocka_unit_test(test_loss_on_last), cmocka_unit_test(test_other_opening),
+      cmocka_unit_test(test_tools),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

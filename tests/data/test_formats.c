@@ -90,7 +90,7 @@ static void test_conversations(void **state) {
   static const char *const holds[][2] = {{"q", "a"}};
   must_hold("a.json", TEXT(text), holds, 1);
   must_fail("a.json", TEXT("[{\"conversations\": [{\"from\": \"x\", \"value\": \"q\"}]}]"),
-            "'conversations[0].from' is 'x', expected 'system', 'human' or 'gpt'");
+            "'conversations[0].from' is 'x', expected 'system', 'human', 'gpt' or 'tool'");
 }
 
 /* ---- Packed files ---- */
