@@ -30,7 +30,9 @@ static ist_status find(const ist_train_options *o, ist_adapters *ad, ist_error *
   ist_model_linear_sizes(config, &sizes);
   ist_status s = ist_options_adapter(o, config, &c, err);
   if (s != IST_OK) return s;
-  return ist_adapters_layout(ad, &c, &sizes, config->L, IST_F32, err);
+  s = ist_adapters_layout(ad, &c, &sizes, config->L, IST_F32, err);
+  if (s != IST_OK) ist_targets_free(&c);
+  return s;
 }
 
 static ist_train_options options(const char *targets) {
