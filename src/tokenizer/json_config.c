@@ -104,6 +104,8 @@ ist_status ist_json_apply_config(ist_json_reader *r, ist_error *err) {
   mark_generation_ends(r);
   v->add_bos = r->prefix >= 0;
   v->add_eos = r->suffix >= 0 && r->suffix == v->eos;
+  /* A post-processor that names tokens decides alone, as in transformers. */
+  if (r->prefix >= 0 || r->suffix >= 0) return IST_OK;
   IST_TRY(ist_json_flag(r->config, "add_bos_token", v->add_bos, &v->add_bos, err));
   return ist_json_flag(r->config, "add_eos_token", v->add_eos, &v->add_eos, err);
 }

@@ -157,6 +157,20 @@ static void test_configs(void **state) {
   assert_true(ist_tokenizer_is_eog(t, 4));
   assert_string_equal(ist_tokenizer_chat_template(t), "hi");
   ist_tokenizer_free(t);
+  /* Where the post-processor names tokens, the flags say nothing (transformers 5). */
+  static const char post[] =
+      "{" MODEL "," ADDED
+      ",\"post_processor\":{\"type\":\"RobertaProcessing\",\"cls\":[\"<s>\",4],"
+      "\"sep\":[\"</s>\",3]}}";
+  static const char flags[] =
+      "{\"bos_token\":\"<s>\",\"eos_token\":\"</s>\","
+      "\"add_bos_token\":false,\"add_eos_token\":false}";
+  put("tokenizer.json", post, sizeof post - 1);
+  put("tokenizer_config.json", flags, sizeof flags - 1);
+  assert_int_equal(ist_tokenizer_open_json(&t, folder, &err), IST_OK);
+  assert_true(ist_tokenizer_add_bos(t) && ist_tokenizer_add_eos(t));
+  ist_tokenizer_free(t);
+  put("tokenizer.json", "{" MODEL "," ADDED "}", strlen("{" MODEL "," ADDED "}"));
   put("chat_template.jinja", "file", 4);
   assert_int_equal(ist_tokenizer_open_json(&t, folder, &err), IST_OK);
   assert_string_equal(ist_tokenizer_chat_template(t), "file");
