@@ -341,7 +341,7 @@ static outcome run_schedule(const way *w, int64_t micro_tokens, double depth_bud
   ist_model *m = open_tiny();
   ist_trainer *t = open_run(m, &o);
   if (w->thrifty) make_thrifty(t);
-  outcome out = {.planned = t->plan.total};
+  outcome out = {.planned = t->plan.total - t->plan.term[0].bytes}; /* the process itself */
   for (int k = 0; k < COMPARED_STEPS; k++) {
     ist_step_report r = take_step(t);
     out.loss[k] = r.loss;
