@@ -178,7 +178,8 @@ const char *ist_opt_choice(const ist_opt *o, int i, size_t *len) {
     if (!p) return NULL;
     p++;
   }
-  *len = strcspn(p, "|");
+  *len = strcspn(p, "|:");
+  *len += p[*len] == ':';
   return p;
 }
 
@@ -192,11 +193,8 @@ void ist_opt_expected(const ist_opt *o, char *out, size_t cap) {
       for (int i = 0; at < cap; i++) {
         const char *choice = ist_opt_choice(o, i, &len);
         if (!choice) break;
-        const char *more = choice[len - 1] != ':'              ? ""
-                           : strncmp(choice, "scores", 6) == 0 ? "FILE"
-                                                               : "LIST";
-        at +=
-            (size_t)snprintf(out + at, cap - at, "%s%.*s%s", i ? ", " : "", (int)len, choice, more);
+        at += (size_t)snprintf(out + at, cap - at, "%s%.*s", i ? ", " : "",
+                               (int)strcspn(choice, "|"), choice);
       }
       return;
     case IST_OPT_INT:

@@ -48,6 +48,17 @@ static inline ist_view ist_view_make(void *p, ist_dtype dt, int64_t rows, int64_
 static inline ist_view ist_view_none(void) {
   return (ist_view){0};
 }
+/* Element i of a view without gaps, F64 or F32 in host memory: for parameters that are made,
+ * read or written outside of any operation. */
+static inline double ist_view_get(ist_view v, int64_t i) {
+  return v.dt == IST_F64 ? ((const double *)v.p)[i] : (double)((const float *)v.p)[i];
+}
+static inline void ist_view_set(ist_view v, int64_t i, double value) {
+  if (v.dt == IST_F64)
+    ((double *)v.p)[i] = value;
+  else
+    ((float *)v.p)[i] = (float)value;
+}
 /* Rows [begin, begin + rows) and columns [col, col + cols) of a plain-typed view. */
 ist_view ist_view_rows(ist_view v, int64_t begin, int64_t rows);
 ist_view ist_view_cols(ist_view v, int64_t col, int64_t cols);

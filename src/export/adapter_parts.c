@@ -8,6 +8,7 @@
 #include "export/adapter_files.h"
 #include "export/updates.h"
 #include "model/targets.h"
+#include "train/options.h"
 
 ist_status ist_adapter_is_parts(bool *parts, const char *path, ist_error *err) {
   struct stat st;
@@ -85,28 +86,20 @@ static ist_status read_all(reader *r, ist_error *err) {
 
 static ist_status configure(ist_adapter_config *c, const ist_peft_config *p, const ist_model *m,
                             ist_error *err) {
-  static const struct {
-    const char *name;
-    ist_act_kind kind;
-  } acts[] = {{"tanh", IST_ACT_TANH},
-              {"relu", IST_ACT_RELU},
-              {"gelu", IST_ACT_GELU_ERF},
-              {"silu", IST_ACT_SILU},
-              {"swish", IST_ACT_SILU}};
   *c = (ist_adapter_config){.dropout = p->dropout, .kv = m->config.K * m->config.E};
   if (p->type == IST_PEFT_PREFIX) {
     c->method = "prefix";
     c->rank = p->virtual_tokens;
     return IST_OK;
   }
-  size_t i = 0;
-  while (i < sizeof acts / sizeof *acts && strcmp(acts[i].name, p->non_linearity) != 0) i++;
-  if (i == sizeof acts / sizeof *acts)
+  bool swish = strcmp(p->non_linearity, "swish") == 0; /* another name of silu */
+  int act = ist_activation_from_name(swish ? "silu" : p->non_linearity);
+  if (act < 0)
     return ist_fail(err, IST_ERR_UNSUPPORTED,
                     "non_linearity is '%s', expected tanh, relu, gelu, silu or swish",
                     p->non_linearity);
   c->method = p->parallel ? "parallel" : "series";
-  c->act = acts[i].kind;
+  c->act = (ist_act_kind)act;
   c->learned_scaling = p->scaling == 0;
   c->scaling = c->learned_scaling ? 1 : p->scaling;
   return ist_targets_find(c, &m->config, p, false, err);

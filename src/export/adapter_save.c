@@ -9,6 +9,7 @@
 #include "export/adapter_files.h"
 #include "format/lora_gguf.h"
 #include "model/targets.h"
+#include "train/options.h"
 
 /* Every part of every module of every layer, named; its values are read from the
  * parameters when they are written, one part at a time into `values`. */
@@ -144,8 +145,7 @@ static const float *make_outer_gguf(void *user, int half) {
     const ist_view from =
         half ? ist_outer_param(ad, own->a, V, r) : ist_outer_param(ad, own->b, D, r);
     for (int64_t i = 0; i < from.rows * r; i++)
-      v[half ? i : i % r * D + i / r] =
-          from.dt == IST_F64 ? (float)((double *)from.p)[i] : ((float *)from.p)[i];
+      v[half ? i : i % r * D + i / r] = (float)ist_view_get(from, i);
   }
   double fold = own->scale * (double)r / ad->config.alpha;
   for (int64_t i = 0; half && fold != 1.0 && i < V * r; i++) v[i] = (float)((double)v[i] * fold);
@@ -235,11 +235,6 @@ static ist_status collect(tensors *t, const ist_adapters *ad, const ist_model *m
 /* Adapters that PEFT does not have: the same two files, with a config of our own. */
 static ist_status write_own(const char *dir, const tensors *t, const ist_adapters *ad,
                             const ist_model *m, ist_error *err) {
-  static const char *const acts[] = {[IST_ACT_SILU] = "silu",
-                                     [IST_ACT_GELU_ERF] = "gelu",
-                                     [IST_ACT_RELU] = "relu",
-                                     [IST_ACT_TANH] = "tanh",
-                                     [IST_ACT_GELU_TANH] = "gelu_tanh"};
   ist_target_words words;
   IST_TRY(ist_targets_describe(&words, &m->config, ad, err));
   json_t *root, *targets = json_array(), *layers = json_array();
@@ -259,7 +254,7 @@ static ist_status write_own(const char *dir, const tensors *t, const ist_adapter
     root = json_pack(
         "{s:s, s:s, s:I, s:s, s:o, s:b, s:O, s:O, s:O}", "peft_type", "BOTTLENECK",
         "base_model_name_or_path", m->path, "bottleneck_size", (json_int_t)ad->config.rank,
-        "non_linearity", acts[ad->config.act], "scaling",
+        "non_linearity", ist_activation_name(ad->config.act), "scaling",
         ad->config.learned_scaling ? json_string("learned") : json_real(ad->config.scaling),
         "use_parallel_adapter", ad->method == &ist_peft_parallel, "target_modules", targets,
         "layers_to_transform", layers, "rank_pattern", ranks);

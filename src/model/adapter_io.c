@@ -74,14 +74,10 @@ int64_t ist_outside_row(const ist_model_config *c, ist_module m, ist_rows there,
 
 /* One element of ours, out or in. */
 static void move_one(ist_view v, int64_t at, float *theirs, bool read) {
-  if (v.dt == IST_F64 && read)
-    *theirs = (float)((double *)v.p)[at];
-  else if (v.dt == IST_F64)
-    ((double *)v.p)[at] = (double)*theirs;
-  else if (read)
-    *theirs = ((float *)v.p)[at];
+  if (read)
+    *theirs = (float)ist_view_get(v, at);
   else
-    ((float *)v.p)[at] = *theirs;
+    ist_view_set(v, at, (double)*theirs);
 }
 
 /* Elements of one part, wherever it lies: row r of ours is row `theirs` outside. */

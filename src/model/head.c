@@ -28,32 +28,26 @@ static int64_t next_rows(const ist_micro *m, int64_t *from, int64_t cap, int32_t
   return count;
 }
 
-/* head_x -> what the head reads: normed, and projected where its width is another. */
+/* What the head reads: normed, and projected where its width is another. */
+static ist_view head_read(const ist_decoder *d, int64_t n) {
+  const ist_model_config *c = d->config;
+  return ist_view_rows(c->embed_dim ? d->head_p : c->no_final_norm ? d->head_x : d->head_h, 0, n);
+}
+
+/* head_x -> head_read. */
 static ist_view head_input(ist_decoder *d, int64_t n) {
   const ist_backend *be = d->ctx->be;
   const ist_model_config *c = d->config;
-  ist_view h = ist_view_rows(d->head_h, 0, n), x = ist_view_rows(d->head_x, 0, n);
-  if (c->no_final_norm) {
-    h = x;
-  } else {
-    be->norm_fwd(d->ctx, h, ist_view_rows(d->head_stat, 0, n), x,
+  ist_view h = ist_view_rows(c->no_final_norm ? d->head_x : d->head_h, 0, n);
+  if (!c->no_final_norm)
+    be->norm_fwd(d->ctx, h, ist_view_rows(d->head_stat, 0, n), ist_view_rows(d->head_x, 0, n),
                  ist_weights_vector(d->weights, -1, IST_T_OUTPUT_NORM),
                  ist_weights_bias(d->weights, -1, IST_T_OUTPUT_NORM), c->norm, c->norm_eps);
-  }
-  if (!c->embed_dim) return h;
-  ist_view p = ist_view_rows(d->head_p, 0, n);
-  be->linear_fwd(d->ctx, p, h, ist_weights_vector(d->weights, -1, IST_T_PROJECT_OUT),
-                 ist_weights_bias(d->weights, -1, IST_T_PROJECT_OUT), ist_view_none(),
-                 ist_view_none());
-  return p;
-}
-
-/* What head_input gave. */
-static ist_view head_read(const ist_decoder *d, int64_t n) {
-  return ist_view_rows(d->config->embed_dim       ? d->head_p
-                       : d->config->no_final_norm ? d->head_x
-                                                  : d->head_h,
-                       0, n);
+  if (c->embed_dim)
+    be->linear_fwd(
+        d->ctx, head_read(d, n), h, ist_weights_vector(d->weights, -1, IST_T_PROJECT_OUT),
+        ist_weights_bias(d->weights, -1, IST_T_PROJECT_OUT), ist_view_none(), ist_view_none());
+  return head_read(d, n);
 }
 
 /* Logits of the `n` rows of head_x, a vocabulary tile at a time. p NULL: outside a pass. */

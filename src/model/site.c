@@ -311,13 +311,7 @@ static void init_magnitude(ist_decoder *d, int64_t layer, ist_module m, int64_t 
   ist_view mag = ist_adapter_param(ad, layer, ist_adapter_of(ad, m, copy).m, 1, w.rows);
   d->ctx->be->row_dot(d->ctx, mag, w, w);
   release(d, layer, m);
-  for (int64_t i = 0; i < mag.cols; i++) {
-    if (mag.dt == IST_F64) {
-      ((double *)mag.p)[i] = sqrt(((double *)mag.p)[i]);
-    } else {
-      ((float *)mag.p)[i] = (float)sqrt((double)((float *)mag.p)[i]);
-    }
-  }
+  for (int64_t i = 0; i < mag.cols; i++) ist_view_set(mag, i, sqrt(ist_view_get(mag, i)));
 }
 
 void ist_decoder_init_adapters(ist_decoder *d, uint64_t seed) {

@@ -46,3 +46,10 @@ void ist_bottleneck_act_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site
   ctx->be->act_bwd(ctx, dt, ist_view_none(), ist_view_none(), dt, call->u, ist_view_none(),
                    ad->config.act);
 }
+
+void ist_bottleneck_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
+                        ist_view du, ist_view dx) {
+  ist_bottleneck_act_bwd(ctx, ad, call, du);
+  ist_low_rank_down_grad(ctx, ad, call, du);
+  ist_low_rank_down_dx(ctx, ad, call, du, dx);
+}

@@ -14,5 +14,8 @@ void ist_bottleneck_act(ist_ctx *ctx, const ist_adapters *ad, const ist_site_cal
 /* dt becomes dz = c dt act'(z); dc accumulates where the layer is active. Overwrites t. */
 void ist_bottleneck_act_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
                             ist_view dt);
+/* Backward of h at a site: du (dt) is consumed, dA and dx accumulate. */
+void ist_bottleneck_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,
+                        ist_view du, ist_view dx);
 
 #endif

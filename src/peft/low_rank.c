@@ -57,23 +57,21 @@ int64_t ist_low_rank_vector(ist_adapter_layout *out, const ist_linear_sizes *s, 
   return at;
 }
 
+void ist_low_rank_random(const ist_adapters *ad, ist_view a, int64_t rank, ist_rng rng) {
+  double bound = 1.0 / sqrt((double)a.cols);
+  for (int64_t i = 0; i < rank * a.cols; i++)
+    ist_view_set(a, i,
+                 ad->config.gaussian ? ist_rng_normal(&rng) / (double)rank
+                                     : bound * (2.0 * ist_rng_uniform(&rng) - 1.0));
+}
+
 static void init_a(const ist_adapters *ad, int64_t layer, ist_module m, int64_t copy,
                    uint64_t seed) {
   const ist_adapter a = ist_adapter_of(ad, m, copy);
-  int64_t rank = ist_adapter_rank(ad, layer, m); /* the layout's may be more */
-  int64_t in = a.in, n = rank * in;
-  ist_rng rng = ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)layer, (uint32_t)m, (uint32_t)copy);
-  double bound = 1.0 / sqrt((double)in);
-  ist_view v = ist_adapter_param(ad, layer, a.a, a.rank, in);
-  for (int64_t i = 0; i < n; i++) {
-    double value = ad->config.gaussian ? ist_rng_normal(&rng) / (double)rank
-                                       : bound * (2.0 * ist_rng_uniform(&rng) - 1.0);
-    if (ad->dt == IST_F64) {
-      ((double *)v.p)[i] = value;
-    } else {
-      ((float *)v.p)[i] = (float)value;
-    }
-  }
+  /* The layout's rank may be more than the layer's own. */
+  ist_low_rank_random(
+      ad, ist_adapter_param(ad, layer, a.a, a.rank, a.in), ist_adapter_rank(ad, layer, m),
+      ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)layer, (uint32_t)m, (uint32_t)copy));
 }
 
 void ist_low_rank_init(const ist_adapters *ad, int64_t layer, uint64_t seed) {

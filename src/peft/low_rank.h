@@ -19,6 +19,8 @@ int64_t ist_low_rank_vector(ist_adapter_layout *out, const ist_linear_sizes *s, 
 /* A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default: Kaiming with a = sqrt 5), or N(0, 1)
  * / rank; B = 0. */
 void ist_low_rank_init(const ist_adapters *ad, int64_t layer, uint64_t seed);
+/* The first `rank` rows of one A. */
+void ist_low_rank_random(const ist_adapters *ad, ist_view a, int64_t rank, ist_rng rng);
 /* u = drop(x) A^T, and its backward: dA += du^T drop(x), dx += mask(du A). */
 void ist_low_rank_down(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call);
 void ist_low_rank_down_grad(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call,

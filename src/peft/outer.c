@@ -1,7 +1,5 @@
 /* LoRA on the embedding and on the output head: their parameters. The products are
  * src/model/outer.c. */
-#include <math.h>
-
 #include "peft/low_rank.h"
 
 ist_status ist_outer_layout_of(ist_outer_layout *out, const ist_peft_method *method,
@@ -44,26 +42,13 @@ int64_t ist_adapter_elements(const ist_adapters *ad) {
   return ad->L * ad->layout.params + ad->outer.params;
 }
 
-static void set(ist_view v, int64_t i, double value) {
-  if (v.dt == IST_F64) {
-    ((double *)v.p)[i] = value;
-  } else {
-    ((float *)v.p)[i] = (float)value;
-  }
-}
-
 /* As PEFT: an embedding's A is 0 and its B N(0, 1); the head's as any linear's. */
 void ist_outer_init(const ist_adapters *ad, uint64_t seed) {
   const ist_outer_adapter *e = &ad->outer.of[IST_OUTER_EMBED], *h = &ad->outer.of[IST_OUTER_HEAD];
   ist_view b = ist_outer_param(ad, e->b, ad->sizes.width, e->rank);
   ist_view a = ist_outer_param(ad, h->a, h->rank, ad->sizes.width);
   ist_rng rng = ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)ad->L, IST_OUTER_EMBED, 0);
-  for (int64_t i = 0; i < b.rows * b.cols; i++) set(b, i, ist_rng_normal(&rng));
-  rng = ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)ad->L, IST_OUTER_HEAD, 0);
-  double bound = 1.0 / sqrt((double)ad->sizes.width);
-  for (int64_t i = 0; i < a.rows * a.cols; i++) {
-    double value = ad->config.gaussian ? ist_rng_normal(&rng) / (double)h->rank
-                                       : bound * (2.0 * ist_rng_uniform(&rng) - 1.0);
-    set(a, i, value);
-  }
+  for (int64_t i = 0; i < b.rows * b.cols; i++) ist_view_set(b, i, ist_rng_normal(&rng));
+  ist_low_rank_random(ad, a, h->rank,
+                      ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)ad->L, IST_OUTER_HEAD, 0));
 }

@@ -5,20 +5,13 @@
  *     dz = c dt act'(z),   dA += dz^T drop(x),   dx += mask(dz A). */
 #include "peft/bottleneck.h"
 
-static void bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view du,
-                ist_view dx) {
-  ist_bottleneck_act_bwd(ctx, ad, call, du);
-  ist_low_rank_down_grad(ctx, ad, call, du);
-  ist_low_rank_down_dx(ctx, ad, call, du, dx);
-}
-
 const ist_peft_method ist_peft_parallel = {
     .name = "parallel",
     .layout = ist_bottleneck_layout,
     .init = ist_bottleneck_init,
     .fwd = ist_low_rank_down,
     .extend = ist_bottleneck_act,
-    .bwd = bwd,
+    .bwd = ist_bottleneck_bwd,
     .keeps_frozen = true,
     .flops_fwd = ist_low_rank_flops,
     .flops_bwd = ist_low_rank_flops_bwd,

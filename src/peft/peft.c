@@ -91,19 +91,13 @@ double ist_adapter_scale(const ist_adapters *ad, int64_t layer, ist_module m, in
   if (places && ad->method->by_alpha) return places[layer * IST_MOD_COUNT + (int)m].scale;
   if (!a.learned) return a.scale;
   ist_view v = ist_adapter_param(ad, layer, a.learned, 1, 1);
-  return v.dt == IST_F64 ? *(double *)v.p : (double)*(float *)v.p;
+  return ist_view_get(v, 0);
 }
 
 void ist_adapter_fill(const ist_adapters *ad, int64_t layer, int64_t offset, int64_t n,
                       double value) {
   ist_view v = ist_adapter_param(ad, layer, offset, 1, n);
-  for (int64_t i = 0; i < n; i++) {
-    if (v.dt == IST_F64) {
-      ((double *)v.p)[i] = value;
-    } else {
-      ((float *)v.p)[i] = (float)value;
-    }
-  }
+  for (int64_t i = 0; i < n; i++) ist_view_set(v, i, value);
 }
 
 bool ist_adapter_in_layer(const ist_adapters *ad, int64_t layer) {

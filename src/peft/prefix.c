@@ -20,14 +20,7 @@ static ist_status layout(ist_adapter_layout *out, const ist_adapter_config *c,
 static void init(const ist_adapters *ad, int64_t layer, uint64_t seed) {
   ist_rng rng = ist_rng_stream(seed, IST_RNG_INIT, (uint32_t)layer, IST_MOD_COUNT, 0);
   ist_view v = ist_adapter_param(ad, layer, 0, 1, ad->layout.params);
-  for (int64_t i = 0; i < v.cols; i++) {
-    double value = 0.02 * ist_rng_normal(&rng);
-    if (ad->dt == IST_F64) {
-      ((double *)v.p)[i] = value;
-    } else {
-      ((float *)v.p)[i] = (float)value;
-    }
-  }
+  for (int64_t i = 0; i < v.cols; i++) ist_view_set(v, i, 0.02 * ist_rng_normal(&rng));
 }
 
 /* Scores and sums of the virtual tokens for every query head, as decoder.c counts them;

@@ -43,8 +43,7 @@ static ist_site_call behind(const ist_linear_call *c, ist_view v) {
 }
 
 static void fwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call) {
-  if (!in_front(call->site)) return;
-  ist_low_rank_down(ctx, ad, call);
+  if (in_front(call->site)) ist_low_rank_down(ctx, ad, call);
 }
 
 /* The module's columns of t. */
@@ -117,10 +116,7 @@ static void linear_bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_linear_ca
 
 static void bwd(ist_ctx *ctx, const ist_adapters *ad, const ist_site_call *call, ist_view du,
                 ist_view dx) {
-  if (!in_front(call->site)) return;
-  ist_bottleneck_act_bwd(ctx, ad, call, du);
-  ist_low_rank_down_grad(ctx, ad, call, du);
-  ist_low_rank_down_dx(ctx, ad, call, du, dx);
+  if (in_front(call->site)) ist_bottleneck_bwd(ctx, ad, call, du, dx);
 }
 
 /* Beside the bottlenecks, the products behind which one stands are computed again. */

@@ -61,8 +61,7 @@ static const char *canonical(words *w, const char *p, size_t len) {
     char leaf[160];
     const char *kind = strchr(ist_module_name((ist_module)m), '_') + 1;
     ist_module_suffix(leaf, sizeof leaf, w->m, m);
-    if (sizes.in[m] && strlen(kind) == len && strncasecmp(kind, p, len) == 0)
-      return keep(w, leaf, strlen(leaf));
+    if (sizes.in[m] && is_word(p, len, kind)) return keep(w, leaf, strlen(leaf));
   }
   return keep(w, p, len);
 }

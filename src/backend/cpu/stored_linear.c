@@ -45,21 +45,20 @@ static const ist_stored_chunk *as_bytes(ist_ctx *ctx, const ist_stored_operand *
   return to;
 }
 
-/* The operands of every linear; x is that of the linear before it, or prepared. */
+/* The operands of every linear; they share x. */
 static void prepare(ist_ctx *ctx, ist_stored_operand *in, const ist_stored_linear *l, int n,
                     ist_stored_how how) {
-  const ist_stored_chunk *bytes = NULL;
+  ist_stored_operand shared = {.chunks = chunks_of(l[0].x.cols)};
+  shared.x = as_float(ctx, l[0].x, &shared.ldx);
+  const ist_stored_chunk *bytes = NULL; /* made when the first linear wants them */
   for (int i = 0; i < n; i++) {
     IST_ASSERT(l[i].x.p == l[0].x.p && l[i].x.cols == l[0].x.cols);
-    in[i] = in[0];
-    if (i == 0) in[0] = (ist_stored_operand){.chunks = chunks_of(l[0].x.cols)};
-    if (i == 0) in[0].x = as_float(ctx, l[0].x, &in[0].ldx);
+    in[i] = shared;
     if (l[i].u.p != NULL) in[i].u = as_float(ctx, l[i].u, &in[i].ldu);
     if (how != IST_STORED_INT8 || !ist_stored_integers(l[i].type)) continue;
-    if (bytes == NULL) bytes = as_bytes(ctx, &in[0], l[0].x);
+    if (bytes == NULL) bytes = as_bytes(ctx, &shared, l[0].x);
+    in[i].bytes = bytes;
   }
-  for (int i = 0; i < n; i++)
-    in[i].bytes = how == IST_STORED_INT8 && ist_stored_integers(l[i].type) ? bytes : NULL;
 }
 
 static double flops(const ist_stored_linear *l, int n) {

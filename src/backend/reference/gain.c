@@ -121,7 +121,7 @@ void ist_reference_mul_cols(ist_ctx *ctx, ist_view y, ist_view x, ist_view g) {
   ist_parallel_for(y.rows, 8, mul_cols, &p);
 }
 
-/* Pieces of columns, each over all rows in order. */
+/* Pieces of columns, each over all rows in order; b absent: 1, g absent: f. */
 static void col_dot(void *user, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const args *p = user;
@@ -131,10 +131,11 @@ static void col_dot(void *user, int64_t begin, int64_t end, int thread) {
     for (int64_t i = 0; i < n; i++) sum[i] = 0;
     for (int64_t r = 0; r < p->a.rows; r++) {
       ist_reference_load(a, row(p->a, r), p->a.dt, at, n);
-      ist_reference_load(b, row(p->b, r), p->b.dt, at, n);
-      for (int64_t i = 0; i < n; i++) sum[i] += a[i] * b[i];
+      if (p->b.p) ist_reference_load(b, row(p->b, r), p->b.dt, at, n);
+      for (int64_t i = 0; i < n; i++) sum[i] += p->b.p ? a[i] * b[i] : a[i];
     }
-    ist_reference_load(a, p->g.p, p->g.dt, at, n);
+    for (int64_t i = 0; i < n; i++) a[i] = p->f;
+    if (p->g.p) ist_reference_load(a, p->g.p, p->g.dt, at, n);
     ist_reference_load(b, p->y.p, p->y.dt, at, n);
     for (int64_t i = 0; i < n; i++) b[i] += a[i] * sum[i];
     ist_reference_store(p->y.p, p->y.dt, at, n, b);
@@ -172,28 +173,11 @@ void ist_reference_add_bias(ist_ctx *ctx, ist_view y, ist_view bias, double s,
   ist_parallel_for(y.rows, 8, add_bias, &p);
 }
 
-static void col_sum(void *user, int64_t begin, int64_t end, int thread) {
-  (void)thread;
-  const args *p = user;
-  double sum[PIECE], a[PIECE];
-  for (int64_t piece = begin; piece < end; piece++) {
-    int64_t at = piece * PIECE, n = piece_at(p->a, at);
-    for (int64_t i = 0; i < n; i++) sum[i] = 0;
-    for (int64_t r = 0; r < p->a.rows; r++) {
-      ist_reference_load(a, row(p->a, r), p->a.dt, at, n);
-      for (int64_t i = 0; i < n; i++) sum[i] += a[i];
-    }
-    ist_reference_load(a, p->y.p, p->y.dt, at, n);
-    for (int64_t i = 0; i < n; i++) a[i] += p->f * sum[i];
-    ist_reference_store(p->y.p, p->y.dt, at, n, a);
-  }
-}
-
 void ist_reference_col_sum(ist_ctx *ctx, ist_view dst, ist_view x, double s) {
   (void)ctx;
   IST_ASSERT(dst.cols == x.cols);
   args p = {.y = dst, .a = x, .f = s};
-  ist_parallel_for((x.cols + PIECE - 1) / PIECE, 1, col_sum, &p);
+  ist_parallel_for((x.cols + PIECE - 1) / PIECE, 1, col_dot, &p);
 }
 
 void ist_reference_dot_acc(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b) {
