@@ -1,40 +1,17 @@
 /* Float weights quantised when a model is opened: to the bit what the same model gives whose
  * file holds the blocks, experts' too; plans count the blocks; runs keep to their type. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 #include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
 
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "folder.h"
 #include "format/gguf.h"
 #include "format/quant.h"
-#include "ist.h"
 
-#define MUST(expr) must(expr, &err, #expr)
 enum { L = 2, D = 256, F = 512, H = 4, K = 2, E = 64, V = 300, EXPERTS = 4, MOST = 32 };
-
-static void must(ist_status status, const ist_error *err, const char *what) {
-  if (status != IST_OK) fail_msg("%s: %s", what, err->message);
-}
-
-static char run_folder[] = "/tmp/ist-base-XXXXXX";
-static int enter_folder(void **state) {
-  (void)state;
-  return mkdtemp(run_folder) && chdir(run_folder) == 0 ? 0 : -1;
-}
-static int leave_folder(void **state) {
-  (void)state;
-  return chdir("/") == 0 && ist_remove_tree(run_folder, NULL) == IST_OK ? 0 : -1;
-}
 
 /* ---- A model with the same weights in another type ---------------------------------- */
 

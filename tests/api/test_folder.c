@@ -1,50 +1,17 @@
 /* A Hugging Face folder from one end to the other: logits of transformers, a run that
  * gives the adapter that the same run on the GGUF gives, text through its tokenizer. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "base/file.h"
 #include "base/mem.h"
+#include "folder.h"
 #include "format/gguf.h"
 #include "format/safetensors.h"
-#include "ist.h"
 
-#define WHOLE      IST_GOLDEN_DIR "/llama_hf"
-#define SHARDED    IST_GOLDEN_DIR "/llama_hf_sharded"
-#define GGUF       IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
-#define MUST(expr) must(expr, &err, #expr)
-
-static void must(ist_status status, const ist_error *err, const char *what) {
-  if (status != IST_OK) fail_msg("%s: %s", what, err->message);
-}
-
-static char run_folder[] = "/tmp/ist-folder-XXXXXX";
-static int enter_folder(void **state) {
-  (void)state;
-  return mkdtemp(run_folder) && chdir(run_folder) == 0 ? 0 : -1;
-}
-static int leave_folder(void **state) {
-  (void)state;
-  return chdir("/") == 0 && ist_remove_tree(run_folder, NULL) == IST_OK ? 0 : -1;
-}
-
-static ist_model *open_model(const char *path) {
-  ist_error err = {0};
-  ist_model_options o;
-  ist_model_options_init(&o);
-  o.compute = IST_COMPUTE_F32;
-  ist_model *m;
-  MUST(ist_model_open(&m, path, &o, &err));
-  return m;
-}
+#define WHOLE   IST_GOLDEN_DIR "/llama_hf"
+#define SHARDED IST_GOLDEN_DIR "/llama_hf_sharded"
+#define GGUF    IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
 
 /* Segments of the goldens, each a sequence of its own. */
 static void check_logits(const char *model, const char *goldens) {

@@ -6,20 +6,15 @@
 
 #include "base/mem.h"
 #include "export/updates.h"
+#include "folder.h"
 #include "format/lora_gguf.h"
 #include "format/safetensors.h"
-#include "ist.h"
 
 #define TINY     IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
 #define ADAPTERS IST_GOLDEN_DIR "/adapters/"
-#define MUST(e)  must(e, &err, #e)
 
 static ist_error err;
 static char *folder;
-
-static void must(ist_status s, const ist_error *e, const char *what) {
-  if (s != IST_OK) fail_msg("%s: %s", what, e->message);
-}
 
 static int setup(void **state) {
   (void)state;
@@ -31,15 +26,6 @@ static int teardown(void **state) {
   (void)state;
   remove_folder(folder);
   return 0;
-}
-
-static ist_model *open_model(const char *path) {
-  ist_model_options o;
-  ist_model_options_init(&o);
-  o.compute = IST_COMPUTE_F32;
-  ist_model *m;
-  MUST(ist_model_open(&m, path, &o, &err));
-  return m;
 }
 
 /* The largest difference from the expected logits at each segment's last token, relative to the
