@@ -5,16 +5,27 @@
 
 #include <jansson.h>
 
+#include "format/safetensors.h"
 #include "model/model.h"
 
-/* config.json; tied: whether embedding and head share their matrix in the folder.
+/* config.json of a GGUF; tied: whether embedding and head share their matrix in the folder.
  * NULL with err where the family, or something in the file, has no place there. */
 json_t *ist_hf_config(const ist_model *m, ist_dtype type, bool tied, ist_error *err);
+/* Its part for scaled rotary positions; null: plain ones. */
+ist_status ist_hf_rope_scaling(json_t **out, const ist_model *m, ist_error *err);
+/* Reads a config.json as the folder's reader would, with the tensors that are to be written
+ * beside it: it must describe the model, or an error says what it cannot. */
+ist_status ist_hf_check(const ist_model *m, json_t *config, const ist_st_item *items, int64_t n,
+                        ist_error *err);
 /* The config.json of a base that is a folder, with its dtype where `type` is not -1. */
 json_t *ist_hf_config_copy(const ist_model *m, int type, bool unties, ist_error *err);
 /* What stands beside the weights of such a base (tokenizer, generation_config.json, chat template)
  * into the folder `to`. */
 ist_status ist_hf_copy_beside(const ist_model *m, const char *to, ist_error *err);
+/* A number that a GGUF keeps as f32, as it was written: 1e-5, not 9.99999975e-06. */
+double ist_hf_decimal(double v);
+/* The token of padding; -1: none. */
+int32_t ist_hf_pad(const ist_model *m);
 /* What config.json calls F32, F16 or BF16. */
 const char *ist_hf_dtype(ist_dtype t);
 /* generation_config.json: the tokens that begin and end a text. */

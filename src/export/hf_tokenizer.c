@@ -135,7 +135,7 @@ static json_t *post_processor(const ist_model *m) {
 json_t *ist_hf_tokenizer(const ist_model *m, ist_error *err) {
   const ist_gguf_kv *tokens = ist_gguf_find(m->source.gguf, KEY "tokens");
   const ist_gguf_kv *pairs = ist_gguf_find(m->source.gguf, KEY "merges");
-  const char *pre = ist_tokenizer_pre(m->tokenizer), *json = NULL;
+  const char *pre = m->tokenizer ? ist_tokenizer_pre(m->tokenizer) : NULL, *json = NULL;
   bool ignore_merges = false;
   for (size_t i = 0; pre && i < sizeof pre_tokenizers / sizeof *pre_tokenizers; i++) {
     if (strcmp(pre_tokenizers[i].name, pre) != 0) continue;
@@ -143,8 +143,11 @@ json_t *ist_hf_tokenizer(const ist_model *m, ist_error *err) {
     ignore_merges = pre_tokenizers[i].ignore_merges;
   }
   if (!tokens || !pairs || !json) {
-    ist_fail(err, IST_ERR_UNSUPPORTED, "%s: no tokenizer.json can be made of a vocabulary with %s",
-             m->path, pre && pairs ? pre : "scores in place of merges");
+    ist_fail(err, IST_ERR_UNSUPPORTED, "%s: no tokenizer.json can be made of %s%s", m->path,
+             !m->tokenizer  ? "a file without a vocabulary"
+             : pre && pairs ? "a vocabulary with pre-tokeniser "
+                            : "a vocabulary with scores in place of merges",
+             pre && pairs ? pre : "");
     return NULL;
   }
   json_t *model = json_pack(
@@ -169,6 +172,10 @@ static int32_t token_key(const ist_gguf *g, const char *key) {
   return tokens && id >= 0 && (uint64_t)id < tokens->count ? (int32_t)id : -1;
 }
 
+int32_t ist_hf_pad(const ist_model *m) {
+  return token_key(m->source.gguf, KEY "padding_token_id");
+}
+
 json_t *ist_hf_tokenizer_config(const ist_model *m) {
   const ist_gguf *g = m->source.gguf;
   const ist_gguf_kv *tokens = ist_gguf_find(g, KEY "tokens");
@@ -179,14 +186,13 @@ json_t *ist_hf_tokenizer_config(const ist_model *m) {
     snprintf(id, sizeof id, "%llu", (unsigned long long)i);
     if (is_added(type)) json_object_set_new(decoder, id, added_token(tokens->strings[i], type));
   }
-  json_t *root =
-      json_pack("{s:s, s:o, s:o, s:o, s:o, s:I, s:b, s:o}", "tokenizer_class",
-                "PreTrainedTokenizerFast", "bos_token", text_of(g, ist_tokenizer_bos(m->tokenizer)),
-                "eos_token", text_of(g, ist_tokenizer_eos(m->tokenizer)), "pad_token",
-                text_of(g, token_key(g, KEY "padding_token_id")), "unk_token",
-                text_of(g, token_key(g, KEY "unknown_token_id")), "model_max_length",
-                (json_int_t)m->config.context, "clean_up_tokenization_spaces", 0,
-                "added_tokens_decoder", decoder);
+  json_t *root = json_pack(
+      "{s:s, s:o, s:o, s:o, s:o, s:I, s:b, s:o}", "tokenizer_class", "PreTrainedTokenizerFast",
+      "bos_token", text_of(g, ist_tokenizer_bos(m->tokenizer)), "eos_token",
+      text_of(g, ist_tokenizer_eos(m->tokenizer)), "pad_token", text_of(g, ist_hf_pad(m)),
+      "unk_token", text_of(g, token_key(g, KEY "unknown_token_id")), "model_max_length",
+      (json_int_t)m->config.context, "clean_up_tokenization_spaces", 0, "added_tokens_decoder",
+      decoder);
   const char *chat = ist_tokenizer_chat_template(m->tokenizer);
   if (root && chat) json_object_set_new(root, "chat_template", json_string(chat));
   return root;

@@ -113,11 +113,13 @@ static ist_status refuse_bias(const ist_updates *u, ist_error *err) {
 }
 
 ist_status ist_merge_list_make(ist_merge_list *out, const ist_model *m, const ist_updates *u,
-                               ist_error *err) {
+                               bool folder, ist_error *err) {
   *out = (ist_merge_list){0};
   ist_status s = refuse_bias(u, err);
   if (s == IST_OK)
-    s = m->source.gguf ? list_gguf(out, m, u, err) : ist_merge_list_folder(out, m, u, err);
+    s = !m->source.gguf ? ist_merge_list_folder(out, m, u, err)
+        : folder        ? ist_merge_list_convert(out, m, u, err)
+                        : list_gguf(out, m, u, err);
   if (s == IST_OK) s = check_all_listed(out, u, err);
   if (s != IST_OK) ist_merge_list_free(out);
   return s;
@@ -129,19 +131,22 @@ void ist_merge_list_free(ist_merge_list *list) {
     ist_free(list->p[i].order);
     ist_free(list->p[i].update_row);
     ist_free(list->p[i].expert);
+    ist_free(list->p[i].whole);
   }
   ist_free(list->p);
   *list = (ist_merge_list){0};
 }
 
 bool ist_merge_is_copy(const ist_merge_item *it) {
-  return !it->update && !it->expert && it->to == it->from.type && !it->order;
+  return !it->update && !it->expert && it->to == it->from.type && !it->order && it->shift == 0 &&
+         !it->turned;
 }
 
 /* ---- Rows ---- */
 
 typedef struct job {
   const ist_merge_item *item;
+  ist_dtype to; /* what is stored: the item's type, F32 where it is turned first */
   int64_t row0;
   unsigned char *dst;
   float *work;      /* (rows, 2 cols): the values, and a copy to compare with */
@@ -165,7 +170,7 @@ static void merge_rows(void *arg, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const job *j = arg;
   const ist_merge_item *it = j->item;
-  const int64_t cols = it->from.cols, row_bytes = ist_dtype_bytes(it->to, cols);
+  const int64_t cols = it->from.cols, row_bytes = ist_dtype_bytes(j->to, cols);
   for (int64_t r = begin; r < end; r++) {
     float *w = j->work + 2 * r * cols, *other = w + cols;
     int64_t row = j->row0 + r;
@@ -185,19 +190,23 @@ static void merge_rows(void *arg, int64_t begin, int64_t end, int thread) {
       ist_update_rows(update, w, row, 1);
       j->sum[r][1] = square_of_difference(w, other, cols);
     }
+    for (int64_t i = 0; it->shift != 0 && i < cols; i++) w[i] += (float)it->shift;
     unsigned char *dst = j->dst + r * row_bytes;
-    ist_quantise(dst, w, it->to, cols);
-    ist_dequant_f32(other, dst, it->to, cols);
+    ist_quantise(dst, w, j->to, cols);
+    ist_dequant_f32(other, dst, j->to, cols);
     j->sum[r][2] = square_of_difference(w, other, cols);
   }
 }
 
-ist_status ist_merge_read(void *user, int64_t offset, int64_t n, unsigned char *dst,
-                          ist_error *err) {
-  ist_merge_item *it = user;
-  const int64_t cols = it->from.cols, row_bytes = ist_dtype_bytes(it->to, cols);
-  const int64_t rows = n / row_bytes;
-  job j = {it, offset / row_bytes, dst, ist_calloc((size_t)(2 * rows * cols), sizeof(float)),
+/* Rows [row0, row0 + rows) of the result in the type `to`. */
+static ist_status merge_block(ist_merge_item *it, ist_dtype to, int64_t row0, int64_t rows,
+                              unsigned char *dst, ist_error *err) {
+  const int64_t cols = it->from.cols;
+  job j = {it,
+           to,
+           row0,
+           dst,
+           ist_calloc((size_t)(2 * rows * cols), sizeof(float)),
            ist_calloc((size_t)rows, sizeof *j.sum)};
   ist_status s = j.work && j.sum
                      ? IST_OK
@@ -211,6 +220,48 @@ ist_status ist_merge_read(void *user, int64_t offset, int64_t n, unsigned char *
   ist_free(j.work);
   ist_free(j.sum);
   return s;
+}
+
+/* The merged matrix as float, which is then read by columns. */
+static ist_status make_whole(ist_merge_item *it, ist_error *err) {
+  const int64_t rows = it->from.rows, cols = it->from.cols;
+  const int64_t step = ist_tensor_chunk_bytes(cols * (int64_t)sizeof *it->whole) /
+                       (cols * (int64_t)sizeof *it->whole);
+  if (!it->whole) it->whole = ist_calloc((size_t)(rows * cols), sizeof *it->whole);
+  if (!it->whole) return ist_fail_nomem(err, it->name, (size_t)(rows * cols) * sizeof *it->whole);
+  for (int64_t r = 0; r < rows; r += step)
+    IST_TRY(merge_block(it, IST_F32, r, rows - r < step ? rows - r : step,
+                        (unsigned char *)(it->whole + r * cols), err));
+  return IST_OK;
+}
+
+/* Rows [row0, row0 + n) of a turned result: columns of `whole`. */
+static ist_status read_turned(ist_merge_item *it, int64_t row0, int64_t n, unsigned char *dst,
+                              ist_error *err) {
+  const int64_t rows = it->from.rows, cols = it->from.cols;
+  if (row0 == 0) IST_TRY(make_whole(it, err));
+  float *w = ist_calloc((size_t)(2 * rows), sizeof *w), *back = w + rows;
+  if (!w) return ist_fail_nomem(err, it->name, (size_t)(2 * rows) * sizeof *w);
+  for (int64_t r = 0; r < n; r++) {
+    unsigned char *row = dst + r * ist_dtype_bytes(it->to, rows);
+    for (int64_t i = 0; i < rows; i++) w[i] = it->whole[i * cols + row0 + r];
+    ist_quantise(row, w, it->to, rows);
+    ist_dequant_f32(back, row, it->to, rows);
+    it->error2 += square_of_difference(w, back, rows);
+  }
+  ist_free(w);
+  if (row0 + n < cols) return IST_OK;
+  ist_free(it->whole);
+  it->whole = NULL;
+  return IST_OK;
+}
+
+ist_status ist_merge_read(void *user, int64_t offset, int64_t n, unsigned char *dst,
+                          ist_error *err) {
+  ist_merge_item *it = user;
+  const int64_t row_bytes = ist_dtype_bytes(it->to, it->turned ? it->from.rows : it->from.cols);
+  if (it->turned) return read_turned(it, offset / row_bytes, n / row_bytes, dst, err);
+  return merge_block(it, it->to, offset / row_bytes, n / row_bytes, dst, err);
 }
 
 /* ---- The public call ---- */
@@ -310,7 +361,7 @@ ist_status ist_merge(const ist_model *m, const ist_merge_options *options, ist_m
   ist_merge_list list = {0};
   ist_status s = o.adapter ? ist_updates_read(&u, o.adapter, m, err) : IST_OK;
   if (s == IST_OK && gguf) s = check_gguf(m, err);
-  if (s == IST_OK) s = ist_merge_list_make(&list, m, &u, err);
+  if (s == IST_OK) s = ist_merge_list_make(&list, m, &u, !gguf, err);
   if (s == IST_OK && gguf) s = ist_merge_write_gguf(&list, m, type, o.output, o.adapter, err);
   if (s == IST_OK && !gguf)
     s = ist_merge_write_hf(&list, m, type, ist_merge_unties(m, &u), o.shard_bytes, o.output, err);

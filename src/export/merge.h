@@ -19,7 +19,10 @@ typedef struct ist_merge_item {
   ist_dtype to;
   int64_t *order;      /* (rows) the base's row for each row written; NULL: the same. Owned */
   int64_t *update_row; /* (rows) the update's row for each of the base's; NULL: the same. Owned */
-  int n_dims;          /* of a folder's tensor, which keeps its shape; 0: by rows and columns */
+  double shift;        /* added to every value: a folder of Gemma holds norms less 1 */
+  bool turned;         /* rows and columns change places: a folder of GPT-2 is (in, out) */
+  float *whole;        /* (turned) the merged matrix, while it is written. Owned */
+  int n_dims;          /* of a folder's tensor; 0: by rows and columns */
   int64_t shape[IST_ST_MAX_DIMS];
   /* Sums of squares: the base, what the adapter changed, and what storing the
    * result in its type changed again. */
@@ -31,11 +34,14 @@ typedef struct ist_merge_list {
   int64_t n, cap;
 } ist_merge_list;
 
-/* Lists every tensor and bias of the model with its update, in the order of the base; an output
+/* Lists every tensor and bias of the model with its update, for a GGUF or for a folder; an output
  * head of its own is added where a tied base is changed on one side only. */
 ist_status ist_merge_list_make(ist_merge_list *out, const ist_model *m, const ist_updates *u,
-                               ist_error *err);
+                               bool folder, ist_error *err);
 void ist_merge_list_free(ist_merge_list *list);
+/* Its part for a GGUF that becomes a folder. */
+ist_status ist_merge_list_convert(ist_merge_list *out, const ist_model *m, const ist_updates *u,
+                                  ist_error *err);
 /* Its part for a base that is a Hugging Face folder: the folder's own names and layouts. */
 ist_status ist_merge_list_folder(ist_merge_list *out, const ist_model *m, const ist_updates *u,
                                  ist_error *err);

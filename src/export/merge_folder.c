@@ -22,19 +22,29 @@ static ist_status set_update_row(ist_merge_item *it, ist_error *err) {
   return IST_OK;
 }
 
-/* Says which matrix of the model the item's tensor is, where it is one as it stands; a
- * matrix that the engine keeps turned is none. */
-static bool find_matrix(ist_merge_item *it, const ist_updates *u, bool *fused) {
+/* Where the base keeps its linears as (in, out), the engine has a copy of each that is not. */
+static bool is_turned(const ist_model *m, int64_t layer, int id, const ist_gguf_tensor *t) {
+  return m->config.transposed && id < (int)IST_MOD_COUNT &&
+         ist_tensor_find(&m->source, &m->config, layer, id, false) == t;
+}
+
+/* Says which matrix of the model the item's tensor `t` is, where it is one. */
+static bool find_matrix(ist_merge_item *it, const ist_gguf_tensor *t, const ist_updates *u,
+                        bool *fused) {
   const ist_model *m = it->model;
   for (int64_t l = -1; l < m->config.L; l++) {
     int first = l < 0 ? IST_T_MODEL_FIRST : 0, end = l < 0 ? (int)IST_T_END : IST_T_LAYER_COUNT;
     for (int i = first; i < end; i++) {
       const ist_stored *s = ist_weights_stored(&m->weights, l, i);
-      if (s->data != it->from.data || s->rows != it->from.rows || s->cols != it->from.cols)
+      const bool turned = is_turned(m, l, i, t);
+      if (!turned &&
+          (s->data != it->from.data || s->rows != it->from.rows || s->cols != it->from.cols))
         continue;
       it->layer = l;
       it->id = i;
       it->update = ist_updates_find(u, l, i, 0);
+      it->turned = turned && it->update;
+      if (it->turned) it->from = *s;
       *fused = s->n_parts > 0;
       return true;
     }
@@ -70,7 +80,7 @@ static ist_status add_tensor(ist_merge_list *list, const ist_model *m, const ist
   if (!it->name) return ist_fail_nomem(err, m->path, (size_t)t->name.len + 1);
   memcpy(it->name, t->name.p, (size_t)t->name.len);
   bool fused = false;
-  if (find_matrix(it, u, &fused) && it->update && fused) return set_update_row(it, err);
+  if (find_matrix(it, t, u, &fused) && it->update && fused) return set_update_row(it, err);
   return IST_OK;
 }
 

@@ -16,58 +16,13 @@
 
 /* ---- Weights ---- */
 
-/* Which row of the base each of Hugging Face's is. */
-static ist_status set_order(ist_merge_item *it, ist_error *err) {
-  const ist_model_config *c = &it->model->config;
-  if (it->layer < 0 || it->id >= (int)IST_MOD_COUNT) return IST_OK;
-  bool same = true;
-  for (int64_t r = 0; r < it->from.rows && same; r++)
-    same = ist_outside_row(c, (ist_module)it->id, IST_ROWS_HF, r) == r;
-  if (same && !it->bias) return IST_OK;
-  if (it->bias && !(c->family->ggml_permutes_qk && it->id <= (int)IST_MOD_K)) return IST_OK;
-  if (it->bias)
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: permuted biases are not supported in a folder",
-                    it->name);
-  it->order = ist_calloc((size_t)it->from.rows, sizeof *it->order);
-  if (!it->order) return ist_fail_nomem(err, it->name, (size_t)it->from.rows * sizeof *it->order);
-  for (int64_t r = 0; r < it->from.rows; r++)
-    it->order[ist_outside_row(c, (ist_module)it->id, IST_ROWS_HF, r)] = r;
-  return IST_OK;
-}
-
-static ist_status rename_item(ist_merge_item *it, ist_error *err) {
-  char stem[128], name[160];
-  if (!ist_tensor_hf_stem(stem, sizeof stem, &it->model->config, it->layer, it->id))
-    return ist_fail(err, IST_ERR_UNSUPPORTED,
-                    "%s: found a tensor that a Hugging Face folder of this family does not have",
-                    it->name);
-  snprintf(name, sizeof name, "%s.%s", stem, it->bias ? "bias" : "weight");
-  char *copy = ist_strdup(name);
-  if (!copy) return ist_fail_nomem(err, name, sizeof name);
-  ist_free(it->name);
-  it->name = copy;
-  return IST_OK;
-}
-
-/* A tensor of a GGUF under its name there, in the order and shape of a folder. */
-static ist_status fit_to_folder(ist_merge_item *it, ist_error *err) {
-  bool vector = it->from.rows == 1;
-  IST_TRY(set_order(it, err));
-  it->n_dims = vector ? 1 : 2;
-  it->shape[0] = vector ? it->from.cols : it->from.rows;
-  it->shape[1] = it->from.cols;
-  return rename_item(it, err);
-}
-
-static ist_status fill_items(ist_st_item *items, ist_merge_list *list, int type, ist_error *err) {
+static void fill_items(ist_st_item *items, ist_merge_list *list, int type) {
   for (int64_t i = 0; i < list->n; i++) {
     ist_merge_item *it = &list->p[i];
     if (type >= 0) it->to = (ist_dtype)type;
-    if (it->n_dims == 0) IST_TRY(fit_to_folder(it, err));
     items[i] = (ist_st_item){.name = it->name, .type = it->to, .n_dims = it->n_dims, .user = it};
     memcpy(items[i].shape, it->shape, sizeof it->shape);
   }
-  return IST_OK;
 }
 
 /* Where each shard begins: shard[s] .. shard[s + 1]. Returns their number. */
@@ -164,13 +119,16 @@ static ist_status write_tokenizer(const char *dir, const ist_model *m, ist_error
 
 /* ---- The folder ---- */
 
-/* config.json, the base's own or one made of a GGUF's keys. */
-static json_t *config_of(const ist_merge_list *list, const ist_model *m, int type, bool unties,
-                         ist_error *err) {
+/* config.json, the base's own or one made of a GGUF's keys; NULL: err says why. */
+static json_t *config_of(const ist_merge_list *list, const ist_st_item *items, const ist_model *m,
+                         int type, bool unties, ist_error *err) {
   if (!m->source.gguf) return ist_hf_config_copy(m, type, unties, err);
   bool tied = true;
   for (int64_t i = 0; i < list->n; i++) tied &= list->p[i].id != IST_T_OUTPUT;
-  return ist_hf_config(m, (ist_dtype)type, tied, err);
+  json_t *config = ist_hf_config(m, (ist_dtype)type, tied, err);
+  if (!config || ist_hf_check(m, config, items, list->n, err) == IST_OK) return config;
+  json_decref(config);
+  return NULL;
 }
 
 static ist_status write_beside(const char *dir, const ist_model *m, ist_error *err) {
@@ -181,12 +139,13 @@ static ist_status write_beside(const char *dir, const ist_model *m, ist_error *e
 
 static ist_status write_all(const char *dir, ist_merge_list *list, const ist_model *m, int type,
                             bool unties, int64_t shard_bytes, ist_error *err) {
-  json_t *config = config_of(list, m, type, unties, err);
-  if (!config) return err ? err->code : IST_ERR_UNSUPPORTED;
+  ist_error why = {0};
   ist_st_item *items = ist_calloc((size_t)list->n, sizeof *items);
-  ist_status s = items ? fill_items(items, list, type, err)
-                       : ist_fail_nomem(err, dir, (size_t)list->n * sizeof *items);
-  if (s == IST_OK) s = ist_mkdirs(dir, err);
+  if (!items) return ist_fail_nomem(err, dir, (size_t)list->n * sizeof *items);
+  fill_items(items, list, type);
+  json_t *config = config_of(list, items, m, type, unties, &why);
+  ist_status s = config ? ist_mkdirs(dir, err) : why.code;
+  if (!config && err) *err = why;
   if (s == IST_OK) s = write_shards(dir, items, list->n, shard_bytes, err);
   if (s == IST_OK) s = write_beside(dir, m, err);
   if (s == IST_OK) s = write_json(dir, "config.json", json_incref(config), err);

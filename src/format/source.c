@@ -130,23 +130,27 @@ static int compare_tensors(const void *a, const void *b) {
   return compare_names((*x)->name, (*y)->name);
 }
 
-static ist_status describe(ist_gguf_tensor *out, const ist_st_tensor *t, const char *path,
-                           ist_error *err) {
-  if (t->n_dims > 4)
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: %s: found %d dimensions, expected at most 4",
-                    path, t->name, t->n_dims);
-  *out = (ist_gguf_tensor){.name = {t->name, strlen(t->name)},
-                           .type = t->type,
-                           .n_dims = t->n_dims,
-                           .ne = {1, 1, 1, 1},
-                           .data = t->data,
-                           .bytes = t->bytes};
-  for (int i = 0; i < t->n_dims; i++) {
-    out->ne[i] = t->shape[t->n_dims - 1 - i];
-    if (out->ne[i] == 0)
-      return ist_fail(err, IST_ERR_FORMAT, "%s: %s: found a dimension of 0", path, t->name);
+static ist_status describe(ist_gguf_tensor *out, const char *name, ist_dtype type, int n_dims,
+                           const int64_t *shape, ist_error *err) {
+  if (n_dims > 4)
+    return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: found %d dimensions, expected at most 4", name,
+                    n_dims);
+  *out = (ist_gguf_tensor){
+      .name = {name, strlen(name)}, .type = type, .n_dims = n_dims, .ne = {1, 1, 1, 1}};
+  for (int i = 0; i < n_dims; i++) {
+    out->ne[i] = shape[n_dims - 1 - i];
+    if (out->ne[i] == 0) return ist_fail(err, IST_ERR_FORMAT, "%s: found a dimension of 0", name);
   }
   return IST_OK;
+}
+
+static ist_status describe_stored(ist_gguf_tensor *out, const ist_st_tensor *t, const char *path,
+                                  ist_error *err) {
+  ist_status s = describe(out, t->name, t->type, t->n_dims, t->shape, err);
+  if (s != IST_OK) ist_error_context(err, "%s", path);
+  out->data = t->data;
+  out->bytes = t->bytes;
+  return s;
 }
 
 static ist_status reserve_tensors(ist_source *s, ist_error *err) {
@@ -176,7 +180,7 @@ static ist_status join_shards(ist_source *s, ist_error *err) {
   ist_gguf_tensor *next = s->own;
   for (int64_t i = 0; i < s->n_shards; i++) {
     for (int64_t j = 0; j < s->shard[i]->n; j++)
-      IST_TRY(describe(next++, &s->shard[i]->tensor[j], s->shard[i]->path, err));
+      IST_TRY(describe_stored(next++, &s->shard[i]->tensor[j], s->shard[i]->path, err));
   }
   return sort_tensors(s, err);
 }
@@ -186,6 +190,18 @@ ist_status ist_source_open_folder(ist_source *s, const char *path, ist_error *er
   ist_status status = read_json(&s->config, path, "config.json", err);
   if (status == IST_OK) status = open_shards(s, path, err);
   if (status == IST_OK) status = join_shards(s, err);
+  if (status != IST_OK) ist_source_close(s);
+  return status;
+}
+
+ist_status ist_source_draft(ist_source *s, json_t *config, const ist_st_item *items, int64_t n,
+                            ist_error *err) {
+  *s = (ist_source){.config = json_incref(config), .n = n};
+  ist_status status = reserve_tensors(s, err);
+  for (int64_t i = 0; i < n && status == IST_OK; i++)
+    status =
+        describe(&s->own[i], items[i].name, items[i].type, items[i].n_dims, items[i].shape, err);
+  if (status == IST_OK) status = sort_tensors(s, err);
   if (status != IST_OK) ist_source_close(s);
   return status;
 }

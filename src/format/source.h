@@ -32,6 +32,10 @@ ist_source ist_source_of_gguf(const ist_gguf *g);
 /* Opens config.json, and model.safetensors or the files that
  * model.safetensors.index.json names. Errors name the file. */
 ist_status ist_source_open_folder(ist_source *s, const char *path, ist_error *err);
+/* A folder that is yet to be written: its config, which is shared, and what its tensors are called
+ * and shaped; they have no data. */
+ist_status ist_source_draft(ist_source *s, json_t *config, const ist_st_item *items, int64_t n,
+                            ist_error *err);
 void ist_source_close(ist_source *s);
 /* Takes the pages of all its files out of memory; they are read again when used. */
 void ist_source_drop_pages(const ist_source *s);

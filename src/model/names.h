@@ -19,6 +19,12 @@ static inline bool ist_tensor_is_stack(int id) {
   return id >= IST_T_EXPERT_GATE && id <= IST_T_EXPERT_DOWN;
 }
 
+/* The weight of a norm. */
+static inline bool ist_tensor_is_norm(int id) {
+  return (id >= IST_T_ATTN_NORM && id <= IST_T_K_NORM) || id == IST_T_OUTPUT_NORM ||
+         id == IST_T_EMBED_NORM;
+}
+
 /* GGUF's name ("blk.3.attn_q.weight"), into a caller's buffer. */
 void ist_tensor_name(char *out, size_t size, int64_t layer, int id);
 /* Hugging Face's name without .weight ("model.layers.3.self_attn.q_proj"), which is

@@ -6,9 +6,8 @@
 
 #include "base/mem.h"
 #include "export/updates.h"
-#include "folder.h"
 #include "format/lora_gguf.h"
-#include "format/safetensors.h"
+#include "logits.h"
 
 #define TINY     IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
 #define ADAPTERS IST_GOLDEN_DIR "/adapters/"
@@ -28,41 +27,7 @@ static int teardown(void **state) {
   return 0;
 }
 
-/* The largest difference from the expected logits at each segment's last token, relative to the
- * largest of them. tokens: a file with the segments. */
-static double distance_to(ist_model *m, const char *tokens, const char *file, const char *name) {
-  ist_safetensors *tiny, *golden;
-  MUST(ist_safetensors_open(&tiny, tokens, &err));
-  MUST(ist_safetensors_open(&golden, file, &err));
-  const ist_st_tensor *ids = ist_safetensors_find(tiny, "tokens");
-  const ist_st_tensor *starts = ist_safetensors_find(tiny, "segment_starts");
-  const ist_st_tensor *expected = ist_safetensors_find(golden, name);
-  assert_non_null(expected);
-  const int64_t segments = expected->shape[0], V = expected->shape[1];
-  float *want = ist_calloc((size_t)(segments * V), sizeof *want);
-  MUST(ist_st_to_f32(expected, want, segments * V, &err));
-  double most = 0, worst = 0;
-  for (int64_t i = 0; i < segments; i++) {
-    int32_t at[2], id[64];
-    memcpy(at, starts->data + 4 * i, sizeof at);
-    int64_t n = at[1] - at[0];
-    memcpy(id, ids->data + 4 * at[0], (size_t)n * 4);
-    float *logits = ist_calloc((size_t)(n * V), sizeof *logits);
-    MUST(ist_model_logits(m, id, n, logits, &err));
-    for (int64_t v = 0; v < V; v++) {
-      double w = (double)want[i * V + v], d = fabs((double)logits[(n - 1) * V + v] - w);
-      most = fmax(most, fabs(w));
-      worst = d > worst || isnan(d) ? d : worst;
-    }
-    ist_free(logits);
-  }
-  ist_free(want);
-  ist_safetensors_close(tiny);
-  ist_safetensors_close(golden);
-  return worst / most;
-}
-
-/* The same for the adapters of tests/golden/adapters. */
+/* The distance from what PEFT gives with an adapter of tests/golden/adapters. */
 static double distance(ist_model *m, const char *adapter) {
   return distance_to(m, IST_GOLDEN_DIR "/llama_tiny/goldens.safetensors",
                      ADAPTERS "goldens.safetensors", adapter);
@@ -469,105 +434,6 @@ static void test_keys_and_copies(void **state) {
   ist_free(out);
 }
 
-/* ---- A Hugging Face folder ---- */
-
-static void test_folder(void **state) {
-  (void)state;
-  char *out = join("hf"), *index = join("hf/model.safetensors.index.json");
-  char *first = join("hf/model-00001-of-00002.safetensors"), *whole = join("hf/model.safetensors");
-  ist_model *m = open_model(TINY);
-  ist_merge_options o;
-  ist_merge_options_init(&o);
-  o.output = out;
-  o.type = "F32";
-  o.shard_bytes = 50000;
-  ist_merge_result r;
-  MUST(ist_merge(m, &o, NULL, NULL, &r, &err));
-  assert_true(ist_file_exists(index) && ist_file_exists(first));
-  assert_error(ist_merge(m, &o, NULL, NULL, &r, &err), IST_ERR_IO, &err, "is there already");
-  o.overwrite = true;
-  o.shard_bytes = 1 << 30;
-  MUST(ist_merge(m, &o, NULL, NULL, &r, &err));
-  assert_true(ist_file_exists(whole));
-  assert_false(ist_file_exists(index) || ist_file_exists(first)); /* no stale shards */
-  ist_safetensors *st;
-  MUST(ist_safetensors_open(&st, whole, &err));
-  assert_int_equal(st->n, 38);
-  /* Rows are back in Hugging Face's order: row 1 of a head of six is row 2 of the file. */
-  const ist_st_tensor *q = ist_safetensors_find(st, "model.layers.0.self_attn.q_proj.weight");
-  const ist_gguf_tensor *file = ist_gguf_find_tensor(m->source.gguf, "blk.0.attn_q.weight");
-  assert_memory_equal(q->data + 1 * 24 * 4, file->data + 2 * 24 * 4, 24 * 4);
-  assert_memory_equal(q->data + 3 * 24 * 4, file->data + 1 * 24 * 4, 24 * 4);
-  ist_safetensors_close(st);
-  o.type = "Q8_0";
-  assert_error(ist_merge(m, &o, NULL, NULL, &r, &err), IST_ERR_ARG, &err, "Hugging Face folder");
-  ist_model_close(m);
-  ist_free(out);
-  ist_free(index);
-  ist_free(first);
-  ist_free(whole);
-}
-
-/* ---- From a Hugging Face folder ---- */
-
-static ist_status merge_family(const char *family, const char *output, const char *type,
-                               ist_merge_result *r) {
-  char base[256], adapter[256];
-  snprintf(base, sizeof base, IST_GOLDEN_DIR "/families/%s", family);
-  snprintf(adapter, sizeof adapter, IST_GOLDEN_DIR "/families/%s/adapter", family);
-  ist_model *m = open_model(base);
-  ist_merge_options o;
-  ist_merge_options_init(&o);
-  o.adapter = adapter;
-  o.output = output;
-  o.type = type;
-  o.overwrite = true;
-  o.shard_bytes = 20000;
-  ist_status s = ist_merge(m, &o, NULL, NULL, r, &err);
-  ist_model_close(m);
-  return s;
-}
-
-/* Every family's folder, merged into another: read back it gives the logits that PEFT gave with
- * the adapter beside the base. */
-static void test_from_folder(void **state) {
-  (void)state;
-  static const char *const families[] = {
-      "bloom",           "gemma",      "gemma2",       "gemma3",          "gpt_neox",
-      "gpt_neox_serial", "gptj",       "llama_biased", "llama_dynamic",   "llama_linear",
-      "llama_llama3",    "llama_yarn", "mistral",      "mixtral",         "opt",
-      "opt_350m",        "phi3",       "qwen2",        "qwen2_moe",       "qwen2_moe_mixed",
-      "qwen2_window",    "qwen3",      "qwen3_moe",    "qwen3_moe_plain", "smollm3"};
-  char *out = join("from-folder");
-  for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-    char golden[256];
-    ist_merge_result r;
-    MUST(merge_family(families[i], out, "F32", &r));
-    assert_true(r.merged > 0 && r.change > 1e-3 && r.error == 0);
-    snprintf(golden, sizeof golden, IST_GOLDEN_DIR "/families/%s/goldens.safetensors", families[i]);
-    ist_model *m = open_model(out);
-    double d = distance_to(m, golden, golden, "logits_adapter_last");
-    if (!(d < 2e-5)) fail_msg("%s merged: logits differ by %g", families[i], d);
-    ist_model_close(m);
-  }
-  ist_free(out);
-}
-
-/* What a folder cannot become, in one line. */
-static void test_from_folder_refusals(void **state) {
-  (void)state;
-  char *out = join("from-folder"), *gguf = join("from-folder.gguf");
-  ist_merge_result r;
-  assert_error(merge_family("llama_linear", gguf, NULL, &r), IST_ERR_UNSUPPORTED, &err,
-               "lacks its metadata");
-  assert_false(ist_file_exists(gguf));
-  assert_error(merge_family("gpt2", out, NULL, &r), IST_ERR_UNSUPPORTED, &err,
-               "inside another tensor");
-  assert_false(ist_file_exists(out));
-  ist_free(out);
-  ist_free(gguf);
-}
-
 /* ---- What does not fit ---- */
 
 static char *copy_adapter(const char *name) {
@@ -704,9 +570,6 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_gguf_adapter, setup, teardown),
       cmocka_unit_test_setup_teardown(test_rounding_is_measured, setup, teardown),
       cmocka_unit_test_setup_teardown(test_keys_and_copies, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_folder, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_from_folder, setup, teardown),
-      cmocka_unit_test_setup_teardown(test_from_folder_refusals, setup, teardown),
       cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
       cmocka_unit_test_setup_teardown(test_not_finite, setup, teardown),
       cmocka_unit_test_setup_teardown(test_other_base, setup, teardown),

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Every tiny family through the command: trained from its Hugging Face folder on all of its
 linears (experts too); PEFT reads the adapter and gives the same logits and the same text, and
-llama.cpp reads adapter.gguf on the family's GGUF.
+llama.cpp reads adapter.gguf on the family's GGUF. The GGUF itself, and merged with the adapter, becomes
+a folder that transformers reads.
 
 python check_families.py [NAME...]
 """
@@ -55,6 +56,17 @@ def check_llamacpp(checks, name, base, ids, out):
                        cpp.GELU if gelu else 1e-4)
 
 
+def check_folder(checks, name, base, ids, out, adapted, folder):
+    """The family's GGUF as a folder, and with the adapter merged into it, in transformers."""
+    for what, adapter, expected in (("as a folder", None, hf_logits(hf_model(base), ids)),
+                                    ("merged into a folder", out, adapted)):
+        hf = folder / f"{name}-hf"
+        ist("merge", "-m", base / "model.gguf", "-o", hf, "--type", "F32", "--overwrite", "-q",
+            *with_adapter(adapter))
+        checks.at_most(f"{name}: GGUF {what}, logits in transformers",
+                       relative(hf_logits(hf_model(hf), ids), expected), 1e-5)
+
+
 def check(checks, name, folder):
     base, out = folder / name, folder / (name + "-run")
     base.mkdir()
@@ -73,13 +85,15 @@ def check(checks, name, folder):
     checks.true(f"{name}: the adapter does something",
                 relative(ours, ist_logits(base, ids)) > 1e-3)
     model = peft_model(name, base, out)
-    checks.at_most(f"{name}: logits against PEFT", relative(ours, hf_logits(model, ids)), 1e-4)
+    adapted = hf_logits(model, ids)
+    checks.at_most(f"{name}: logits against PEFT", relative(ours, adapted), 1e-4)
     text = ist_greedy(base, "say 3: n3 is", 6, out)
     greedy = hf_greedy(model, ids, 6)
     ends = greedy.index(2) if 2 in greedy else len(greedy)
     checks.true(f"{name}: greedy text as PEFT's", ist_ids(base, [text])[0] == greedy[:ends], text)
     if (FAMILIES / name / "model.gguf").exists():
         check_llamacpp(checks, name, FAMILIES / name, ids, out)
+        check_folder(checks, name, FAMILIES / name, ids, out, adapted, folder)
 
 
 def main():

@@ -23,7 +23,6 @@ ADAPTERS = {
                      layers_to_transform=list(range(5, 25))),
     "dora": dict(r=8, lora_alpha=16, use_dora=True, target_modules=["q_proj", "k_proj", "o_proj"]),
 }
-RUN_UNMERGED = ("lora", "rslora", "patterns")
 
 
 def make(path, config, folder):
@@ -57,6 +56,8 @@ def check_folder(checks, path, name, adapter, theirs, ids, folder):
     checks.true(f"{name}: the folder's tokenizer gives ist's tokens", all(same), str(same))
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
     checks.true(f"{name}: the folder has the chat template", "<|im_start|>user" in chat)
+    for written in (folder, base, again):
+        shutil.rmtree(written)
 
 
 def check_gguf(checks, path, name, adapter, theirs, ids, folder):
@@ -65,15 +66,9 @@ def check_gguf(checks, path, name, adapter, theirs, ids, folder):
     checks.at_most(f"{name}: merged GGUF (F32) in ist against PEFT, logits, relative",
                    relative(ist_logits(exact, ids), theirs), 1e-3)
     llm = llama_model(exact)
-    checks.at_most(f"{name}: merged GGUF (F32) in llama.cpp against PEFT, root mean square",
-                   rms(llama_logits(llm, ids), theirs), 0.01)
-    check_greedy(checks, f"{name}: merged GGUF (F32) in llama.cpp", llm, ids, exact, PROMPT, 50)
-    for kind in ("Q8_0", "Q4_K"):
-        small = folder / f"{name}-{kind}.gguf"
-        ist("merge", "-m", path, "--adapter", adapter, "-o", small, "--type", kind, "-q")
-        check_greedy(checks, f"{name}: merged GGUF ({kind}) in llama.cpp", llama_model(small), ids,
-                     small, PROMPT, 50, limit=1.0)
-        small.unlink()
+    checks.at_most(f"{name}: merged GGUF (F32) in llama.cpp against PEFT, logits, relative",
+                   relative(llama_logits(llm, ids), theirs), 1e-3)
+    check_greedy(checks, f"{name}: merged, F32", [("", llm, 0.02)], exact)
     exact.unlink()
 
 
@@ -87,12 +82,10 @@ def main():
         theirs = hf_logits(make(path, config, adapter), ids)
         moved = relative(theirs, base)
         checks.true(f"{name}: the adapter does something", moved > 0.02, f"{moved:.3g}")
-        if name in RUN_UNMERGED:
-            checks.at_most(f"{name}: ist with the adapter against PEFT, logits, relative",
-                           relative(ist_logits(path, ids, adapter), theirs), 1e-3)
-        if name in ("lora", "dora"):
-            check_folder(checks, path, name, adapter, theirs, ids, folder / f"{name}-hf")
-            check_gguf(checks, path, name, adapter, theirs, ids, folder)
+        checks.at_most(f"{name}: ist with the adapter against PEFT, logits, relative",
+                       relative(ist_logits(path, ids, adapter), theirs), 1e-3)
+        check_folder(checks, path, name, adapter, theirs, ids, folder / f"{name}-hf")
+        check_gguf(checks, path, name, adapter, theirs, ids, folder)
     checks.done()
 
 

@@ -110,9 +110,9 @@ def ist_loss(model, data, adapter=None, *more):
 
 
 def ist_greedy(model, prompt, n, adapter=None):
-    """The text that `ist generate` continues a raw prompt with."""
-    return ist("generate", "-m", model, "--raw", "--temp", 0, "-n", n, "--compute", "f32", "-q",
-               *with_adapter(adapter), prompt)[:-1]
+    """The text that `ist generate` continues a raw prompt with, every product in f32."""
+    return ist("generate", "-m", model, "--raw", "--temp", 0, "-n", n, "--compute", "f32",
+               "--inputs", "float", "-q", *with_adapter(adapter), prompt)[:-1]
 
 
 # ---- Hugging Face ------------------------------------------------------------------------------
@@ -149,7 +149,8 @@ def hf_loss(model, samples):
 def llama_model(path, lora=None):
     from llama_cpp import Llama
     return Llama(model_path=str(path), n_ctx=512, n_batch=512, n_threads=THREADS, logits_all=True,
-                 lora_path=str(lora) if lora else None, verbose=False, use_mmap=lora is None)
+                 lora_path=str(lora) if lora else None, verbose=False, use_mmap=lora is None,
+                 type_k=0, type_v=0)  # keys and values in F32, as ist with --compute f32
 
 
 def llama_logits(llm, ids):
@@ -158,26 +159,35 @@ def llama_logits(llm, ids):
     return np.array(llm.scores[:len(ids)])
 
 
-def check_greedy(checks, what, llm, ids, model, prompt, n, adapter=None, limit=0.5):
-    """llama.cpp reads the prompt and what ist wrote: at every step the token that ist chose must
-    be llama.cpp's likeliest, or, where the two differ, within `limit` of its logit; each of these
-    is printed with its gap in both programs. (llama.cpp rounds activations to 8 bits before a
-    product with quantised weights, and keys and values to f16: near ties fall either way.)"""
-    text = ist_greedy(model, prompt, n, adapter)
-    chosen = ist_ids(model, [text])[0]
-    first = len(ids) - 1
-    theirs = llama_logits(llm, ids + chosen)[first:-1]
-    behind = [float(row.max() - row[t]) for row, t in zip(theirs, chosen)]
-    other = [i for i, b in enumerate(behind) if b > 0]
-    checks.at_most(f"{what}: {len(chosen)} tokens written by ist, {len(chosen) - len(other)} of "
-                   f"them llama.cpp's first choice; logit behind the first choice", max(behind),
-                   limit)
-    ours = ist_logits(model, ids + chosen, adapter)[first:-1] if other else None
-    for i in other:
-        gap = float(ours[i].max() - ours[i][theirs[i].argmax()])
-        print(f"     near tie at token {i + 1} of {len(chosen)}: llama.cpp's first choice leads "
-              f"ist's by {behind[i]:.3f} in llama.cpp, and is {gap:.3f} behind it in ist",
-              flush=True)
+# What greedy text begins with; chosen before anything was compared.
+PROMPTS = ["The old harbour is", "In 1984 people believed that",
+           "My grandmother always said that the best way to bake bread",
+           "def fibonacci(n):\n    "]
+
+
+def check_greedy(checks, what, readers, model, adapter=None, n=50):
+    """`ist generate` continues each prompt by n tokens; each reader, (name, llama.cpp's model, limit),
+    reads what ist wrote: at every step the token that ist chose must be its likeliest too, or within
+    `limit` of its logit. Printed are how many are, and the gap of each other in both programs."""
+    for prompt in PROMPTS:
+        ids = ist_ids(model, [prompt])[0]
+        chosen = ist_ids(model, [ist_greedy(model, prompt, n, adapter)])[0]
+        if len(chosen) < n:  # it ended: so must they
+            chosen.append(readers[0][1].token_eos())
+        first, ours = len(ids) - 1, None
+        for name, llm, limit in readers:
+            theirs = llama_logits(llm, ids + chosen)[first:-1]
+            behind = [float(row.max() - row[t]) for row, t in zip(theirs, chosen)]
+            other = [i for i, b in enumerate(behind) if b > 0]
+            checks.at_most(f"{what}{name}: {prompt.split(chr(10))[0]!r}: {len(chosen) - len(other)} of "
+                           f"{len(chosen)} tokens are llama.cpp's first choice; logit behind it",
+                           max(behind), limit)
+            if other and ours is None:
+                ours = ist_logits(model, ids + chosen, adapter)[first:-1]
+            for i in other:
+                gap = float(ours[i].max() - ours[i][theirs[i].argmax()])
+                print(f"     token {i + 1}: llama.cpp's first choice leads ist's by "
+                      f"{behind[i]:.3g} in llama.cpp, and is {gap:.3g} behind it in ist", flush=True)
 
 
 def relative(a, b):

@@ -1,0 +1,227 @@
+/* Merging into Hugging Face folders, of a GGUF and of another folder, for every family: read
+ * again, they give the logits that transformers and PEFT gave. */
+#include "../format/files.h"
+
+#include "format/gguf.h"
+#include "logits.h"
+#include "model/model.h"
+
+#define TINY     IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
+#define FAMILIES IST_GOLDEN_DIR "/families/"
+
+static ist_error err;
+
+/* type NULL: the default. */
+static ist_status merge_into(const char *base, const char *adapter, const char *output,
+                             const char *type, ist_merge_result *r) {
+  ist_model *m = open_model(base);
+  ist_merge_options o;
+  ist_merge_options_init(&o);
+  o.adapter = adapter;
+  o.output = output;
+  o.type = type;
+  o.overwrite = true;
+  o.shard_bytes = 20000;
+  ist_status s = ist_merge(m, &o, NULL, NULL, r, &err);
+  ist_model_close(m);
+  return s;
+}
+
+static void test_folder(void **state) {
+  (void)state;
+  static const char out[] = "hf", index[] = "hf/model.safetensors.index.json",
+                    first[] = "hf/model-00001-of-00002.safetensors",
+                    whole[] = "hf/model.safetensors";
+  ist_model *m = open_model(TINY);
+  ist_merge_options o;
+  ist_merge_options_init(&o);
+  o.output = out;
+  o.type = "F32";
+  o.shard_bytes = 50000;
+  ist_merge_result r;
+  MUST(ist_merge(m, &o, NULL, NULL, &r, &err));
+  assert_true(ist_file_exists(index) && ist_file_exists(first));
+  assert_error(ist_merge(m, &o, NULL, NULL, &r, &err), IST_ERR_IO, &err, "is there already");
+  o.overwrite = true;
+  o.shard_bytes = 1 << 30;
+  MUST(ist_merge(m, &o, NULL, NULL, &r, &err));
+  assert_true(ist_file_exists(whole));
+  assert_false(ist_file_exists(index) || ist_file_exists(first)); /* no stale shards */
+  ist_safetensors *st;
+  MUST(ist_safetensors_open(&st, whole, &err));
+  assert_int_equal(st->n, 38);
+  /* Rows are back in Hugging Face's order: row 1 of a head of six is row 2 of the file. */
+  const ist_st_tensor *q = ist_safetensors_find(st, "model.layers.0.self_attn.q_proj.weight");
+  const ist_gguf_tensor *file = ist_gguf_find_tensor(m->source.gguf, "blk.0.attn_q.weight");
+  assert_memory_equal(q->data + 1 * 24 * 4, file->data + 2 * 24 * 4, 24 * 4);
+  assert_memory_equal(q->data + 3 * 24 * 4, file->data + 1 * 24 * 4, 24 * 4);
+  ist_safetensors_close(st);
+  o.type = "Q8_0";
+  assert_error(ist_merge(m, &o, NULL, NULL, &r, &err), IST_ERR_ARG, &err, "Hugging Face folder");
+  ist_model_close(m);
+}
+
+/* ---- Every family ---- */
+
+/* A family's base, merged with its adapter (or with none) into `out`: the logits with it. */
+static void check_family(const char *family, const char *file, bool adapted, const char *out,
+                         const char *type, double limit) {
+  char base[256], adapter[256], golden[256];
+  ist_merge_result r;
+  snprintf(base, sizeof base, FAMILIES "%s/%s", family, file);
+  snprintf(adapter, sizeof adapter, FAMILIES "%s/adapter", family);
+  snprintf(golden, sizeof golden, FAMILIES "%s/goldens.safetensors", family);
+  MUST(merge_into(base, adapted ? adapter : NULL, out, type, &r));
+  assert_true(adapted ? r.merged > 0 && r.change > 1e-3 : r.merged == 0 && r.change == 0);
+  ist_model *m = open_model(out);
+  double d = distance_to(m, golden, golden, adapted ? "logits_adapter_last" : "logits");
+  if (!(d < limit))
+    fail_msg("%s/%s %s: logits differ by %g", family, file, adapted ? "merged" : "converted", d);
+  ist_model_close(m);
+}
+
+static void test_from_folder(void **state) {
+  (void)state;
+  static const char *const families[] = {
+      "bloom",        "gemma",           "gemma2",     "gemma3",       "gpt2",
+      "gpt_neox",     "gpt_neox_serial", "gptj",       "llama_biased", "llama_dynamic",
+      "llama_linear", "llama_llama3",    "llama_yarn", "mistral",      "mixtral",
+      "opt",          "opt_350m",        "phi3",       "qwen2",        "qwen2_moe",
+      "qwen2_window", "qwen2_moe_mixed", "qwen3",      "qwen3_moe",    "qwen3_moe_plain",
+      "smollm3"};
+  for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+    check_family(families[i], "", true, "from-folder", "F32", 2e-5);
+}
+
+/* The families that llama.cpp knows. */
+static const char *const ggufs[] = {
+    "bloom",           "gemma",        "gemma2",     "gemma3",    "gpt2",   "gpt_neox",
+    "gpt_neox_serial", "llama_biased", "llama_yarn", "mixtral",   "phi3",   "qwen2",
+    "qwen2_moe",       "llama_llama3", "qwen3",      "qwen3_moe", "smollm3"};
+#define N_GGUFS (sizeof ggufs / sizeof *ggufs)
+
+/* As a folder, and with its adapter merged as a folder and as a GGUF. */
+static void test_from_gguf(void **state) {
+  (void)state;
+  for (size_t i = 0; i < N_GGUFS; i++) {
+    check_family(ggufs[i], "model.gguf", false, "from-gguf", "F32", 2e-5);
+    check_family(ggufs[i], "model.gguf", true, "from-gguf", "F32", 2e-5);
+    check_family(ggufs[i], "model.gguf", true, "from-gguf.gguf", "F32", 2e-5);
+  }
+}
+
+/* What was turned on the way is rounded to the type asked for, and no more. */
+static void test_turned_types(void **state) {
+  (void)state;
+  check_family("gpt2", "", true, "turned", "BF16", 0.05);
+  check_family("gpt2", "model.gguf", true, "turned", NULL, 0.05);
+  check_family("gpt2", "model.gguf", true, "turned", "F16", 5e-3);
+}
+
+/* ---- Rotary positions ---- */
+
+/* A copy of a GGUF, to be written with more. */
+static ist_gguf_writer *copy_of(const ist_gguf *g) {
+  ist_gguf_writer *w = ist_gguf_writer_new();
+  for (int64_t i = 0; i < g->n_kv; i++) ist_gguf_put_kv(w, &g->kv[i]);
+  for (int64_t i = 0; i < g->n_tensors; i++) {
+    const ist_gguf_tensor *t = &g->tensor[i];
+    char name[96];
+    snprintf(name, sizeof name, "%.*s", (int)t->name.len, t->name.p);
+    ist_gguf_put_tensor_data(w, name, t->type, t->n_dims, t->ne, t->data);
+  }
+  return w;
+}
+
+/* Llama 3's divisors of the frequencies 10000^(-j / half), as llama.cpp's converter makes them. */
+static void make_divisors(float *out, int64_t half, double factor, double low, double high,
+                          double original) {
+  for (int64_t j = 0; j < half; j++) {
+    double wavelength = 2 * acos(-1.0) * pow(10000, (double)j / (double)half);
+    double t = (original / wavelength - low) / (high - low);
+    t = fmin(fmax(t, 0), 1);
+    out[j] = (float)(1 / ((1 - t) / factor + t));
+  }
+}
+
+static double number(const ist_model *m, const char *key) {
+  return json_number_value(json_object_get(json_object_get(m->source.config, "rope_scaling"), key));
+}
+
+/* The settings that the divisors were made from are found again, or others that make the same. */
+static void test_llama3_scaling(void **state) {
+  (void)state;
+  static const struct {
+    double low, high, original;
+    bool found; /* enough of the divisors lie between 1 and the factor */
+  } cases[] = {{1, 4, 8192, true},   {1, 4, 100, true},   {1, 2.5, 1119, true},
+               {1, 2.5, 512, false}, {2, 8, 4096, false}, {1, 1.05, 4096, false}};
+  const ist_shape shape = {
+      .L = 1, .D = 64, .F = 32, .H = 2, .K = 1, .E = 32, .V = 300, .context = 8192};
+  MUST(ist_make_model("plain.gguf", &shape, "F32", 1, &err));
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    float divisors[16];
+    make_divisors(divisors, 16, 8, cases[i].low, cases[i].high, cases[i].original);
+    ist_gguf *g;
+    MUST(ist_gguf_open(&g, "plain.gguf", &err));
+    ist_gguf_writer *w = copy_of(g);
+    ist_gguf_put_tensor_data(w, "rope_freqs.weight", IST_F32, 1, &(int64_t){16}, divisors);
+    MUST(ist_gguf_write(w, "scaled.gguf", &err));
+    ist_gguf_writer_free(w);
+    ist_gguf_close(g);
+    ist_merge_result r;
+    MUST(merge_into("scaled.gguf", NULL, "scaled", "F32", &r));
+    ist_model *from = open_model("scaled.gguf"), *to = open_model("scaled");
+    for (int64_t j = 0; j < 16; j++)
+      assert_true(fabs((double)(to->config.rope[0].freq[j] / from->config.rope[0].freq[j]) - 1) <
+                  1e-5);
+    assert_true(number(to, "factor") == 8);
+    if (cases[i].found)
+      assert_true(number(to, "high_freq_factor") == cases[i].high &&
+                  number(to, "original_max_position_embeddings") == cases[i].original);
+    ist_model_close(from);
+    ist_model_close(to);
+  }
+}
+
+/* ---- What a folder cannot say ---- */
+
+/* Key `key`, or a bias of zeros for the tensor `key`, added to a family's GGUF. */
+static void check_refused(const char *family, const char *key, int64_t bias, const char *part) {
+  static const float zeros[64];
+  char path[256];
+  ist_gguf *g;
+  ist_merge_result r;
+  snprintf(path, sizeof path, FAMILIES "%s/model.gguf", family);
+  MUST(ist_gguf_open(&g, path, &err));
+  ist_gguf_writer *w = copy_of(g);
+  if (bias)
+    ist_gguf_put_tensor_data(w, key, IST_F32, 1, &bias, zeros);
+  else
+    ist_gguf_put_f32(w, key, 1.5f);
+  MUST(ist_gguf_write(w, "odd.gguf", &err));
+  ist_gguf_writer_free(w);
+  ist_gguf_close(g);
+  assert_error(merge_into("odd.gguf", NULL, "odd", NULL, &r), IST_ERR_UNSUPPORTED, &err, part);
+  assert_false(ist_file_exists("odd"));
+}
+
+static void test_refusals(void **state) {
+  (void)state;
+  ist_merge_result r;
+  check_refused("qwen3", "qwen3.rope.scaling.attn_factor", 0, "factor of rotation: found 1.5");
+  check_refused("qwen2", "blk.1.attn_output.bias", 24, "attn_output.weight: found a bias");
+  check_refused("mixtral", "output.bias", 96, "output.weight: found a bias");
+  assert_error(merge_into(FAMILIES "llama_linear", NULL, "folder.gguf", NULL, &r),
+               IST_ERR_UNSUPPORTED, &err, "lacks its metadata");
+  assert_false(ist_file_exists("folder.gguf"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_folder),         cmocka_unit_test(test_from_folder),
+      cmocka_unit_test(test_from_gguf),      cmocka_unit_test(test_turned_types),
+      cmocka_unit_test(test_llama3_scaling), cmocka_unit_test(test_refusals),
+  };
+  return cmocka_run_group_tests_name("merge_folder", tests, enter_folder, leave_folder);
+}
