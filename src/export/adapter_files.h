@@ -2,6 +2,7 @@
 #ifndef IST_EXPORT_ADAPTER_FILES_H
 #define IST_EXPORT_ADAPTER_FILES_H
 
+#include "format/peft_dir.h"
 #include "model/adapter_io.h"
 #include "model/model.h"
 
@@ -17,9 +18,9 @@ ist_status ist_adapter_save(const char *dir, const ist_adapters *ad, const ist_m
 ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, float *whole[IST_OUTER_COUNT],
                             const char *path, const ist_model *m, ist_error *err);
 
-/* For ist_adapter_load: adapters that are no updates of weights (bottlenecks, prefixes). */
-ist_status ist_adapter_is_parts(bool *parts, const char *path, ist_error *err);
-ist_status ist_adapter_load_parts(ist_adapters *ad, unsigned char **params, const char *dir,
-                                  const ist_model *m, ist_error *err);
+/* For ist_adapter_load: an open directory of an adapter that is no update of weights (bottlenecks,
+ * prefixes); dir: its path. */
+ist_status ist_adapter_load_parts(ist_adapters *ad, unsigned char **params, const ist_peft_dir *d,
+                                  const char *dir, const ist_model *m, ist_error *err);
 
 #endif

@@ -126,14 +126,16 @@ static ist_status take_whole(float *whole[IST_OUTER_COUNT], ist_updates *u, cons
   return IST_OK;
 }
 
-static ist_status load_updates(ist_adapters *ad, unsigned char **params,
-                               float *whole[IST_OUTER_COUNT], const char *path, const ist_model *m,
-                               ist_error *err) {
-  ist_updates u;
-  IST_TRY(ist_updates_read(&u, path, m, err));
-  ist_status s = put_updates(ad, params, &u, m, err);
-  if (s == IST_OK) s = take_whole(whole, &u, m, err);
-  ist_updates_free(&u);
+/* Reads what `path` is: parts are put on the model at once, updates are left in `u`. */
+static ist_status read_any(ist_adapters *ad, unsigned char **params, ist_updates *u,
+                           const char *path, const ist_model *m, ist_error *err) {
+  if (ist_adapter_is_file(path)) return ist_updates_read(u, path, m, err);
+  ist_peft_dir *d;
+  IST_TRY(ist_peft_open(&d, path, err));
+  ist_status s = d->config.type == IST_PEFT_LORA
+                     ? ist_updates_read_dir(u, d, path, m, err)
+                     : ist_adapter_load_parts(ad, params, d, path, m, err);
+  ist_peft_close(d);
   return s;
 }
 
@@ -142,10 +144,11 @@ ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, float *who
   *params = NULL;
   *ad = (ist_adapters){0};
   whole[IST_OUTER_EMBED] = whole[IST_OUTER_HEAD] = NULL;
-  bool parts = false;
-  IST_TRY(ist_adapter_is_parts(&parts, path, err));
-  ist_status s = parts ? ist_adapter_load_parts(ad, params, path, m, err)
-                       : load_updates(ad, params, whole, path, m, err);
+  ist_updates u = {0};
+  ist_status s = read_any(ad, params, &u, path, m, err);
+  if (s == IST_OK && u.n) s = put_updates(ad, params, &u, m, err);
+  if (s == IST_OK) s = take_whole(whole, &u, m, err);
+  ist_updates_free(&u);
   if (s == IST_OK) return IST_OK;
   for (int i = 0; i < IST_OUTER_COUNT; i++) ist_free(whole[i]);
   ist_free(*params);

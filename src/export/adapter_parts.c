@@ -2,24 +2,12 @@
  * and prefixes. Every part must be there, with its shape, and nothing beside them. */
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/mem.h"
 #include "export/adapter_files.h"
 #include "export/updates.h"
 #include "model/targets.h"
 #include "train/options.h"
-
-ist_status ist_adapter_is_parts(bool *parts, const char *path, ist_error *err) {
-  struct stat st;
-  ist_peft_dir *d;
-  *parts = false;
-  if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode)) return IST_OK; /* GGUF */
-  IST_TRY(ist_peft_open(&d, path, err));
-  *parts = d->config.type != IST_PEFT_LORA;
-  ist_peft_close(d);
-  return IST_OK;
-}
 
 typedef struct reader {
   ist_adapters *ad;
@@ -123,12 +111,9 @@ static ist_status load(ist_adapters *ad, unsigned char **params, const ist_peft_
   return s;
 }
 
-ist_status ist_adapter_load_parts(ist_adapters *ad, unsigned char **params, const char *dir,
-                                  const ist_model *m, ist_error *err) {
-  ist_peft_dir *d;
-  IST_TRY(ist_peft_open(&d, dir, err));
+ist_status ist_adapter_load_parts(ist_adapters *ad, unsigned char **params, const ist_peft_dir *d,
+                                  const char *dir, const ist_model *m, ist_error *err) {
   ist_status s = load(ad, params, d, m, err);
   if (s != IST_OK && s != IST_ERR_MISMATCH) ist_error_context(err, "%s", dir);
-  ist_peft_close(d);
   return s;
 }

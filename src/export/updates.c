@@ -43,17 +43,35 @@ ist_status ist_check_finite(const float *v, int64_t n, const char *path, const c
   return IST_OK;
 }
 
-ist_status ist_updates_read(ist_updates *out, const char *path, const ist_model *m,
-                            ist_error *err) {
+bool ist_adapter_is_file(const char *path) {
   struct stat st;
-  *out = (ist_updates){0};
-  bool file = stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
-  ist_status s =
-      file ? ist_updates_read_gguf(out, path, m, err) : ist_updates_read_peft(out, path, m, err);
+  return stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
+}
+
+/* What both readers end with. */
+static ist_status finish(ist_status s, ist_updates *out, const char *path, ist_error *err) {
   if (s == IST_OK && out->n == 0)
     s = ist_fail(err, IST_ERR_MISMATCH, "%s: found an adapter for none of this model's modules",
                  path);
   if (s != IST_OK) ist_updates_free(out);
+  return s;
+}
+
+ist_status ist_updates_read_dir(ist_updates *out, const ist_peft_dir *d, const char *dir,
+                                const ist_model *m, ist_error *err) {
+  *out = (ist_updates){0};
+  return finish(ist_updates_read_peft(out, d, dir, m, err), out, dir, err);
+}
+
+ist_status ist_updates_read(ist_updates *out, const char *path, const ist_model *m,
+                            ist_error *err) {
+  *out = (ist_updates){0};
+  if (ist_adapter_is_file(path))
+    return finish(ist_updates_read_gguf(out, path, m, err), out, path, err);
+  ist_peft_dir *d;
+  IST_TRY(ist_peft_open(&d, path, err));
+  ist_status s = ist_updates_read_dir(out, d, path, m, err);
+  ist_peft_close(d);
   return s;
 }
 

@@ -6,6 +6,7 @@
 #ifndef IST_EXPORT_UPDATES_H
 #define IST_EXPORT_UPDATES_H
 
+#include "format/peft_dir.h"
 #include "model/model.h"
 
 /* All owned; rows are in the model file's order, q and k rows permuted as there. */
@@ -33,6 +34,11 @@ typedef struct ist_updates {
  * model: every tensor has its place and its shape, every place its tensors, every
  * value is finite. On error *out is empty. */
 ist_status ist_updates_read(ist_updates *out, const char *path, const ist_model *m, ist_error *err);
+/* A file, so a GGUF adapter, not a directory. */
+bool ist_adapter_is_file(const char *path);
+/* The same of a PEFT directory that is open; dir: its path. */
+ist_status ist_updates_read_dir(ist_updates *out, const ist_peft_dir *d, const char *dir,
+                                const ist_model *m, ist_error *err);
 void ist_updates_free(ist_updates *u);
 /* The update of a tensor (of one expert's matrix in a stack), or NULL. */
 const ist_update *ist_updates_find(const ist_updates *u, int64_t layer, int id, int64_t copy);
@@ -45,8 +51,8 @@ void ist_update_rows(const ist_update *u, float *w, int64_t row0, int64_t n);
 /* Appends a zeroed update for a tensor of the model; NULL: out of memory. */
 ist_update *ist_updates_add(ist_updates *u, const ist_model *m, int64_t layer, int id,
                             int64_t copy);
-ist_status ist_updates_read_peft(ist_updates *out, const char *dir, const ist_model *m,
-                                 ist_error *err);
+ist_status ist_updates_read_peft(ist_updates *out, const ist_peft_dir *d, const char *dir,
+                                 const ist_model *m, ist_error *err);
 ist_status ist_updates_read_gguf(ist_updates *out, const char *path, const ist_model *m,
                                  ist_error *err);
 /* Refuses NaN and infinity. */

@@ -216,10 +216,8 @@ static ist_status refuse_unused(const reader *r, ist_error *err) {
   return IST_OK;
 }
 
-ist_status ist_updates_read_peft(ist_updates *out, const char *dir, const ist_model *m,
-                                 ist_error *err) {
-  ist_peft_dir *d;
-  IST_TRY(ist_peft_open(&d, dir, err));
+ist_status ist_updates_read_peft(ist_updates *out, const ist_peft_dir *d, const char *dir,
+                                 const ist_model *m, ist_error *err) {
   reader r = {.model = m, .dir = d, .out = out};
   r.used = ist_calloc((size_t)d->tensors->n, 1);
   ist_status s = r.used ? ist_peft_check_weights(d, dir, "merged", err)
@@ -235,6 +233,5 @@ ist_status ist_updates_read_peft(ist_updates *out, const char *dir, const ist_mo
   if (s == IST_OK) s = refuse_unused(&r, err);
   ist_peft_rules_free(r.rules);
   ist_free(r.used);
-  ist_peft_close(d);
   return s;
 }
