@@ -48,7 +48,8 @@ static const char *notice_text;
 static const int stopping[] = {SIGINT, SIGTERM, SIGHUP};
 enum { N_STOPPING = sizeof stopping / sizeof *stopping };
 
-/* A second signal ends the process at once: the default action is back. */
+/* A second signal ends the process at once: the default action is back. While this runs the
+ * others wait, so that one that came at the same time meets the default action too. */
 static void on_signal(int signal_number) {
   caught = signal_number;
   for (int i = 0; i < N_STOPPING; i++) signal(stopping[i], SIG_DFL);
@@ -58,6 +59,7 @@ static void on_signal(int signal_number) {
 static void set_handler(void (*handler)(int)) {
   struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART}, old;
   sigemptyset(&action.sa_mask);
+  for (int i = 0; i < N_STOPPING; i++) sigaddset(&action.sa_mask, stopping[i]);
   for (int i = 0; i < N_STOPPING; i++) {
     /* nohup stays nohup. */
     bool ignored = sigaction(stopping[i], NULL, &old) == 0 && old.sa_handler == SIG_IGN;

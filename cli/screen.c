@@ -26,8 +26,6 @@ void ist_screen_open(ist_screen *s, FILE *to, const ist_args *a, const ist_model
   s->args = a;
   s->model = *model;
   s->run = *run;
-  s->scored = !strcmp(a->train.selector, "ist") ||
-              (!strncmp(a->train.selector, "scores:", 7) && !strcmp(a->train.scores, "warm-start"));
   s->report_every = a->report_every;
   if (s->report_every <= 0) s->report_every = (s->run.total_steps + REPORTS - 1) / REPORTS;
   if (s->report_every <= 0) s->report_every = 1;
@@ -105,7 +103,7 @@ static void header_method(const ist_screen *s) {
             "%s, rank %lld, alpha %g\n%s\non %s\n%s parameters (%.2g %% of the model)", o->method,
             (long long)o->rank, o->alpha, dropout, o->targets, trainable, share);
   char selection[256] = "", probes[128] = "", redraw[64] = "";
-  if (s->scored) {
+  if (s->run.probes) {
     snprintf(selection, sizeof selection, "reward %s", o->reward);
     snprintf(probes, sizeof probes, "probe of %lld examples every %lld steps",
              (long long)o->probe_batch, (long long)o->probe_every);
@@ -121,9 +119,9 @@ static void header_data(const ist_screen *s) {
   const ist_train_info *r = &s->run;
   char valid[64] = "no validation", probe[64] = "", cut[64] = "", dropped[64] = "";
   if (r->n_valid) snprintf(valid, sizeof valid, "%lld for validation", (long long)r->n_valid);
-  if (s->scored && r->probe_on_train)
+  if (s->run.probes && r->probe_on_train)
     snprintf(probe, sizeof probe, "probes on training data");
-  else if (s->scored)
+  else if (s->run.probes)
     snprintf(probe, sizeof probe, "%lld for probes", (long long)r->n_probe);
   if (r->n_cut)
     snprintf(cut, sizeof cut, "%lld cut to %lld tokens", (long long)r->n_cut,
@@ -211,12 +209,12 @@ static void put_cell(const ist_screen *s, const ist_step_report *r, int64_t laye
     fputc(active ? '#' : '.', t->to);
     return;
   }
-  if (!active && (!t->colour || !s->scored)) {
+  if (!active && (!t->colour || !s->run.probes)) {
     ist_print(t, IST_DIM, "·");
     return;
   }
-  bool known = !s->scored || r->observed[layer] >= ENOUGH_OBSERVATIONS;
-  int level = s->scored ? (int)(8 * r->importance[layer]) : 7;
+  bool known = !s->run.probes || r->observed[layer] >= ENOUGH_OBSERVATIONS;
+  int level = s->run.probes ? (int)(8 * r->importance[layer]) : 7;
   ist_style style =
       active ? (known ? IST_ACCENT : IST_ACCENT_DIM) : (known ? IST_GREY : IST_GREY_DIM);
   ist_print(t, style, "%s", height[level < 0 ? 0 : level > 7 ? 7 : level]);
@@ -236,14 +234,14 @@ static void put_legend(const ist_screen *s) {
     return;
   }
   fputs("layers: ", t->to);
-  ist_print(t, IST_ACCENT, s->scored ? "▅" : "█");
+  ist_print(t, IST_ACCENT, s->run.probes ? "▅" : "█");
   fputs(" trained in the step, ", t->to);
-  if (t->colour && s->scored)
+  if (t->colour && s->run.probes)
     ist_print(t, IST_GREY, "▅");
   else
     ist_print(t, IST_DIM, "·");
   fputs(" did not", t->to);
-  if (s->scored) {
+  if (s->run.probes) {
     fputs("\n        height: importance by the scores, ", t->to);
     ist_print(t, IST_DIM, t->colour ? "faint" : "of no meaning");
     fprintf(t->to, " below %d observations", ENOUGH_OBSERVATIONS);
@@ -437,7 +435,7 @@ void ist_screen_step(ist_screen *s, const ist_step_report *r) {
 
 static void summary_layers(const ist_screen *s) {
   const char *doubt = s->layers_known ? "" : "too few observations to trust";
-  if (!s->scored || !s->trained || s->lowest == s->highest) return; /* no probe yet */
+  if (!s->run.probes || !s->trained || s->lowest == s->highest) return; /* no probe yet */
   put_items(s, "layers",
             "importance by the scores: %.2f (layer %lld) to %.2f (layer %lld)\n%s\nmeasured by ist "
             "eval --layers",

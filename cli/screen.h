@@ -13,7 +13,6 @@ typedef struct ist_screen {
   ist_model_info model;
   ist_train_info run;
   int64_t report_every, best_step;
-  bool scored;                  /* the selector keeps scores */
   bool columns_shown;           /* the headings of the columns */
   double started, trained_from; /* seconds of a clock */
   int64_t first_step;

@@ -249,6 +249,7 @@ typedef struct ist_train_info {
   int64_t total_steps, done_steps, steps_per_epoch;
   int64_t n_train, n_valid, n_probe, n_cut, n_dropped;
   bool probe_on_train, resumed;
+  bool probes;                      /* the selector learns from probes as the run goes */
   int64_t trainable, active_layers; /* parameters in all layers; layers a step */
   int64_t micro_tokens;
   int64_t planned_bytes; /* expected peak, the model file's pages included */
@@ -338,7 +339,8 @@ typedef struct ist_diff_tensor {
   bool only_a, only_b;
 } ist_diff_tensor;
 typedef void (*ist_diff_fn)(void *user, const ist_diff_tensor *tensor);
-/* Compares two GGUF models, or two adapters (PEFT directories or GGUF). */
+/* Compares two GGUF models, or two adapters (PEFT directories or GGUF); `each`, which is not
+ * NULL, is called once a tensor. */
 IST_API ist_status ist_diff(const char *a, const char *b, ist_diff_fn each, void *user,
                             ist_error *err);
 

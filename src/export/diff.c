@@ -349,6 +349,7 @@ ist_status ist_diff(const char *a, const char *b, ist_diff_fn each, void *user, 
   side sa, sb = {0};
   ist_error own;
   if (!err) err = &own; /* helpers pass its code on */
+  if (!each) return ist_fail(err, IST_ERR_ARG, "diff: found no function to report to");
   ist_status s = open_side(&sa, a, err);
   if (s == IST_OK) s = open_side(&sb, b, err);
   if (s == IST_OK) s = diff_sides(&sa, &sb, each, user, err);

@@ -315,7 +315,7 @@ static ist_status read_alignment(ist_gguf *g, ist_error *err) {
   IST_TRY(ist_gguf_get_i64(g, "general.alignment", false, &a, err));
   if (a <= 0 || a > MAX_ALIGNMENT || (a & (a - 1)) != 0)
     return ist_fail(err, IST_ERR_FORMAT,
-                    "general.alignment is %" PRId64 ", expected a power of two", a);
+                    "%s: general.alignment is %" PRId64 ", expected a power of two", g->path, a);
   g->alignment = (uint64_t)a;
   return IST_OK;
 }
@@ -356,15 +356,28 @@ static ist_status hash_build(int32_t **table, uint32_t *mask, const void *record
   return IST_OK;
 }
 
-static ist_status parse(ist_gguf *g, ist_error *err) {
-  ist_cursor c = {.p = g->map.p, .size = g->map.size};
-  IST_TRY(read_counts(g, &c, err));
-  IST_TRY(read_kvs(g, &c, err));
-  IST_TRY(hash_build(&g->kv_hash, &g->kv_mask, g->kv, sizeof *g->kv, g->n_kv, "key", err));
-  IST_TRY(read_alignment(g, err));
-  IST_TRY(read_tensor_section(g, &c, err));
+static ist_status parse_keys(ist_gguf *g, ist_cursor *c, ist_error *err) {
+  IST_TRY(read_counts(g, c, err));
+  IST_TRY(read_kvs(g, c, err));
+  return hash_build(&g->kv_hash, &g->kv_mask, g->kv, sizeof *g->kv, g->n_kv, "key", err);
+}
+
+static ist_status parse_tensors(ist_gguf *g, ist_cursor *c, ist_error *err) {
+  IST_TRY(read_tensor_section(g, c, err));
   return hash_build(&g->tensor_hash, &g->tensor_mask, g->tensor, sizeof *g->tensor, g->n_tensors,
                     "tensor", err);
+}
+
+/* Errors name the file once: looking a key up does so by itself. */
+static ist_status parse(ist_gguf *g, ist_error *err) {
+  ist_cursor c = {.p = g->map.p, .size = g->map.size};
+  ist_status s = parse_keys(g, &c, err);
+  if (s == IST_OK) {
+    IST_TRY(read_alignment(g, err));
+    s = parse_tensors(g, &c, err);
+  }
+  if (s != IST_OK) ist_error_context(err, "%s", g->path);
+  return s;
 }
 
 ist_status ist_gguf_open(ist_gguf **out, const char *path, ist_error *err) {
@@ -375,10 +388,7 @@ ist_status ist_gguf_open(ist_gguf **out, const char *path, ist_error *err) {
     return ist_fail_nomem(err, path, sizeof *g);
   }
   ist_status s = ist_map_open(&g->map, path, err);
-  if (s == IST_OK) {
-    s = parse(g, err);
-    if (s != IST_OK) ist_error_context(err, "%s", path);
-  }
+  if (s == IST_OK) s = parse(g, err);
   if (s != IST_OK) {
     ist_gguf_close(g);
     return s;

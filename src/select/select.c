@@ -159,6 +159,10 @@ void ist_selector_free(ist_selector *s) {
 
 /* ---- Probing and drawing ---- */
 
+bool ist_selector_probes(const ist_selector *s) {
+  return s->probes;
+}
+
 bool ist_selector_wants_probe(const ist_selector *s, int64_t t) {
   return s->probes && t > 0 && t % s->o.interval == 0;
 }

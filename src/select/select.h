@@ -48,6 +48,8 @@ void ist_selector_free(ist_selector *s);
 /* The options in force (defaults resolved, candidates as possible); borrowed. */
 const ist_select_options *ist_selector_options(const ist_selector *s);
 
+/* It learns from probes: the scores change as the run goes. */
+bool ist_selector_probes(const ist_selector *s);
 /* True when a probe is due before the draw of step t (finished optimizer steps).
  * Depends on t alone: where step t is tried again after it was skipped, the
  * caller remembers that it has probed. */

@@ -25,6 +25,7 @@ void ist_trainer_get_info(const ist_trainer *t, ist_train_info *info) {
       .n_dropped = t->n_dropped,
       .probe_on_train = t->split.probe_is_train,
       .resumed = t->resumed,
+      .probes = ist_selector_probes(t->selector),
       .trainable = ist_adapter_trainable(&t->adapters),
       .active_layers = t->active_layers,
       .micro_tokens = t->plan.micro_tokens,

@@ -82,6 +82,25 @@ static ist_status adopt_adapter(ist_trainer *t, ist_error *err) {
   return ist_options_from_adapter(&t->options, carried, &t->model->config, err);
 }
 
+static bool same_module(const ist_adapter *a, const ist_adapter *b) {
+  return a->rank == b->rank && a->in == b->in && a->out == b->out && a->scale == b->scale &&
+         a->a == b->a && a->b == b->b && a->a_step == b->a_step && a->m == b->m &&
+         a->bias == b->bias && a->learned == b->learned;
+}
+
+/* The same parameters at the same places: what a site adds follows from its modules. */
+static bool same_layout(const ist_adapters *a, const ist_adapters *b) {
+  bool same = a->layout.params == b->layout.params && a->layout.prefix == b->layout.prefix &&
+              a->layout.prefix_k == b->layout.prefix_k && a->layout.prefix_v == b->layout.prefix_v;
+  for (int m = 0; m < IST_MOD_COUNT; m++)
+    same = same && same_module(&a->layout.module[m], &b->layout.module[m]);
+  for (int k = 0; k < IST_OUTER_COUNT; k++) {
+    const ist_outer_adapter *x = &a->outer.of[k], *y = &b->outer.of[k];
+    same = same && x->rank == y->rank && x->scale == y->scale && x->a == y->a && x->b == y->b;
+  }
+  return same;
+}
+
 static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&t->model->config, &sizes);
@@ -96,8 +115,7 @@ static ist_status lay_out_adapters(ist_trainer *t, ist_error *err) {
             "targets: an adapter on the embedding needs backward through all layers in every step, "
             "whichever are drawn");
   const ist_adapters *carried = &t->model->loaded;
-  if (!t->model->own_adapter || t->options.resume ||
-      memcmp(&carried->layout, &t->adapters.layout, sizeof carried->layout) == 0)
+  if (!t->model->own_adapter || t->options.resume || same_layout(carried, &t->adapters))
     return IST_OK;
   return ist_fail(err, IST_ERR_INTERNAL, "adapter: found another layout than that of the adapter");
 }

@@ -540,6 +540,7 @@ static void test_diff_refusals(void **state) {
                IST_ERR_MISMATCH, &err, "models of different shape");
   assert_error(ist_diff(ADAPTERS "dora", ADAPTERS "dora", take, &f, &err), IST_ERR_UNSUPPORTED,
                &err, "DoRA");
+  assert_error(ist_diff(TINY, TINY, NULL, NULL, &err), IST_ERR_ARG, &err, "no function");
 }
 
 /* Two adapters without their base: against the merged matrices themselves. */

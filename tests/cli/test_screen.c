@@ -42,6 +42,7 @@ static void mock_init(mock *k, int64_t L, int64_t steps) {
                             .steps_per_epoch = 10,
                             .n_train = 160,
                             .n_valid = 16,
+                            .probes = true,
                             .trainable = 4884480,
                             .active_layers = L / 4,
                             .micro_tokens = 2048,
@@ -183,6 +184,7 @@ static void fits_in_80_columns(void **state) {
     FILE *f = tmpfile();
     mock_init(&k, layers[c / 4 % 8], steps[c % 4]);
     k.args.train.selector = selectors[c / 64];
+    k.run.probes = c / 64 == 0;
     ist_screen_open(&s, f, &k.args, &k.model, &k.run);
     s.term.tty = s.term.utf8 = true;
     s.term.colour = c / 32 % 2;

@@ -347,6 +347,8 @@ static void refuse(ist_buf *b, ist_status expected, const char *part) {
   ist_gguf *g;
   ist_error err = {0};
   assert_error(ist_gguf_open(&g, path, &err), expected, &err, part);
+  const char *named = strstr(err.message, path);
+  assert_true(named && !strstr(named + 1, path)); /* the file, once */
   assert_null(g);
 }
 

@@ -19,9 +19,9 @@ static const struct {
   int64_t redraw_every;
   double depth_budget;
 } selectors[] = {
-    {"ist", "ist", "keep", 1, 0},          {"ist-deep", "ist", "decay", 1, 0.5},
-    {"random", "random", "drop", 3, 0},    {"all", "all", "keep", 1, 0},
-    {"fixed", "fixed:3,1", "decay", 1, 0},
+    {"ist", "ist", "keep", 1, 0},       {"ist-deep", "ist", "decay", 1, 0.5},
+    {"random", "random", "drop", 3, 0}, {"random-deep", "random", "drop", 3, 0.5},
+    {"all", "all", "keep", 1, 0},       {"fixed", "fixed:3,1", "decay", 1, 0},
 };
 
 static void test_every_pair(void **state) {

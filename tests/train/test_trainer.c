@@ -26,6 +26,7 @@ static void test_some_layers(void **state) {
     ist_train_info info;
     ist_trainer_get_info(t, &info);
     assert_int_equal(info.active_layers, i == 2 ? 2 : 1);
+    assert_int_equal(info.probes, i == 0);
     ist_step_report r;
     do {
       r = take_step(t);
