@@ -1,7 +1,9 @@
 #!/bin/sh
-# install-deps.sh build|test|demo: makes sure that what the goal needs is there.
+# install-deps.sh build|test|demo|check: makes sure that what the goal needs is there.
 # On Debian and its relatives missing packages are installed when this runs as
-# root; otherwise the line to run is printed and the script fails.
+# root; otherwise the line to run is printed and the script fails. "check" is for what
+# CONTRIBUTING.md lists beside `make test`: static analysis, valgrind, fuzzing, the thread
+# sanitizer.
 set -eu
 
 build="gcc libc6-dev cmake ninja-build pkg-config libdnnl-dev libjansson-dev libpcre2-dev
@@ -10,13 +12,14 @@ case ${1-} in
   build) want=$build ;;
   test) want="$build g++ clang binutils" ;;
   demo) want="$build ca-certificates python3 python3-pip" ;;
-  *) echo "usage: install-deps.sh build|test|demo" >&2; exit 2 ;;
+  check) want="$build clang libclang-rt-dev libomp-dev cppcheck clang-tidy valgrind" ;;
+  *) echo "usage: install-deps.sh build|test|demo|check" >&2; exit 2 ;;
 esac
 
 # Packages whose program may have come from elsewhere count as there.
 program_of() {
   case $1 in
-    gcc | cmake | clang | pkg-config | python3) echo "$1" ;;
+    gcc | cmake | clang | pkg-config | python3 | cppcheck | clang-tidy | valgrind) echo "$1" ;;
     g++) echo g++ ;;
     ninja-build) echo ninja ;;
     binutils) echo nm ;;
@@ -35,11 +38,18 @@ header_of() {
     libcmocka-dev) echo cmocka.h ;;
   esac
 }
+clang_links() { # FLAG
+  echo 'int main(void) { return 0; }' | clang "$1" -x c -o /dev/null - >/dev/null 2>&1
+}
 is_there() {
   if [ "$1" = python3-pip ]; then
     python3 -m pip --version >/dev/null 2>&1
   elif [ "$1" = ca-certificates ]; then
     [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ]
+  elif [ "$1" = libclang-rt-dev ]; then
+    clang_links -fsanitize=fuzzer-no-link,address
+  elif [ "$1" = libomp-dev ]; then
+    clang_links -fopenmp
   elif [ -n "$(program_of "$1")" ]; then
     command -v "$(program_of "$1")" >/dev/null 2>&1
   else
