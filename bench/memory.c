@@ -1,7 +1,7 @@
 /* Peak memory and time against length, batch, rank and selector, and the curve of speed
  * against memory: what the plan expects (a line), what a process that trains held (VmHWM,
  * points) and, where a file of them is given, what PyTorch held beside it. One table on
- * standard output, one SVG plot an axis in FOLDER.
+ * standard output; in FOLDER a plot of memory and one of speed for each axis, as SVG.
  *
  *   build/release/bench/bench_memory [OPTION...] MODEL.gguf FOLDER
  *
@@ -256,30 +256,49 @@ static void plot_points(const plot *s, const double *value, const char *color) {
   }
 }
 
-static void plot_axis(const char *folder, const axis *a, const point *p) {
-  double peak[MOST], other[MOST], most = 1;
-  for (int i = 0; i < a->n; i++) {
-    peak[i] = p[i].peak;
-    other[i] = p[i].other_peak;
-    most = fmax(most, fmax(p[i].planned, fmax(peak[i], other[i])));
-  }
+/* One figure of an axis: our points, PyTorch's where they are known, the plan's line unless NULL.
+ */
+static void plot_figure(const char *folder, const char *name, const axis *a, const char *unit,
+                        const double *line, const double *ours, const double *other) {
+  double most = 1;
   plot s;
-  if (!open_plot(&s, folder, a->name, a->label, a->n, most)) return;
-  fprintf(s.f,
-          "<text x=\"55\" y=\"40\" text-anchor=\"end\">%.0f MB</text><text x=\"70\" y=\"16\">line: "
-          "the plan; red: measured; grey: PyTorch</text>\n<polyline fill=\"none\" "
-          "stroke=\"steelblue\" stroke-width=\"2\" points=\"",
-          most * 1e-6);
   for (int i = 0; i < a->n; i++)
-    fprintf(s.f, "%.1f,%.1f ", plot_x(&s, i), plot_y(&s, p[i].planned));
-  fprintf(s.f, "\"/>\n");
+    most = fmax(most, fmax(line ? line[i] : 0, fmax(ours[i], other[i])));
+  if (!open_plot(&s, folder, name, a->label, a->n, most)) return;
+  fprintf(s.f,
+          "<text x=\"55\" y=\"40\" text-anchor=\"end\">%.0f</text><text x=\"70\" y=\"16\">%s: "
+          "%sred measured, grey PyTorch + PEFT</text>\n",
+          most, unit, line ? "line the plan, " : "");
+  if (line) {
+    fprintf(s.f, "<polyline fill=\"none\" stroke=\"steelblue\" stroke-width=\"2\" points=\"");
+    for (int i = 0; i < a->n; i++) fprintf(s.f, "%.1f,%.1f ", plot_x(&s, i), plot_y(&s, line[i]));
+    fprintf(s.f, "\"/>\n");
+  }
   for (int i = 0; i < a->n; i++)
     fprintf(s.f, "<text x=\"%.1f\" y=\"288\" text-anchor=\"middle\">%s</text>\n", plot_x(&s, i),
             a->value[i]);
   plot_points(&s, other, "gray");
-  plot_points(&s, peak, "firebrick");
+  plot_points(&s, ours, "firebrick");
   fprintf(s.f, "</svg>\n");
   fclose(s.f);
+}
+
+static void plot_axis(const char *folder, const axis *a, const point *p) {
+  double plan[MOST], ours[MOST], other[MOST];
+  char name[64];
+  for (int i = 0; i < a->n; i++) {
+    plan[i] = p[i].planned * 1e-6;
+    ours[i] = p[i].peak * 1e-6;
+    other[i] = p[i].other_peak * 1e-6;
+  }
+  snprintf(name, sizeof name, "%s-memory", a->name);
+  plot_figure(folder, name, a, "MB", plan, ours, other);
+  for (int i = 0; i < a->n; i++) {
+    ours[i] = p[i].speed;
+    other[i] = p[i].other_speed;
+  }
+  snprintf(name, sizeof name, "%s-speed", a->name);
+  plot_figure(folder, name, a, "tokens/s", NULL, ours, other);
 }
 
 typedef struct run {

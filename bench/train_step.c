@@ -12,6 +12,7 @@
  *   --max-memory MB  what the plan may use         --rank N      of the adapters
  *   --seed N         (42)
  *   --ops            time by operation, and oneDNN's rate by shape
+ *   --roofline FILE  each operation against the machine's limits, as SVG
  *   --batches FILE   writes the token ids of every batch, for compare_pytorch.py
  *
  * The share is (operations that the mathematics needs, from the declarations of the
@@ -24,10 +25,11 @@
 #include "backend/cpu/cpu.h"
 #include "base/mem.h"
 #include "common.h"
+#include "roofline.h"
 #include "train/trainer.h"
 
 typedef struct settings {
-  const char *model, *data, *preset, *compute, *batches;
+  const char *model, *data, *preset, *compute, *batches, *roofline;
   int steps, warm, threads;
   bool ops;
 } settings;
@@ -258,15 +260,34 @@ static void print_header(const settings *s, const ist_trainer *t) {
       (double)t->plan.total * 1e-6);
 }
 
-static void print_ops(const ist_prof *p, const totals *sum) {
+/* The machine's limits, in the compute type `dt`. */
+static bench_limits measure_limits(ist_dtype dt, ist_error *err) {
+  bench_limits m = {bench_memory_rate(), 0, 0};
+  const ist_products *dnnl = ist_products_dnnl();
+  void *state = NULL;
+  product large = {"", 1536, 1536, 1536, true, 0, 0};
+  if (dnnl == NULL || dnnl->open(&state, err) != IST_OK) return m;
+  m.products = measure(dnnl, state, &large, dt);
+  m.f32 = dt == IST_F32 ? m.products : measure(dnnl, state, &large, IST_F32);
+  dnnl->close(state);
+  return m;
+}
+
+static void print_ops(const ist_prof *p, const totals *sum, const bench_limits *m) {
   double rest = sum->seconds;
-  printf("\n%-16s %8s %7s %9s %10s\n", "operation", "ms/step", "%", "calls", "GFLOP/s");
+  printf("\nlimits    %.1f GB/s; products %.0f GFLOP/s, in F32 %.0f\n", m->bytes * 1e-9,
+         m->products * 1e-9, m->f32 * 1e-9);
+  printf("\n%-16s %8s %7s %9s %10s %8s %9s %8s\n", "operation", "ms/step", "%", "calls", "GFLOP/s",
+         "GB/s", "FLOP/byte", "% limit");
   for (int i = 0; i < p->n; i++) {
     double s = p->slot[i].seconds;
     rest -= s;
     printf("%-16s %8.2f %7.2f %9.1f", p->slot[i].name, 1e3 * s / (double)sum->steps,
            100.0 * s / sum->seconds, (double)p->slot[i].calls / (double)sum->steps);
-    if (p->slot[i].flops > 0) printf(" %10.1f", p->slot[i].flops / s * 1e-9);
+    double flops = p->slot[i].flops, bytes = p->slot[i].bytes;
+    if (bytes > 0)
+      printf(" %10.1f %8.1f %9.2f %8.0f", flops / s * 1e-9, bytes / s * 1e-9, flops / bytes,
+             100 * bench_least_seconds(m, p->slot[i].name, flops, bytes) / s);
     printf("\n");
   }
   printf("%-16s %8.2f %7.2f\n", "rest", 1e3 * rest / (double)sum->steps,
@@ -363,8 +384,12 @@ static ist_status bench(const settings *s, const ist_train_options *o, ist_error
     int64_t peak = ist_peak_memory();
     double rate = measure_all(list, count, m->compute, err);
     print_results(&prof, &sum, rate, peak);
-    if (s->ops) print_ops(&prof, &sum);
+    bool wanted = s->ops || s->roofline;
+    bench_limits limits = wanted && rate > 0 ? measure_limits(m->compute, err) : (bench_limits){0};
+    if (s->ops) print_ops(&prof, &sum, &limits);
     if (s->ops && rate > 0) print_products(list, count);
+    if (s->roofline && rate > 0 && !bench_roofline(s->roofline, &prof, &limits, sum.seconds))
+      status = ist_fail(err, IST_ERR_IO, "%s: cannot be written", s->roofline);
   }
   if (sum.batches) fclose(sum.batches);
   ist_trainer_close(t);
@@ -376,7 +401,8 @@ static int usage(void) {
   fprintf(stderr,
           "usage: bench_train_step [--data FILE] [--steps N] [--warm N] [--selector S] "
           "[--preset P] [--compute T] [--threads N] [--max-tokens N] [--batch N] [--rank N] "
-          "[--max-memory MB] [--seed N] [--ops] [--batches FILE] MODEL.gguf\n");
+          "[--max-memory MB] [--seed N] [--ops] [--roofline FILE] [--batches FILE] "
+          "MODEL.gguf\n");
   return 2;
 }
 
@@ -386,7 +412,8 @@ static bool read_options(int argc, char **argv, settings *s, ist_train_options *
       {"selector", 1, NULL, 'S'},   {"preset", 1, NULL, 'p'},  {"compute", 1, NULL, 'c'},
       {"threads", 1, NULL, 't'},    {"rank", 1, NULL, 'r'},    {"max-tokens", 1, NULL, 'm'},
       {"max-memory", 1, NULL, 'M'}, {"batch", 1, NULL, 'b'},   {"seed", 1, NULL, 'x'},
-      {"ops", 0, NULL, 'o'},        {"batches", 1, NULL, 'B'}, {NULL, 0, NULL, 0},
+      {"ops", 0, NULL, 'o'},        {"batches", 1, NULL, 'B'}, {"roofline", 1, NULL, 'R'},
+      {NULL, 0, NULL, 0},
   };
   for (int i = 1; i + 1 < argc; i++) { /* first, because it sets the others */
     if (strcmp(argv[i], "--preset") == 0) s->preset = argv[i + 1];
@@ -408,6 +435,7 @@ static bool read_options(int argc, char **argv, settings *s, ist_train_options *
       case 'x': o->seed = (uint64_t)atoll(optarg); break;
       case 'o': s->ops = true; break;
       case 'B': s->batches = optarg; break;
+      case 'R': s->roofline = optarg; break;
       default: return false;
     }
   }

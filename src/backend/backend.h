@@ -293,13 +293,14 @@ const char *ist_backend_cpu_isa(void);
 typedef struct ist_prof {
   struct {
     const char *name;
-    double seconds, flops;
+    double seconds, flops, bytes;
     int64_t calls;
   } slot[IST_PROF_MAX];
   int n;
 } ist_prof;
 double ist_prof_now(void);
-/* Adds the time since `start` to the slot `name` (static storage). */
-void ist_prof_add(ist_prof *p, const char *name, double start, double flops);
+/* Adds the time since `start` to the slot `name` (static storage), with the operations and
+ * the bytes that the mathematics needs: every operand read or written once. */
+void ist_prof_add(ist_prof *p, const char *name, double start, double flops, double bytes);
 
 #endif

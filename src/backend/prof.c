@@ -9,7 +9,7 @@ double ist_prof_now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void ist_prof_add(ist_prof *p, const char *name, double start, double flops) {
+void ist_prof_add(ist_prof *p, const char *name, double start, double flops, double bytes) {
   if (p == NULL) return;
   int i = 0;
   while (i < p->n && strcmp(p->slot[i].name, name) != 0) i++;
@@ -24,5 +24,6 @@ void ist_prof_add(ist_prof *p, const char *name, double start, double flops) {
   }
   p->slot[i].seconds += ist_prof_now() - start;
   p->slot[i].flops += flops;
+  p->slot[i].bytes += bytes;
   p->slot[i].calls++;
 }

@@ -142,16 +142,16 @@ static void test_prof(void **state) {
   static char name[IST_PROF_MAX + 5][8];
   ist_prof p = {.n = 0};
   double start = ist_prof_now();
-  ist_prof_add(NULL, "nothing", start, 1.0);
-  ist_prof_add(&p, "matmul", start, 10.0);
-  ist_prof_add(&p, "norm", start, 1.0);
-  ist_prof_add(&p, "matmul", start, 5.0);
+  ist_prof_add(NULL, "nothing", start, 1.0, 8.0);
+  ist_prof_add(&p, "matmul", start, 10.0, 8.0);
+  ist_prof_add(&p, "norm", start, 1.0, 8.0);
+  ist_prof_add(&p, "matmul", start, 5.0, 8.0);
   assert_int_equal(p.n, 2);
   assert_true(p.slot[0].calls == 2 && p.slot[0].flops == 15.0 && p.slot[0].seconds >= 0.0);
   /* A full table keeps the totals. */
   for (int i = 0; i < IST_PROF_MAX + 5; i++) {
     snprintf(name[i], sizeof name[i], "op%d", i);
-    ist_prof_add(&p, name[i], start, 1.0);
+    ist_prof_add(&p, name[i], start, 1.0, 8.0);
   }
   double flops = 0.0;
   for (int i = 0; i < p.n; i++) flops += p.slot[i].flops;

@@ -22,12 +22,22 @@ static double flops(const ist_attn *a, double per) {
   return per * pairs * (double)(a->H * a->E);
 }
 
+/* Keys and values, in backward their gradients too, each once. */
+static double kv_bytes(const ist_attn *a, bool gradients) {
+  double bytes = 0;
+  for (int i = 0; i < a->n_kv; i++) {
+    bytes += CPU_BYTES(a->kv[i].k, a->kv[i].v);
+    if (gradients) bytes += CPU_BYTES(a->kv[i].dk, a->kv[i].dv);
+  }
+  return bytes;
+}
+
 void ist_cpu_attention_fwd(ist_ctx *ctx, ist_view o, ist_view lse, ist_view q, const ist_attn *a) {
   if (!CPU_SERVES(o, q, a->kv[0].k)) {
     ist_backend_reference()->attention_fwd(ctx, o, lse, q, a);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, flops(a, 4.0), CPU_BYTES(o, q) + kv_bytes(a, false));
   size_t mark = ist_arena_mark(ctx->scratch);
   ist_attention_args g = arguments(ctx, a);
   g.o = o;
@@ -45,7 +55,7 @@ void ist_cpu_attention_fwd(ist_ctx *ctx, ist_view o, ist_view lse, ist_view q, c
     ist_parallel_for_dynamic(blocks * a->K, 1, ist_cpu_simd(ctx)->attention_fwd, &g);
   }
   ist_arena_reset(ctx->scratch, mark);
-  if (ctx->prof) ist_prof_add(ctx->prof, "attention_fwd", start, flops(a, 4.0));
+  ist_cpu_end(ctx, "attention_fwd", timed);
 }
 
 void ist_cpu_attention_bwd(ist_ctx *ctx, ist_view dq, ist_view dout, ist_view o, ist_view lse,
@@ -54,7 +64,8 @@ void ist_cpu_attention_bwd(ist_ctx *ctx, ist_view dq, ist_view dout, ist_view o,
     ist_backend_reference()->attention_bwd(ctx, dq, dout, o, lse, q, a);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed =
+      ist_cpu_begin(ctx, flops(a, 10.0), CPU_BYTES(dq, dout, o, q) + kv_bytes(a, true));
   size_t mark = ist_arena_mark(ctx->scratch);
   ist_attention_args g = arguments(ctx, a);
   g.o = o;
@@ -68,7 +79,7 @@ void ist_cpu_attention_bwd(ist_ctx *ctx, ist_view dq, ist_view dout, ist_view o,
   int64_t items = g.serial ? a->K : a->n_seg * a->K;
   ist_parallel_for_dynamic(items, 1, ist_cpu_simd(ctx)->attention_bwd, &g);
   ist_arena_reset(ctx->scratch, mark);
-  if (ctx->prof) ist_prof_add(ctx->prof, "attention_bwd", start, flops(a, 10.0));
+  ist_cpu_end(ctx, "attention_bwd", timed);
 }
 
 size_t ist_cpu_attention_scratch(const ist_attn *a, int64_t n_rows, ist_dtype dt) {

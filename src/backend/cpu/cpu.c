@@ -13,6 +13,15 @@ bool ist_cpu_serves(const ist_view *views, int n) {
   return true;
 }
 
+double ist_cpu_bytes(const ist_view *views, int n) {
+  double bytes = 0;
+  for (int i = 0; i < n; i++) {
+    const ist_view *v = &views[i];
+    if (v->p != NULL) bytes += (double)ist_dtype_bytes(v->dt, v->rows * v->cols);
+  }
+  return bytes;
+}
+
 ist_status ist_cpu_open_with(ist_ctx *ctx, const ist_simd *simd, const ist_products *products,
                              ist_error *err) {
   ist_cpu *cpu = ist_calloc(1, sizeof *cpu);

@@ -53,8 +53,24 @@ static inline int64_t ist_cpu_grain(int64_t cols) {
   return 16384 / (cols + 1) + 1;
 }
 
-static inline double ist_cpu_start(const ist_ctx *ctx) {
-  return ctx->prof ? ist_prof_now() : 0.0;
+/* Bytes of the views, those that are absent left out. */
+double ist_cpu_bytes(const ist_view *views, int n);
+#define CPU_BYTES(...)                           \
+  ist_cpu_bytes((const ist_view[]){__VA_ARGS__}, \
+                (int)(sizeof((const ist_view[]){__VA_ARGS__}) / sizeof(ist_view)))
+static inline double ist_cpu_elements(ist_view v) {
+  return (double)v.rows * (double)v.cols;
+}
+
+/* One operation under the clock: what it computes and moves. */
+typedef struct ist_cpu_timed {
+  double start, flops, bytes;
+} ist_cpu_timed;
+static inline ist_cpu_timed ist_cpu_begin(const ist_ctx *ctx, double flops, double bytes) {
+  return (ist_cpu_timed){ctx->prof ? ist_prof_now() : 0.0, flops, bytes};
+}
+static inline void ist_cpu_end(const ist_ctx *ctx, const char *name, ist_cpu_timed t) {
+  if (ctx->prof) ist_prof_add(ctx->prof, name, t.start, t.flops, t.bytes);
 }
 
 /* ---- Slots, by file ------------------------------------------------------------ */

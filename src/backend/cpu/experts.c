@@ -64,11 +64,11 @@ void ist_cpu_route_fwd(ist_ctx *ctx, ist_view weight, int32_t *index, ist_view l
     ist_backend_reference()->route_fwd(ctx, weight, index, logits, renormalise);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, 0.0, CPU_BYTES(logits, weight));
   route_args args = {
       .weight = weight, .logits = logits, .index = index, .renormalise = renormalise};
   ist_parallel_for(logits.rows, 16, route_rows, &args);
-  if (ctx->prof) ist_prof_add(ctx->prof, "route_fwd", start, 0.0);
+  ist_cpu_end(ctx, "route_fwd", timed);
 }
 
 static void route_rows_bwd(void *arg, int64_t begin, int64_t end, int thread) {
@@ -94,7 +94,7 @@ void ist_cpu_route_bwd(ist_ctx *ctx, ist_view dlogits, ist_view dweight, ist_vie
     ist_backend_reference()->route_bwd(ctx, dlogits, dweight, weight, index, logits, renormalise);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, 0.0, CPU_BYTES(dlogits, dweight, weight, logits));
   route_args args = {.weight = weight,
                      .logits = logits,
                      .dweight = dweight,
@@ -102,7 +102,7 @@ void ist_cpu_route_bwd(ist_ctx *ctx, ist_view dlogits, ist_view dweight, ist_vie
                      .index = (int32_t *)(uintptr_t)index,
                      .renormalise = renormalise};
   ist_parallel_for(logits.rows, 16, route_rows_bwd, &args);
-  if (ctx->prof) ist_prof_add(ctx->prof, "route_bwd", start, 0.0);
+  ist_cpu_end(ctx, "route_bwd", timed);
 }
 
 void ist_cpu_weigh_rows(ist_ctx *ctx, ist_view y, ist_view weight) {
@@ -141,8 +141,8 @@ void ist_cpu_add_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *i
     ist_backend_reference()->add_rows(ctx, dst, src, ids, weight);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, 2.0 * ist_cpu_elements(src), CPU_BYTES(src, src, src));
   add_args args = {dst, src, weight, ids};
   ist_parallel_for(src.rows, ist_cpu_grain(src.cols), add_to_rows, &args);
-  if (ctx->prof) ist_prof_add(ctx->prof, "add_rows", start, 0.0);
+  ist_cpu_end(ctx, "add_rows", timed);
 }

@@ -5,11 +5,14 @@ static bool wide(ist_view v) {
   return v.p == NULL || v.dt == IST_F32;
 }
 
+/* Each takes one or two operations an element: they wait for memory. */
 static void spread(ist_ctx *ctx, const char *name, ist_parallel_fn fn, ist_gain_args *args,
                    int64_t items, int64_t grain) {
-  double start = ist_cpu_start(ctx);
+  ist_view wide = args->a.p != NULL ? args->a : args->y;
+  ist_cpu_timed timed =
+      ist_cpu_begin(ctx, 2.0 * ist_cpu_elements(wide), CPU_BYTES(args->y, args->a, args->b));
   ist_parallel_for(items, grain, fn, args);
-  if (ctx->prof) ist_prof_add(ctx->prof, name, start, 0.0);
+  ist_cpu_end(ctx, name, timed);
 }
 
 void ist_cpu_row_dot(ist_ctx *ctx, ist_view dst, ist_view a, ist_view b) {

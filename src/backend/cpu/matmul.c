@@ -86,10 +86,10 @@ void ist_cpu_matmul(ist_ctx *ctx, ist_view c, ist_view a, bool ta, ist_view b, b
     ist_backend_reference()->matmul(ctx, c, a, ta, b, tb, beta);
     return;
   }
-  double start = ist_cpu_start(ctx);
   ist_gemm g = product(c, a, ta, b, tb, beta != 0);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, flops(&g), CPU_BYTES(c, a, b));
   run(ctx, &g);
-  if (ctx->prof) ist_prof_add(ctx->prof, "matmul", start, flops(&g));
+  ist_cpu_end(ctx, "matmul", timed);
 }
 
 void ist_cpu_linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_view bias, ist_view u,
@@ -98,7 +98,6 @@ void ist_cpu_linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_vi
     ist_backend_reference()->linear_fwd(ctx, y, x, w, bias, u, b);
     return;
   }
-  double start = ist_cpu_start(ctx);
   ist_gemm g = product(y, x, false, w, true, false);
   IST_ASSERT(bias.p == NULL || (bias.dt == IST_F32 && bias.cols == y.cols));
   g.bias = bias.p;
@@ -106,8 +105,9 @@ void ist_cpu_linear_fwd(ist_ctx *ctx, ist_view y, ist_view x, ist_view w, ist_vi
     IST_ASSERT(u.rows == y.rows && b.rows == y.cols && u.cols == b.cols);
     g.term[g.n_terms++] = (ist_gemm_term){u, b, false, true, u.cols};
   }
+  ist_cpu_timed timed = ist_cpu_begin(ctx, flops(&g), CPU_BYTES(y, x, w, bias, u, b));
   run(ctx, &g);
-  if (ctx->prof) ist_prof_add(ctx->prof, "linear_fwd", start, flops(&g));
+  ist_cpu_end(ctx, "linear_fwd", timed);
 }
 
 void ist_cpu_linear_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view du, ist_view dy, ist_view w,
@@ -116,18 +116,18 @@ void ist_cpu_linear_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view du, ist_vi
     ist_backend_reference()->linear_bwd(ctx, dx, acc, du, dy, w, b);
     return;
   }
-  double start = ist_cpu_start(ctx), done = 0.0;
+  ist_cpu_timed timed = ist_cpu_begin(ctx, 0.0, CPU_BYTES(dx, du, dy, w, b));
   if (dx.p != NULL) {
     ist_gemm g = product(dx, dy, false, w, false, acc);
     run(ctx, &g);
-    done += flops(&g);
+    timed.flops += flops(&g);
   }
   if (du.p != NULL) {
     ist_gemm g = product(du, dy, false, b, false, false);
     run(ctx, &g);
-    done += flops(&g);
+    timed.flops += flops(&g);
   }
-  if (ctx->prof) ist_prof_add(ctx->prof, "linear_bwd", start, done);
+  ist_cpu_end(ctx, "linear_bwd", timed);
 }
 
 /* A linear's low-rank term lengthens the sum by its rank, which the plan may not

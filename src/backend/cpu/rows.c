@@ -4,11 +4,28 @@
 
 #include "backend/cpu/cpu.h"
 
+/* The operations of an element: additions, multiplications, divisions and exponentials
+ * of the formula. Random numbers (dropout) are integers and do not count. */
+enum {
+  ADD = 1,
+  SCALE = 1,
+  DROPOUT = 1,
+  NORM = 4,
+  NORM_BWD = 6,
+  ROPE = 3,
+  ACT = 5,
+  ACT_BWD = 10,
+  XENT = 3,
+  XENT_GRAD = 4,
+  SUMSQ = 2,
+  ADAMW = 14
+};
+
 /* Rows [0, rows) of `cols` elements over the threads, timed under `name`. */
-static void spread(ist_ctx *ctx, const char *name, double start, ist_parallel_fn fn, void *args,
-                   int64_t rows, int64_t cols) {
+static void spread(ist_ctx *ctx, const char *name, ist_cpu_timed timed, ist_parallel_fn fn,
+                   void *args, int64_t rows, int64_t cols) {
   ist_parallel_for(rows, ist_cpu_grain(cols), fn, args);
-  if (ctx->prof) ist_prof_add(ctx->prof, name, start, 0.0);
+  ist_cpu_end(ctx, name, timed);
 }
 
 void ist_cpu_copy(ist_ctx *ctx, ist_view dst, ist_view src) {
@@ -16,10 +33,10 @@ void ist_cpu_copy(ist_ctx *ctx, ist_view dst, ist_view src) {
     ist_backend_reference()->copy(ctx, dst, src);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, 0.0, CPU_BYTES(dst, src));
   IST_ASSERT(dst.rows == src.rows && dst.cols == src.cols);
   ist_move_args args = {.y = dst, .a = src};
-  spread(ctx, "copy", start, ist_cpu_simd(ctx)->copy, &args, dst.rows, dst.cols);
+  spread(ctx, "copy", timed, ist_cpu_simd(ctx)->copy, &args, dst.rows, dst.cols);
 }
 
 void ist_cpu_add(ist_ctx *ctx, ist_view y, ist_view a, ist_view b) {
@@ -27,10 +44,10 @@ void ist_cpu_add(ist_ctx *ctx, ist_view y, ist_view a, ist_view b) {
     ist_backend_reference()->add(ctx, y, a, b);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, ADD * ist_cpu_elements(y), CPU_BYTES(y, a, b));
   IST_ASSERT(a.rows == y.rows && a.cols == y.cols && b.rows == y.rows && b.cols == y.cols);
   ist_move_args args = {y, a, b};
-  spread(ctx, "add", start, ist_cpu_simd(ctx)->add, &args, y.rows, y.cols);
+  spread(ctx, "add", timed, ist_cpu_simd(ctx)->add, &args, y.rows, y.cols);
 }
 
 void ist_cpu_scale_rows(ist_ctx *ctx, ist_view y, double s, const float *row_scale) {
@@ -38,14 +55,14 @@ void ist_cpu_scale_rows(ist_ctx *ctx, ist_view y, double s, const float *row_sca
     ist_backend_reference()->scale_rows(ctx, y, s, row_scale);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, SCALE * ist_cpu_elements(y), CPU_BYTES(y, y));
   ist_scale_args args = {y, s, row_scale};
-  spread(ctx, "scale_rows", start, ist_cpu_simd(ctx)->scale, &args, y.rows, y.cols);
+  spread(ctx, "scale_rows", timed, ist_cpu_simd(ctx)->scale, &args, y.rows, y.cols);
 }
 
 static void run_dropout(ist_ctx *ctx, ist_view y, ist_view x, const ist_dropout *d,
                         bool accumulate) {
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, DROPOUT * ist_cpu_elements(y), CPU_BYTES(y, x));
   IST_ASSERT(y.rows == x.rows && y.cols == x.cols);
   ist_dropout_args args = {.y = y,
                            .x = x,
@@ -56,7 +73,7 @@ static void run_dropout(ist_ctx *ctx, ist_view y, ist_view x, const ist_dropout 
                            .key = d->key,
                            .sample = d->sample,
                            .position = d->position};
-  spread(ctx, "dropout", start, ist_cpu_simd(ctx)->dropout, &args, y.rows, y.cols);
+  spread(ctx, "dropout", timed, ist_cpu_simd(ctx)->dropout, &args, y.rows, y.cols);
 }
 
 void ist_cpu_dropout(ist_ctx *ctx, ist_view y, ist_view x, const ist_dropout *d) {
@@ -85,11 +102,12 @@ void ist_cpu_norm_fwd(ist_ctx *ctx, ist_view h, ist_view stat, ist_view x, ist_v
     ist_backend_reference()->norm_fwd(ctx, h, stat, x, w, bias, kind, eps);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed =
+      ist_cpu_begin(ctx, NORM * ist_cpu_elements(x), CPU_BYTES(h, stat, x, w, bias));
   IST_ASSERT(h.rows == x.rows && h.cols == x.cols && stat.dt == IST_F32);
   ist_norm_args args = {
       .h = h, .stat = stat, .x = x, .w = w, .bias = bias, .kind = kind, .eps = eps};
-  spread(ctx, "norm_fwd", start, ist_cpu_simd(ctx)->norm_fwd, &args, x.rows, x.cols);
+  spread(ctx, "norm_fwd", timed, ist_cpu_simd(ctx)->norm_fwd, &args, x.rows, x.cols);
 }
 
 void ist_cpu_norm_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view dw, ist_view dbias, ist_view dh,
@@ -98,7 +116,8 @@ void ist_cpu_norm_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view dw, ist_view
     ist_backend_reference()->norm_bwd(ctx, dx, acc, dw, dbias, dh, x, w, stat, kind);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed =
+      ist_cpu_begin(ctx, NORM_BWD * ist_cpu_elements(x), CPU_BYTES(dx, dh, x, w, stat));
   IST_ASSERT(dh.rows == x.rows && dh.cols == x.cols && stat.dt == IST_F32);
   ist_norm_args args = {.h = dh,
                         .stat = stat,
@@ -117,7 +136,7 @@ void ist_cpu_norm_bwd(ist_ctx *ctx, ist_view dx, bool acc, ist_view dw, ist_view
   if (dx.p != NULL) {
     ist_parallel_for(x.rows, ist_cpu_grain(x.cols), simd->norm_bwd, &args);
   }
-  if (ctx->prof) ist_prof_add(ctx->prof, "norm_bwd", start, 0.0);
+  ist_cpu_end(ctx, "norm_bwd", timed);
 }
 
 void ist_cpu_rope(ist_ctx *ctx, ist_view x, const int32_t *position, const float *freq, int64_t rot,
@@ -126,10 +145,10 @@ void ist_cpu_rope(ist_ctx *ctx, ist_view x, const int32_t *position, const float
     ist_backend_reference()->rope(ctx, x, position, freq, rot, E, interleaved, mscale, inverse);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, ROPE * ist_cpu_elements(x), CPU_BYTES(x, x));
   IST_ASSERT(x.cols % E == 0 && rot % 2 == 0 && rot <= E);
   ist_rope_args args = {x, position, freq, rot, E, interleaved, inverse, mscale};
-  spread(ctx, "rope", start, ist_cpu_simd(ctx)->rope, &args, x.rows, x.cols);
+  spread(ctx, "rope", timed, ist_cpu_simd(ctx)->rope, &args, x.rows, x.cols);
 }
 
 void ist_cpu_act_fwd(ist_ctx *ctx, ist_view y, ist_view g, ist_view u, ist_act_kind kind) {
@@ -137,10 +156,10 @@ void ist_cpu_act_fwd(ist_ctx *ctx, ist_view y, ist_view g, ist_view u, ist_act_k
     ist_backend_reference()->act_fwd(ctx, y, g, u, kind);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, ACT * ist_cpu_elements(g), CPU_BYTES(y, g, u));
   IST_ASSERT(y.rows == g.rows && y.cols == g.cols && (u.p == NULL || u.dt == g.dt));
   ist_act_args args = {.y = y, .g = g, .u = u, .kind = kind};
-  spread(ctx, "act_fwd", start, ist_cpu_simd(ctx)->act_fwd, &args, g.rows, g.cols);
+  spread(ctx, "act_fwd", timed, ist_cpu_simd(ctx)->act_fwd, &args, g.rows, g.cols);
 }
 
 void ist_cpu_act_bwd(ist_ctx *ctx, ist_view dg, ist_view du, ist_view y, ist_view dy, ist_view g,
@@ -149,11 +168,12 @@ void ist_cpu_act_bwd(ist_ctx *ctx, ist_view dg, ist_view du, ist_view y, ist_vie
     ist_backend_reference()->act_bwd(ctx, dg, du, y, dy, g, u, kind);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed =
+      ist_cpu_begin(ctx, ACT_BWD * ist_cpu_elements(g), CPU_BYTES(dg, du, y, dy, g, u));
   IST_ASSERT((u.p == NULL || u.dt == g.dt) && (y.p == NULL || y.dt == g.dt));
   IST_ASSERT((dg.p == NULL || dg.dt == dy.dt) && (du.p == NULL || du.dt == dy.dt));
   ist_act_args args = {y, g, u, dg, du, dy, kind};
-  spread(ctx, "act_bwd", start, ist_cpu_simd(ctx)->act_bwd, &args, g.rows, g.cols);
+  spread(ctx, "act_bwd", timed, ist_cpu_simd(ctx)->act_bwd, &args, g.rows, g.cols);
 }
 
 /* ---- Loss --------------------------------------------------------------------- */
@@ -164,7 +184,7 @@ void ist_cpu_xent_tile(ist_ctx *ctx, ist_view run, ist_view tgt, ist_view logits
     ist_backend_reference()->xent_tile(ctx, run, tgt, logits, target, col0, softcap, first);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, XENT * ist_cpu_elements(logits), CPU_BYTES(logits));
   ist_xent_args args = {.run = run,
                         .tgt = tgt,
                         .logits = logits,
@@ -172,7 +192,7 @@ void ist_cpu_xent_tile(ist_ctx *ctx, ist_view run, ist_view tgt, ist_view logits
                         .col0 = col0,
                         .softcap = softcap,
                         .first = first};
-  spread(ctx, "xent_tile", start, ist_cpu_simd(ctx)->xent_tile, &args, logits.rows, logits.cols);
+  spread(ctx, "xent_tile", timed, ist_cpu_simd(ctx)->xent_tile, &args, logits.rows, logits.cols);
 }
 
 void ist_cpu_xent_grad(ist_ctx *ctx, ist_view dlogits, ist_view logits, ist_view run,
@@ -181,7 +201,8 @@ void ist_cpu_xent_grad(ist_ctx *ctx, ist_view dlogits, ist_view logits, ist_view
     ist_backend_reference()->xent_grad(ctx, dlogits, logits, run, target, col0, softcap, weight);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed =
+      ist_cpu_begin(ctx, XENT_GRAD * ist_cpu_elements(logits), CPU_BYTES(logits, dlogits));
   ist_xent_args args = {.run = run,
                         .logits = logits,
                         .dlogits = dlogits,
@@ -189,7 +210,7 @@ void ist_cpu_xent_grad(ist_ctx *ctx, ist_view dlogits, ist_view logits, ist_view
                         .col0 = col0,
                         .softcap = softcap,
                         .weight = weight};
-  spread(ctx, "xent_grad", start, ist_cpu_simd(ctx)->xent_grad, &args, logits.rows, logits.cols);
+  spread(ctx, "xent_grad", timed, ist_cpu_simd(ctx)->xent_grad, &args, logits.rows, logits.cols);
 }
 
 /* ---- Optimizer ------------------------------------------------------------------ */
@@ -212,7 +233,8 @@ void ist_cpu_adamw(ist_ctx *ctx, ist_view w, ist_view g, ist_view m, ist_view v,
     ist_backend_reference()->adamw(ctx, w, g, m, v, o);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed =
+      ist_cpu_begin(ctx, ADAMW * ist_cpu_elements(w), CPU_BYTES(w, w, m, m, v, v, g));
   bool dense = w.stride == w.cols && g.stride == w.cols && m.stride == w.cols && v.stride == w.cols;
   int64_t rows = dense ? 1 : w.rows, n = dense ? w.rows * w.cols : w.cols;
   for (int64_t r = 0; r < rows; r++) {
@@ -230,12 +252,13 @@ void ist_cpu_adamw(ist_ctx *ctx, ist_view w, ist_view g, ist_view m, ist_view v,
                            .grad_scale = o->grad_scale};
     ist_parallel_for((n + IST_PIECE - 1) / IST_PIECE, 4, ist_cpu_simd(ctx)->adamw, &args);
   }
-  if (ctx->prof) ist_prof_add(ctx->prof, "adamw", start, 0.0);
+  ist_cpu_end(ctx, "adamw", timed);
 }
 
 double ist_cpu_sumsq(ist_ctx *ctx, ist_view g) {
   if (!CPU_SERVES(g)) return ist_backend_reference()->sumsq(ctx, g);
-  double start = ist_cpu_start(ctx), total = 0.0;
+  ist_cpu_timed timed = ist_cpu_begin(ctx, SUMSQ * ist_cpu_elements(g), CPU_BYTES(g));
+  double total = 0.0;
   enum { PARTS = 256 };
   double partial[PARTS];
   int64_t width = g.dt == IST_BF16 ? 2 : 4, rows = runs(&g);
@@ -247,6 +270,6 @@ double ist_cpu_sumsq(ist_ctx *ctx, ist_view g) {
     ist_parallel_for(items, 4, ist_cpu_simd(ctx)->sumsq, &args);
     for (int64_t i = 0; i < items; i++) total += partial[i];
   }
-  if (ctx->prof) ist_prof_add(ctx->prof, "sumsq", start, 0.0);
+  ist_cpu_end(ctx, "sumsq", timed);
   return total;
 }

@@ -60,10 +60,11 @@ void ist_cpu_dequant(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype src_
     ist_backend_reference()->dequant(ctx, dst, src, src_type, row0);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(
+      ctx, 0.0, CPU_BYTES(dst) + (double)ist_dtype_bytes(src_type, dst.rows * dst.cols));
   stored_args args = {dst, src, src_type, ist_dtype_bytes(src_type, dst.cols), row0, NULL, 1.0};
   ist_parallel_for(dst.rows, ist_cpu_grain(dst.cols), stored_rows, &args);
-  if (ctx->prof) ist_prof_add(ctx->prof, "dequant", start, 0.0);
+  ist_cpu_end(ctx, "dequant", timed);
 }
 
 void ist_cpu_gather_rows(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype src_type,
@@ -72,10 +73,11 @@ void ist_cpu_gather_rows(ist_ctx *ctx, ist_view dst, const void *src, ist_dtype 
     ist_backend_reference()->gather_rows(ctx, dst, src, src_type, ids, scale);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(
+      ctx, 0.0, CPU_BYTES(dst) + (double)ist_dtype_bytes(src_type, dst.rows * dst.cols));
   stored_args args = {dst, src, src_type, ist_dtype_bytes(src_type, dst.cols), 0, ids, scale};
   ist_parallel_for(dst.rows, ist_cpu_grain(dst.cols), stored_rows, &args);
-  if (ctx->prof) ist_prof_add(ctx->prof, "gather_rows", start, 0.0);
+  ist_cpu_end(ctx, "gather_rows", timed);
 }
 
 void ist_cpu_scatter_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_t *ids) {
@@ -83,12 +85,12 @@ void ist_cpu_scatter_rows(ist_ctx *ctx, ist_view dst, ist_view src, const int32_
     ist_backend_reference()->scatter_rows(ctx, dst, src, ids);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, 0.0, CPU_BYTES(src, src));
   for (int64_t r = 0; r < src.rows; r++) {
     ist_move_args args = {.y = ist_view_rows(dst, ids[r], 1), .a = ist_view_rows(src, r, 1)};
     ist_cpu_simd(ctx)->copy(&args, 0, 1, 0);
   }
-  if (ctx->prof) ist_prof_add(ctx->prof, "scatter_rows", start, 0.0);
+  ist_cpu_end(ctx, "scatter_rows", timed);
 }
 
 static void zero_rows(void *arg, int64_t begin, int64_t end, int thread) {
@@ -100,7 +102,7 @@ static void zero_rows(void *arg, int64_t begin, int64_t end, int thread) {
 }
 
 void ist_cpu_zero(ist_ctx *ctx, ist_view dst) {
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, 0.0, CPU_BYTES(dst));
   ist_parallel_for(dst.rows, ist_cpu_grain(dst.cols), zero_rows, &dst);
-  if (ctx->prof) ist_prof_add(ctx->prof, "zero", start, 0.0);
+  ist_cpu_end(ctx, "zero", timed);
 }

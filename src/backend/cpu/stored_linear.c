@@ -68,6 +68,14 @@ static double flops(const ist_stored_linear *l, int n) {
   return sum;
 }
 
+static double bytes(const ist_stored_linear *l, int n) {
+  double sum = 0.0;
+  for (int i = 0; i < n; i++)
+    sum += CPU_BYTES(l[i].y, l[i].x, l[i].bias, l[i].u, l[i].b) +
+           (double)ist_dtype_bytes(l[i].type, l[i].y.cols * l[i].x.cols);
+  return sum;
+}
+
 void ist_cpu_linear_stored(ist_ctx *ctx, const ist_stored_linear *l, int n, ist_stored_how how) {
   bool serves = true;
   for (int i = 0; i < n; i++)
@@ -76,7 +84,7 @@ void ist_cpu_linear_stored(ist_ctx *ctx, const ist_stored_linear *l, int n, ist_
     ist_backend_reference()->linear_stored(ctx, l, n, how);
     return;
   }
-  double start = ist_cpu_start(ctx);
+  ist_cpu_timed timed = ist_cpu_begin(ctx, flops(l, n), bytes(l, n));
   IST_ASSERT(n <= IST_STORED_LINEARS && l[0].x.rows <= IST_STORED_ROWS);
   size_t mark = ist_arena_mark(ctx->scratch);
   ist_stored_operand in[IST_STORED_LINEARS];
@@ -86,5 +94,5 @@ void ist_cpu_linear_stored(ist_ctx *ctx, const ist_stored_linear *l, int n, ist_
   ist_stored_args args = {l, in, n};
   ist_parallel_for(rows, ist_cpu_grain(l[0].x.cols), ist_cpu_simd(ctx)->stored, &args);
   ist_arena_reset(ctx->scratch, mark);
-  if (ctx->prof) ist_prof_add(ctx->prof, "linear_stored", start, flops(l, n));
+  ist_cpu_end(ctx, "linear_stored", timed);
 }
