@@ -52,7 +52,8 @@ static inline double bench_memory_rate(void) {
  * compute type, everything else in F32. */
 static inline double bench_least_seconds(const bench_limits *m, const char *name, double flops,
                                          double bytes) {
-  bool product = strncmp(name, "linear", 6) == 0 || strcmp(name, "matmul") == 0;
+  bool product = strncmp(name, "linear", 6) == 0 || strcmp(name, "matmul") == 0 ||
+                 strncmp(name, "attention", 9) == 0;
   return fmax(flops / (product ? m->products : m->f32), bytes / m->bytes);
 }
 

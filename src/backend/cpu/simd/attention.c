@@ -3,8 +3,11 @@
  * memory does not grow with the length. All query heads of a key/value head are
  * done together: they share the packed keys and values, and own dk and dv.
  *
- * Arithmetic is in float. Blocks are copied to float rows padded to EP columns, and
- * packed in groups of NR columns for the tile kernel (dot.h). */
+ * Blocks are copied to rows padded to EP columns, and packed in groups of NR columns for
+ * the tile kernel (dot.h), in its units: floats, or where the CPU multiplies them and the
+ * queries and keys are BF16, pairs of BF16 along the sum (`dot`). Probabilities and score
+ * gradients are then rounded to BF16 for the products that follow; the softmax, its sums
+ * and all results of products are in float. */
 #include "backend/cpu/simd/dot.h"
 #include "backend/cpu/simd/table.h"
 #include "backend/cpu/simd/vmath.h"
@@ -12,35 +15,42 @@
 #define BQ IST_ATTENTION_QUERIES
 #define BK IST_ATTENTION_KEYS
 
-/* Scratch of one thread, and what is fixed during an item. */
+/* Scratch of one thread, and what is fixed during an item. Rows of units: EPU of them. */
 typedef struct work {
   const ist_attn *a;
-  int64_t E, EP, heads; /* heads: query heads of this key/value head */
-  float *q, *o, *s;     /* (heads, BQ, EP) twice, (BQ, BK) */
-  float *dout, *dq, *ds;
-  float *k, *v, *kt, *vt, *kp, *pack, *ck, *cv; /* blocks (BK | BQ, EP), packed */
-  float *max, *sum, *delta;                     /* (heads, BQ) */
+  bool dot;
+  int64_t E, EP, EPU, heads; /* heads: query heads of this key/value head */
+  float *o, *dq;             /* (heads, BQ, EP) */
+  float *s, *ds, *ck, *cv;   /* (BQ, BK) twice, (BK, EP) twice */
+  uint32_t *q, *dout;        /* (heads, BQ, EPU) */
+  uint32_t *k, *v;           /* (BK, EPU) */
+  uint32_t *kt, *vt, *kp, *pack;
+  uint32_t *along, *across; /* s or ds as units of keys and of queries */
+  float *max, *sum, *delta; /* (heads, BQ) */
 } work;
 
-static work open_work(const ist_attention_args *g, int thread) {
-  work w = {.a = g->a, .E = g->a->E, .heads = g->a->H / g->a->K};
+static work open_work(const ist_attention_args *g, int thread, bool dot) {
+  work w = {.a = g->a, .dot = dot, .E = g->a->E, .heads = g->a->H / g->a->K};
   w.EP = (w.E + NR - 1) / NR * NR;
+  w.EPU = units(w.EP, dot);
   float *p = (float *)(void *)(g->scratch + g->scratch_bytes * thread);
   int64_t rows = w.heads * BQ, block = BK * w.EP, wide = BK * (w.EP > BK ? w.EP : BK);
-  w.q = p, p += rows * w.EP;
+  w.q = (uint32_t *)p, p += rows * w.EP;
   w.o = p, p += rows * w.EP;
-  w.dout = p, p += rows * w.EP;
+  w.dout = (uint32_t *)p, p += rows * w.EP;
   w.dq = p, p += rows * w.EP;
   w.s = p, p += BQ * BK;
   w.ds = p, p += BQ * BK;
-  w.k = p, p += block;
-  w.v = p, p += block;
-  w.kt = p, p += wide;
-  w.vt = p, p += wide;
-  w.kp = p, p += wide;
-  w.pack = p, p += wide;
+  w.k = (uint32_t *)p, p += block;
+  w.v = (uint32_t *)p, p += block;
+  w.kt = (uint32_t *)p, p += wide;
+  w.vt = (uint32_t *)p, p += wide;
+  w.kp = (uint32_t *)p, p += wide;
+  w.pack = (uint32_t *)p, p += wide;
   w.ck = p, p += block;
   w.cv = p, p += block;
+  w.along = (uint32_t *)p, p += BQ * BK / 2;
+  w.across = (uint32_t *)p, p += BQ * BK / 2;
   w.max = p, p += rows;
   w.sum = p, p += rows;
   w.delta = p;
@@ -49,7 +59,7 @@ static work open_work(const ist_attention_args *g, int thread) {
 
 int64_t SIMD(attention_scratch)(int64_t heads, int64_t E) {
   int64_t EP = (E + NR - 1) / NR * NR, rows = heads * BQ, wide = BK * (EP > BK ? EP : BK);
-  return 4 * (4 * rows * EP + 2 * BQ * BK + 4 * BK * EP + 4 * wide + 3 * rows);
+  return 4 * (4 * rows * EP + 3 * BQ * BK + 4 * BK * EP + 4 * wide + 3 * rows);
 }
 
 /* ---- Blocks ------------------------------------------------------------------------ */
@@ -60,15 +70,15 @@ static const void *element(ist_view v, int64_t row, int64_t col) {
                           : (const void *)((const float *)v.p + i);
 }
 
-/* n rows of E columns from a view as float rows of EP; rows up to `rows` are zero. */
-static void load_block(const work *w, float *dst, ist_view v, int64_t row, int64_t col, int64_t n,
-                       int64_t rows) {
-  for (int64_t r = 0; r < n; r++, dst += w->EP) {
+/* n rows of E columns from a view as rows of units; rows up to `rows` are zero. */
+static void load_block(const work *w, uint32_t *dst, ist_view v, int64_t row, int64_t col,
+                       int64_t n, int64_t rows) {
+  for (int64_t r = 0; r < n; r++, dst += w->EPU) {
     const void *src = element(v, row + r, col);
-    for (int64_t i = 0; i < w->EP; i += VL)
-      vf_store(dst + i, i < w->E ? row_load(src, v.dt == IST_BF16, i, w->E) : (vf){0});
+    for (int64_t u = 0; u < w->EPU; u += VL)
+      *(vu_mem *)(dst + u) = load_units(src, v.dt == IST_BF16, u, w->E, w->dot);
   }
-  memset(dst, 0, (size_t)((rows - n) * w->EP) * sizeof *dst);
+  memset(dst, 0, (size_t)((rows - n) * w->EPU) * sizeof *dst);
 }
 
 static void store_row(const work *w, ist_view v, int64_t row, int64_t col, const float *src,
@@ -78,39 +88,77 @@ static void store_row(const work *w, ist_view v, int64_t row, int64_t col, const
     row_store(dst, v.dt == IST_BF16, i, w->E, vf_load(src + i) * scale);
 }
 
-/* (n, EP) rows -> groups of NR columns: the operand that is read as vectors. */
-static void pack_rows(const work *w, float *dst, const float *src, int64_t n) {
+/* n rows of units along the columns -> groups of NR columns, units along the rows. */
+static void pack_rows(const work *w, uint32_t *dst, const uint32_t *src, int64_t n) {
+  int64_t step = w->dot ? 2 : 1;
   for (int64_t g = 0; g < w->EP; g += NR) {
-    for (int64_t r = 0; r < n; r++, dst += NR) memcpy(dst, src + r * w->EP + g, NR * sizeof *dst);
+    for (int64_t r = 0; r < n; r += step, dst += NR) {
+      const uint32_t *first = src + r * w->EPU, *second = r + 1 < n ? first + w->EPU : NULL;
+      for (int64_t half = 0; half < NR; half += VL)
+        *(vu_mem *)(dst + half) = load_across(first, second, w->dot, g + half, w->EP, w->dot);
+    }
   }
 }
 
-/* (BK, EP) rows -> their transpose in groups of NR keys. */
-static void pack_transposed(const work *w, float *dst, const float *src) {
+/* BK rows of units -> their transpose in groups of NR keys. */
+static void pack_transposed(const work *w, uint32_t *dst, const uint32_t *src) {
   for (int64_t g = 0; g < BK; g += NR) {
     for (int64_t half = 0; half < NR; half += VL) {
-      for (int64_t e = 0; e < w->EP; e += VL) {
+      for (int64_t e = 0; e < w->EPU; e += VL) {
         vu r[VL];
-        for (int64_t i = 0; i < VL; i++) r[i] = (vu)vf_load(src + (g + half + i) * w->EP + e);
+        for (int64_t i = 0; i < VL; i++)
+          r[i] = *(const vu_mem *)(src + (g + half + i) * w->EPU + e);
         transpose(r);
         for (int64_t i = 0; i < VL; i++)
-          vf_store(dst + (g * w->EP) + (e + i) * NR + half, (vf)r[i]);
+          *(vu_mem *)(dst + (g * w->EPU) + (e + i) * NR + half) = r[i];
       }
     }
   }
 }
 
-/* c (rows, groups * NR) [+]= a b, a by its strides in elements, b packed, n inner. */
-static void product(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_step,
-                    const float *b, int64_t n, int64_t rows, int64_t cols, bool add) {
+/* An operand whose units are broadcast: strides in units. */
+typedef struct broadcasts {
+  const void *p;
+  int64_t row, step;
+} broadcasts;
+
+/* c (rows, cols) [+]= a b, b packed, n units inner. */
+static void product(const work *w, float *c, int64_t ldc, broadcasts a, const uint32_t *b,
+                    int64_t n, int64_t rows, int64_t cols, bool add) {
   for (int64_t g = 0; g < cols; g += NR, b += n * NR) {
     for (int64_t i = 0; i < rows;) {
       int h = tile_rows(rows - i);
       SIMD(tile)
-      (c + i * ldc + g, ldc, a + i * a_row, a_row * 4, a_step * 4, b, n, add, h, 2, false);
+      (c + i * ldc + g, ldc, (const uint32_t *)a.p + i * a.row, a.row * 4, a.step * 4, b, n, add, h,
+       2, w->dot);
       i += h;
     }
   }
+}
+
+static broadcasts rows_of(const work *w, const uint32_t *block) {
+  return (broadcasts){block, w->EPU, 1};
+}
+
+/* Scores or their gradients (n, BK) as rows of keys. */
+static broadcasts keys_of(const work *w, const float *s, int64_t n) {
+  if (!w->dot) return (broadcasts){s, BK, 1};
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t u = 0; u < BK / 2; u += VL)
+      *(vu_mem *)(w->along + i * BK / 2 + u) = load_units(s + i * BK, false, u, BK, true);
+  }
+  return (broadcasts){w->along, BK / 2, 1};
+}
+
+/* The same, transposed: rows of queries. */
+static broadcasts queries_of(const work *w, const float *s, int64_t n) {
+  if (!w->dot) return (broadcasts){s, 1, BK};
+  for (int64_t i = 0; i < n; i += 2) {
+    const float *first = s + i * BK, *second = i + 1 < n ? first + BK : NULL;
+    for (int64_t j = 0; j < BK; j += VL)
+      *(vu_mem *)(w->across + i / 2 * BK + j) = load_across(first, second, false, j, BK, true);
+  }
+  return (broadcasts){w->across, 1, BK};
 }
 
 /* Keys of a block rounded up to what the tile kernel computes. */
@@ -194,7 +242,7 @@ static void scale_row(float *row, float factor, int64_t n) {
 static void forward_block(const work *w, const keys *k, int64_t head, int64_t in_group, int64_t nq,
                           int64_t pos0) {
   float *s = w->s, *o = w->o + in_group * BQ * w->EP;
-  product(s, BK, w->q + in_group * BQ * w->EP, w->EP, 1, w->kt, w->EP, nq, key_columns(k->n),
+  product(w, s, BK, rows_of(w, w->q + in_group * BQ * w->EPU), w->kt, w->EPU, nq, key_columns(k->n),
           false);
   for (int64_t i = 0; i < nq; i++) {
     int64_t lo, hi;
@@ -212,7 +260,7 @@ static void forward_block(const work *w, const keys *k, int64_t head, int64_t in
     *sum = *sum * keep + added;
     *max = top;
   }
-  product(o, w->EP, s, BK, 1, w->pack, k->n, nq, w->EP, true);
+  product(w, o, w->EP, keys_of(w, s, nq), w->pack, units(k->n, w->dot), nq, w->EP, true);
 }
 
 /* Calls for every block of keys that queries [pos0, pos0 + nq) may see. */
@@ -254,15 +302,19 @@ static const ist_attn_seg *find_queries(const ist_attn *a, int64_t item, int64_t
   return seg;
 }
 
+static bool takes_pairs(const ist_attention_args *g) {
+  return BF16_DOT && g->q.dt == IST_BF16 && g->a->kv[0].k.dt == IST_BF16;
+}
+
 void SIMD(attention_fwd)(void *arg, int64_t begin, int64_t end, int thread) {
   const ist_attention_args *g = arg;
-  work w = open_work(g, thread);
+  work w = open_work(g, thread, takes_pairs(g));
   for (int64_t item = begin; item < end; item++) {
     int64_t first;
     const ist_attn_seg *seg = find_queries(g->a, item / g->a->K, &first);
     forward f = {item % g->a->K, seg->nq - first < BQ ? seg->nq - first : BQ, seg->pos0 + first};
     for (int64_t h = 0; h < w.heads; h++) {
-      load_block(&w, w.q + h * BQ * w.EP, g->q, seg->q0 + first, (f.kh * w.heads + h) * w.E, f.nq,
+      load_block(&w, w.q + h * BQ * w.EPU, g->q, seg->q0 + first, (f.kh * w.heads + h) * w.E, f.nq,
                  BQ);
     }
     memset(w.o, 0, (size_t)(w.heads * BQ * w.EP) * sizeof *w.o);
@@ -300,7 +352,7 @@ static void scores_of_one(const work *w, const keys *k, int64_t col, int64_t lo,
     for (int i = 0; i < 4; i++)
       row[i] = element(k->kv->k, k->row + (j + i < hi ? j + i : hi - 1), col);
     for (int64_t e = 0; e < w->E; e += VL) {
-      vf q = vf_load(w->q + e);
+      vf q = (vf) * (const vu_mem *)(w->q + e);
       UNROLL for (int i = 0; i < 4; i++) sum[i] += q * row_load(row[i], bf16, e, w->E);
     }
     for (int64_t i = 0; i < 4 && j + i < hi; i++) w->s[j + i] = vf_sum(sum[i]);
@@ -337,7 +389,7 @@ static void one_block(const work *w, const keys *k, void *user) {
 
 void SIMD(attention_one)(void *arg, int64_t begin, int64_t end, int thread) {
   const ist_attention_args *g = arg;
-  work w = open_work(g, thread);
+  work w = open_work(g, thread, false);
   for (int64_t item = begin; item < end; item++) {
     const ist_attn_seg *seg = &g->a->seg[item / g->a->H];
     one f = {.head = item % g->a->H, .pos = seg->pos0, .max = -INFINITY};
@@ -403,7 +455,8 @@ static void add_block(const work *w, ist_view v, const float *block, int64_t row
 static void backward_keys(const work *w, const keys *k, void *user) {
   const backward *b = user;
   const ist_attention_args *g = b->g;
-  int64_t EP = w->EP, col = b->kh * w->E, nq = b->nq, cols = key_columns(k->n);
+  int64_t EP = w->EP, EPU = w->EPU, col = b->kh * w->E, nq = b->nq, cols = key_columns(k->n);
+  int64_t n_keys = units(k->n, w->dot), n_queries = units(nq, w->dot);
   load_block(w, w->k, k->kv->k, k->row, col, k->n, BK);
   load_block(w, w->v, k->kv->v, k->row, col, k->n, BK);
   pack_transposed(w, w->kt, w->k);
@@ -411,21 +464,22 @@ static void backward_keys(const work *w, const keys *k, void *user) {
   pack_rows(w, w->kp, w->k, k->n);
   for (int64_t h = 0; h < w->heads; h++) {
     int64_t head = b->kh * w->heads + h;
-    float *q = w->q + h * BQ * EP, *dout = w->dout + h * BQ * EP;
-    product(w->s, BK, q, EP, 1, w->kt, EP, nq, cols, false);     /* S = Q K^T */
-    product(w->ds, BK, dout, EP, 1, w->vt, EP, nq, cols, false); /* dP = dO V^T */
+    const uint32_t *q = w->q + h * BQ * EPU, *dout = w->dout + h * BQ * EPU;
+    product(w, w->s, BK, rows_of(w, q), w->kt, EPU, nq, cols, false);     /* S = Q K^T */
+    product(w, w->ds, BK, rows_of(w, dout), w->vt, EPU, nq, cols, false); /* dP = dO V^T */
     score_gradients(w, k, head, h, nq, b->pos0,
                     (const float *)g->lse.p + (b->seg->q0 + b->first) * g->lse.stride + head,
                     g->lse.stride);
     if (k->kv->dv.p) { /* dV += P^T dO */
       pack_rows(w, w->pack, dout, nq);
-      product(w->cv, EP, w->s, 1, BK, w->pack, nq, k->n, EP, h > 0);
+      product(w, w->cv, EP, queries_of(w, w->s, nq), w->pack, n_queries, k->n, EP, h > 0);
     }
     if (k->kv->dk.p) { /* dK += dS^T Q */
       pack_rows(w, w->pack, q, nq);
-      product(w->ck, EP, w->ds, 1, BK, w->pack, nq, k->n, EP, h > 0);
+      product(w, w->ck, EP, queries_of(w, w->ds, nq), w->pack, n_queries, k->n, EP, h > 0);
     }
-    product(w->dq + h * BQ * EP, EP, w->ds, BK, 1, w->kp, k->n, nq, EP, true); /* dQ += dS K */
+    product(w, w->dq + h * BQ * EP, EP, keys_of(w, w->ds, nq), w->kp, n_keys, nq, EP,
+            true); /* dQ += dS K */
   }
   if (k->kv->dv.p) add_block(w, k->kv->dv, w->cv, k->row, col, k->n);
   if (k->kv->dk.p) add_block(w, k->kv->dk, w->ck, k->row, col, k->n);
@@ -450,13 +504,13 @@ static void backward_segment(work *w, const ist_attention_args *g, const ist_att
         g, seg, kh, seg->nq - first < BQ ? seg->nq - first : BQ, first, seg->pos0 + first};
     for (int64_t h = 0; h < w->heads; h++) {
       int64_t col = (kh * w->heads + h) * E, row = seg->q0 + first;
-      load_block(w, w->q + h * BQ * EP, g->q, row, col, b.nq, BQ);
-      load_block(w, w->o + h * BQ * EP, g->o, row, col, b.nq, BQ);
-      load_block(w, w->dout + h * BQ * EP, g->dout, row, col, b.nq, BQ);
+      load_block(w, w->q + h * BQ * w->EPU, g->q, row, col, b.nq, BQ);
+      load_block(w, w->dout + h * BQ * w->EPU, g->dout, row, col, b.nq, BQ);
       for (int64_t i = 0; i < b.nq; i++) {
-        const float *o = w->o + (h * BQ + i) * EP, *dout = w->dout + (h * BQ + i) * EP;
+        const void *o = element(g->o, row + i, col), *dout = element(g->dout, row + i, col);
         vf sum = {0};
-        for (int64_t e = 0; e < EP; e += VL) sum += vf_load(o + e) * vf_load(dout + e);
+        for (int64_t e = 0; e < E; e += VL)
+          sum += row_load(o, is_bf16(&g->o), e, E) * row_load(dout, is_bf16(&g->dout), e, E);
         w->delta[h * BQ + i] = vf_sum(sum);
       }
     }
@@ -473,7 +527,7 @@ static void backward_segment(work *w, const ist_attention_args *g, const ist_att
 
 void SIMD(attention_bwd)(void *arg, int64_t begin, int64_t end, int thread) {
   const ist_attention_args *g = arg;
-  work w = open_work(g, thread);
+  work w = open_work(g, thread, takes_pairs(g));
   for (int64_t item = begin; item < end; item++) {
     if (!g->serial) {
       backward_segment(&w, g, &g->a->seg[item / g->a->K], item % g->a->K);
