@@ -26,7 +26,8 @@ static void put_wrapped(FILE *to, const char *text, int at, int indent) {
     fprintf(to, "%.*s", word, text);
     line_start = false;
     at += word;
-    text += word + strspn(text + word, " ");
+    text += word;
+    text += strspn(text, " ");
   }
   fputc('\n', to);
 }

@@ -35,13 +35,13 @@ static double layer_factor(const ist_pass *p, int64_t layer) {
 /* A module's matrix: that of the expert whose tokens these are. */
 static ist_view acquire(ist_decoder *d, int64_t layer, ist_module m, int64_t copy) {
   if (m < IST_MOD_EXPERTS) return ist_weights_acquire(d->weights, d->ctx, layer, m);
-  return ist_weights_acquire_expert(d->weights, d->ctx, layer, m - IST_MOD_EXPERTS, copy);
+  return ist_weights_acquire_expert(d->weights, d->ctx, layer, (int)m - IST_MOD_EXPERTS, copy);
 }
 
 static const ist_stored *stored_of(const ist_decoder *d, int64_t layer, ist_module m,
                                    int64_t copy) {
   if (m < IST_MOD_EXPERTS) return ist_weights_stored(d->weights, layer, (int)m);
-  return ist_weights_stored_expert(d->weights, layer, m - IST_MOD_EXPERTS, copy);
+  return ist_weights_stored_expert(d->weights, layer, (int)m - IST_MOD_EXPERTS, copy);
 }
 
 static void release(ist_decoder *d, int64_t layer, ist_module m) {
