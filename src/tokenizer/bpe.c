@@ -1,24 +1,9 @@
-/* Byte-pair encoding: of all adjacent pairs, merge the one of lowest rank, the
- * leftmost first among equals, until none is left. The symbols are bytes or
- * characters at first. */
+/* Byte-pair encoding: the table of merges, and the symbols (bytes or characters)
+ * that a piece of text is at first. bpe_merge.c merges them. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "tokenizer/internal.h"
-
-#define NONE UINT32_MAX
-
-static uint32_t slot_of(const ist_bpe *b, int32_t left, int32_t right) {
-  uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * UINT64_C(0x9E3779B97F4A7C15);
-  return (uint32_t)(h >> 32) & b->mask;
-}
-
-static struct ist_merge *probe(const ist_bpe *b, int32_t left, int32_t right) {
-  for (uint32_t at = slot_of(b, left, right);; at = (at + 1) & b->mask) {
-    struct ist_merge *m = &b->merge[at];
-    if (m->rank == NONE || (m->left == left && m->right == right)) return m;
-  }
-}
 
 /* ---- Building ---- */
 
@@ -28,7 +13,7 @@ ist_status ist_bpe_begin(ist_bpe *b, int64_t n, ist_error *err) {
   *b = (ist_bpe){.mask = size - 1};
   b->merge = ist_calloc(size, sizeof *b->merge);
   if (!b->merge) return ist_fail_nomem(err, "the merges", size * sizeof *b->merge);
-  for (uint32_t i = 0; i < size; i++) b->merge[i].rank = NONE;
+  for (uint32_t i = 0; i < size; i++) b->merge[i].rank = IST_NO_MERGE;
   return IST_OK;
 }
 
@@ -44,8 +29,8 @@ bool ist_bpe_add(ist_bpe *b, const ist_vocab *v, const ist_tokens *tokens, ist_s
   int32_t result = ist_strtab_find(&tokens->by_text, joined->p, joined->len);
   if (left < 0 || right < 0 || result < 0) return false;
   if ((v->flags[left] | v->flags[right] | v->flags[result]) & IST_TOKEN_CONTROL) return true;
-  struct ist_merge *m = probe(b, left, right);
-  *twice = m->rank != NONE;
+  struct ist_merge *m = ist_bpe_probe(b, left, right);
+  *twice = m->rank != IST_NO_MERGE;
   *m = (struct ist_merge){left, right, result, rank};
   return true;
 }
@@ -87,7 +72,7 @@ static int64_t split_token(ist_bpe *b, const ist_vocab *v, int32_t id, uint32_t 
     int32_t right = left < 0 ? -1 : ist_strtab_find(&v->by_bytes, text.p + at, text.len - at);
     if (right < 0) continue;
     n++;
-    if (b) *probe(b, left, right) = (struct ist_merge){left, right, id, rank};
+    if (b) *ist_bpe_probe(b, left, right) = (struct ist_merge){left, right, id, rank};
   }
   return n;
 }
@@ -129,7 +114,8 @@ bool ist_bpe_words_begin_marked(const ist_bpe *b, const ist_vocab *v) {
   if (ist_strtab_find(&v->by_bytes, IST_MARK, 3) < 0) return false;
   for (uint32_t i = 0; i <= b->mask; i++) {
     const struct ist_merge *m = &b->merge[i];
-    if (m->rank != NONE && begins_marked(v->bytes[m->right]) && !ends_marked(v->bytes[m->left]))
+    if (m->rank != IST_NO_MERGE && begins_marked(v->bytes[m->right]) &&
+        !ends_marked(v->bytes[m->left]))
       return false;
   }
   return true;
@@ -140,19 +126,10 @@ void ist_bpe_free(ist_bpe *b) {
   *b = (ist_bpe){0};
 }
 
-void ist_bpe_scratch_free(ist_bpe_scratch *s) {
-  ist_free(s->symbol);
-  ist_free(s->heap);
-  *s = (ist_bpe_scratch){0};
-}
-
 /* ---- The first symbols ---- */
 
-enum { NO_TOKEN = -1 };
-
-static int32_t bytes_to_symbols(const ist_vocab *v, struct ist_symbol *symbol, const char *piece,
-                                int32_t n) {
-  for (int32_t i = 0; i < n; i++) symbol[i].id = v->byte_token[(unsigned char)piece[i]];
+static int32_t bytes_to_symbols(const ist_vocab *v, int32_t *symbol, const char *piece, int32_t n) {
+  for (int32_t i = 0; i < n; i++) symbol[i] = v->byte_token[(unsigned char)piece[i]];
   return n;
 }
 
@@ -167,15 +144,15 @@ static size_t char_size(const char *p, const char *end) {
 }
 
 /* A character without a token: those of its bytes, if all have one. */
-static int32_t add_bytes(const ist_vocab *v, struct ist_symbol *symbol, int32_t n, const char *p,
+static int32_t add_bytes(const ist_vocab *v, int32_t *symbol, int32_t n, const char *p,
                          size_t size) {
   for (size_t i = 0; i < size; i++)
     if (v->byte_token[(unsigned char)p[i]] < 0) return 0;
-  for (size_t i = 0; i < size; i++) symbol[n + (int32_t)i].id = v->byte_token[(unsigned char)p[i]];
+  for (size_t i = 0; i < size; i++) symbol[n + (int32_t)i] = v->byte_token[(unsigned char)p[i]];
   return (int32_t)size;
 }
 
-static int32_t chars_to_symbols(const ist_bpe *b, const ist_vocab *v, struct ist_symbol *symbol,
+static int32_t chars_to_symbols(const ist_bpe *b, const ist_vocab *v, int32_t *symbol,
                                 const char *piece, size_t len) {
   int32_t n = 0;
   bool after_unk = false;
@@ -190,7 +167,7 @@ static int32_t chars_to_symbols(const ist_bpe *b, const ist_vocab *v, struct ist
     bool unk = id < 0 && bytes == 0;
     if (!unk) after_unk = false;
     if (bytes == 0 && !(unk && after_unk && b->fuse_unk) && (id >= 0 || v->unk >= 0)) {
-      symbol[n++].id = id >= 0 ? id : v->unk;
+      symbol[n++] = id >= 0 ? id : v->unk;
       after_unk = unk;
     }
     p += size;
@@ -198,115 +175,11 @@ static int32_t chars_to_symbols(const ist_bpe *b, const ist_vocab *v, struct ist
   return n;
 }
 
-/* ---- Merging ----
- * The piece is a linked list of symbols; each knows the rank of the merge with
- * its right neighbour. A binary heap of rank << 32 | position yields the next
- * merge. An entry whose symbol has another rank by now is out of date and is
- * dropped. So a piece of n bytes takes n log n steps, however long it is. */
-
-static void sift_down(uint64_t *heap, int64_t n, int64_t at) {
-  uint64_t value = heap[at];
-  for (;;) {
-    int64_t child = 2 * at + 1;
-    if (child >= n) break;
-    if (child + 1 < n && heap[child + 1] < heap[child]) child++;
-    if (heap[child] >= value) break;
-    heap[at] = heap[child];
-    at = child;
-  }
-  heap[at] = value;
-}
-
-static void heap_push(uint64_t *heap, int64_t n, uint64_t value) {
-  int64_t at = n;
-  for (; at > 0 && heap[(at - 1) / 2] > value; at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
-  heap[at] = value;
-}
-
-/* Looks up the merge of symbol `at` with its right neighbour; its rank, or NONE. */
-static uint32_t rank_at(const ist_bpe *b, struct ist_symbol *symbol, int32_t at) {
-  int32_t next = symbol[at].next;
-  const struct ist_merge *m = next < 0 ? NULL : probe(b, symbol[at].id, symbol[next].id);
-  symbol[at].merged = m ? m->result : NO_TOKEN;
-  return symbol[at].rank = m ? m->rank : NONE;
-}
-
-/* Links the list and fills the heap; returns the size of the heap. */
-static int64_t link_symbols(const ist_bpe *b, ist_bpe_scratch *s, int32_t n) {
-  for (int32_t i = 0; i < n; i++) {
-    s->symbol[i].prev = i - 1;
-    s->symbol[i].next = i + 1 < n ? i + 1 : -1;
-  }
-  int64_t pending = 0;
-  for (int32_t i = 0; i < n; i++) {
-    uint32_t rank = rank_at(b, s->symbol, i);
-    if (rank != NONE) s->heap[pending++] = (uint64_t)rank << 32 | (uint32_t)i;
-  }
-  for (int64_t i = pending / 2 - 1; i >= 0; i--) sift_down(s->heap, pending, i);
-  return pending;
-}
-
-static void merge_all(const ist_bpe *b, ist_bpe_scratch *s, int64_t pending) {
-  struct ist_symbol *symbol = s->symbol;
-  while (pending > 0) {
-    uint32_t rank = (uint32_t)(s->heap[0] >> 32);
-    int32_t at = (int32_t)(uint32_t)s->heap[0];
-    s->heap[0] = s->heap[--pending];
-    sift_down(s->heap, pending, 0);
-    if (symbol[at].rank != rank) continue;
-    int32_t gone = symbol[at].next, after = symbol[gone].next;
-    symbol[at].id = symbol[at].merged;
-    symbol[at].next = after;
-    symbol[gone].rank = NONE;
-    if (after >= 0) symbol[after].prev = at;
-    const int32_t changed[2] = {symbol[at].prev, at};
-    for (int k = 0; k < 2; k++) {
-      int32_t i = changed[k];
-      if (i < 0) continue;
-      uint32_t r = rank_at(b, symbol, i);
-      if (r != NONE) heap_push(s->heap, pending++, (uint64_t)r << 32 | (uint32_t)i);
-    }
-  }
-}
-
-/* As merge_all, by looking at every pair again: quicker for the few symbols of a word. */
-static void merge_few(const ist_bpe *b, struct ist_symbol *symbol, int32_t n) {
-  for (int32_t i = 0; i < n; i++) {
-    symbol[i].next = i + 1 < n ? i + 1 : -1;
-    rank_at(b, symbol, i);
-  }
-  for (;;) {
-    int32_t best = 0, before = -1, before_best = -1;
-    for (int32_t i = 0; i >= 0; before = i, i = symbol[i].next)
-      if (symbol[i].rank < symbol[best].rank) {
-        best = i;
-        before_best = before;
-      }
-    if (symbol[best].rank == NONE) return;
-    symbol[best].id = symbol[best].merged;
-    symbol[best].next = symbol[symbol[best].next].next;
-    rank_at(b, symbol, best);
-    if (before_best >= 0) rank_at(b, symbol, before_best);
-  }
-}
-
-enum { FEW = 24 };
-
 ist_status ist_bpe_encode(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s,
                           const char *piece, size_t len, ist_ids *out, ist_error *err) {
   IST_ASSERT(len > 0 && len <= INT32_MAX);
-  IST_TRY(ist_grow(&s->symbol, &s->symbol_cap, (int64_t)len, sizeof *s->symbol, err));
-  int32_t n = v->byte_level ? bytes_to_symbols(v, s->symbol, piece, (int32_t)len)
-                            : chars_to_symbols(b, v, s->symbol, piece, len);
-  if (n == 0) return IST_OK;
-  if (n <= FEW) {
-    merge_few(b, s->symbol, n);
-  } else {
-    /* Every merge takes one entry out and puts two in at most. */
-    IST_TRY(ist_grow(&s->heap, &s->heap_cap, 2 * (int64_t)n, sizeof *s->heap, err));
-    merge_all(b, s, link_symbols(b, s, n));
-  }
-  for (int32_t i = 0; i >= 0; i = s->symbol[i].next)
-    if (s->symbol[i].id >= 0) IST_TRY(ist_ids_add(out, s->symbol[i].id, err));
-  return IST_OK;
+  IST_TRY(ist_grow(&s->first, &s->first_cap, (int64_t)len, sizeof *s->first, err));
+  int32_t n = v->byte_level ? bytes_to_symbols(v, s->first, piece, (int32_t)len)
+                            : chars_to_symbols(b, v, s->first, piece, len);
+  return n == 0 ? IST_OK : ist_bpe_merge(b, s, n, out, err);
 }

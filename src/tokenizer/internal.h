@@ -244,24 +244,38 @@ void ist_pieces_free(ist_pieces *it);
 
 /* ---- bpe.c: symbols to tokens by merges ---- */
 
+#define IST_NO_MERGE UINT32_MAX /* the rank of a pair that does not merge */
 typedef struct ist_bpe {
   struct ist_merge {
     int32_t left, right, result;
     uint32_t rank;
-  } * merge; /* hash table; rank NONE: empty */
+  } * merge; /* hash table; rank IST_NO_MERGE: empty */
   uint32_t mask;
   bool fuse_unk;      /* characters without a token, side by side, are one unknown token */
   bool byte_fallback; /* such characters become the tokens of their bytes */
   int32_t ascii[128]; /* of character symbols: their tokens */
 } ist_bpe;
+/* The merge of a pair, or the empty place where it belongs. */
+static inline struct ist_merge *ist_bpe_probe(const ist_bpe *b, int32_t left, int32_t right) {
+  uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * UINT64_C(0x9E3779B97F4A7C15);
+  for (uint32_t at = (uint32_t)(h >> 32) & b->mask;; at = (at + 1) & b->mask) {
+    struct ist_merge *m = &b->merge[at];
+    if (m->rank == IST_NO_MERGE || (m->left == left && m->right == right)) return m;
+  }
+}
+
 /* Working memory of one encoding; zero-initialise. */
 typedef struct ist_bpe_scratch {
+  int32_t *first; /* the symbols of the piece; -1: one without a token */
   struct ist_symbol {
     int32_t id, prev, next, merged;
     uint32_t rank;
-  } * symbol;
+  } * symbol; /* those of a stretch while they merge */
   uint64_t *heap;
-  int64_t symbol_cap, heap_cap;
+  struct ist_bpe_token {
+    int32_t id, end; /* `end`: the place in `first` behind it */
+  } * token;         /* of a long piece */
+  int64_t first_cap, symbol_cap, heap_cap, token_cap;
 } ist_bpe_scratch;
 /* Room for n merges, which are then added with their rank. Merges that would read
  * or make a control token can never apply, because text never becomes one: they
@@ -284,6 +298,9 @@ void ist_bpe_scratch_free(ist_bpe_scratch *s);
 /* Appends the tokens of one piece. A byte without a token is left out. */
 ist_status ist_bpe_encode(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s,
                           const char *piece, size_t len, ist_ids *out, ist_error *err);
+/* bpe_merge.c: merges the n first symbols. */
+ist_status ist_bpe_merge(const ist_bpe *b, ist_bpe_scratch *s, int32_t n, ist_ids *out,
+                         ist_error *err);
 
 /* ---- tokenizer.c ---- */
 

@@ -65,7 +65,7 @@ static inline bool wants(const small_vocab *v, const char *key) {
 }
 
 static inline char *small_vocab_write(const small_vocab *v) {
-  enum { MAX = 2048 };
+  enum { MAX = 8192 };
   static char spelled[256][3];
   static ist_str text[MAX], merge[MAX];
   static int32_t type[MAX];
