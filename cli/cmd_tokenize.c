@@ -44,13 +44,19 @@ static void put_ids(const int32_t *ids, int64_t n, const char *separator) {
   for (int64_t i = 0; i < n; i++) printf("%s%d", i ? separator : "", (int)ids[i]);
 }
 
+static ist_status tokenize(const ist_tokenizer *t, const ist_args *a, const char *text, size_t len,
+                           int32_t **ids, int64_t *n, ist_error *err) {
+  ist_status s = ist_tokenizer_tokenize(t, text, len, a->special, ids, n, err);
+  return s || !a->ends ? s : ist_tokenizer_add_ends(t, ids, n, err);
+}
+
 static ist_status tokenize_text(const ist_tokenizer *t, const ist_args *a, ist_error *err) {
   int32_t *ids = NULL;
   int64_t n = 0;
   size_t len = 0;
   char *text = ist_cmd_read_argument(a, &len, err);
   if (!text) return err->code;
-  ist_status s = ist_tokenizer_tokenize(t, text, len, a->special, &ids, &n, err);
+  ist_status s = tokenize(t, a, text, len, &ids, &n, err);
   if (!s && a->ids) {
     put_ids(ids, n, " ");
     putchar('\n');
@@ -68,14 +74,14 @@ static ist_status string_to_ids(const ist_tokenizer *t, const ist_args *a, const
                                 ist_error *err) {
   int32_t *ids = NULL;
   int64_t n = 0;
-  ist_status s = ist_tokenizer_tokenize(t, json_string_value(value), json_string_length(value),
-                                        a->special, &ids, &n, err);
-  if (s) return s;
-  putchar('[');
-  put_ids(ids, n, ",");
-  puts("]");
+  ist_status s = tokenize(t, a, json_string_value(value), json_string_length(value), &ids, &n, err);
+  if (!s) {
+    putchar('[');
+    put_ids(ids, n, ",");
+    puts("]");
+  }
   ist_free_memory(ids);
-  return IST_OK;
+  return s;
 }
 
 /* An array of ids becomes a JSON string; bytes that are no UTF-8 as U+FFFD. */

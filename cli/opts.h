@@ -30,10 +30,11 @@ typedef struct ist_args {
       *resume_dir;
   const char *task, *tokens, *logits_out, *examples, *shape, *type, *made_path;
   ist_shape sizes; /* of make-model; 0: the shape's */
-  int64_t threads, report_every, show;
+  int64_t threads, report_every, show, context;
   uint64_t seed;
   double factor, seconds;
-  bool layers, ids, json_lines, special, json, all, families, quiet, verbose, help, overwrite_file;
+  bool layers, ids, ends, chat, json_lines, special, json, all, families, quiet, verbose, help,
+      overwrite_file;
   void *settings; /* parsed settings.json */
 } ist_args;
 

@@ -132,6 +132,10 @@ IST_API ist_status ist_tokenizer_tokenize(const ist_tokenizer *t, const char *te
                                           bool special, int32_t **ids, int64_t *n, ist_error *err);
 IST_API ist_status ist_tokenizer_detokenize(const ist_tokenizer *t, const int32_t *ids, int64_t n,
                                             bool special, char **text, size_t *len, ist_error *err);
+/* Puts around the ids what stands around every text of the model: BOS, EOS, or the
+ * tokens of a post-processor. *ids is moved. */
+IST_API ist_status ist_tokenizer_add_ends(const ist_tokenizer *t, int32_t **ids, int64_t *n,
+                                          ist_error *err);
 /* One token as it stands inside a text, and whether it is one of the special ones,
  * which plain text never becomes. */
 IST_API ist_status ist_tokenizer_token(const ist_tokenizer *t, int32_t id, char **text, size_t *len,
@@ -419,12 +423,26 @@ IST_API void ist_generate_options_init(ist_generate_options *o);
 typedef bool (*ist_text_fn)(void *user, const char *piece, size_t len);
 typedef struct ist_generate_result {
   int64_t prompt_tokens, new_tokens;
+  int64_t kept_tokens; /* of a conversation's prompt: those that were not computed again; */
+  int64_t left_out;    /* its oldest exchanges that no longer fit, left out from now on */
   double prompt_seconds, seconds;
   bool ended; /* an end token was reached */
 } ist_generate_result;
 IST_API ist_status ist_generate(ist_model *m, const char *prompt, const ist_generate_options *o,
                                 ist_text_fn each, void *user, ist_generate_result *r,
                                 ist_error *err);
+
+/* A conversation of up to `context` tokens, prompt and answers together (0: as many as the
+ * model was made for, at most 4,096). The options' texts must stay. */
+typedef struct ist_chat ist_chat;
+IST_API ist_status ist_chat_open(ist_chat **out, ist_model *m, const ist_generate_options *o,
+                                 int64_t context, ist_error *err);
+/* The user's next message; `each` gets the answer as it comes and stops it by false (what
+ * was written stays). Only what the conversation has in common with the turn before is not
+ * computed again. After an error the conversation is as it was. */
+IST_API ist_status ist_chat_say(ist_chat *c, const char *text, ist_text_fn each, void *user,
+                                ist_generate_result *r, ist_error *err);
+IST_API void ist_chat_close(ist_chat *c);
 
 /* ---- Selectors alone ----------------------------------------------------------
  * For another training loop: L, a seed and losses in; sets of layers out. */

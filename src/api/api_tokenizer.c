@@ -29,6 +29,22 @@ ist_status ist_tokenizer_tokenize(const ist_tokenizer *t, const char *text, size
   return IST_OK;
 }
 
+ist_status ist_tokenizer_add_ends(const ist_tokenizer *t, int32_t **ids, int64_t *n,
+                                  ist_error *err) {
+  const ist_ids *before = ist_tokenizer_before(t), *behind = ist_tokenizer_behind(t);
+  int64_t text = *n, all = before->n + text + behind->n, cap = 0;
+  int32_t *out = NULL;
+  if (all == text) return IST_OK;
+  IST_TRY(ist_grow(&out, &cap, all, sizeof *out, err));
+  for (int64_t i = 0; i < before->n; i++) out[i] = before->p[i];
+  for (int64_t i = 0; i < text; i++) out[before->n + i] = (*ids)[i];
+  for (int64_t i = 0; i < behind->n; i++) out[before->n + text + i] = behind->p[i];
+  ist_free(*ids);
+  *ids = out;
+  *n = all;
+  return IST_OK;
+}
+
 /* Hands out what was decoded, unless that failed. */
 static ist_status give(ist_status status, ist_buf *out, char **text, size_t *len, ist_error *err) {
   ist_buf_add(out, "", 0);

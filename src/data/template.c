@@ -106,8 +106,22 @@ static ist_status flush(writer *w) {
   return status;
 }
 
-static ist_status put_bos(writer *w) {
-  return ist_tokenizer_add_bos(w->tok) ? put_token(w, ist_tokenizer_bos(w->tok), false) : IST_OK;
+static ist_status put_before(writer *w) {
+  const ist_ids *ids = ist_tokenizer_before(w->tok);
+  for (int64_t i = 0; i < ids->n; i++) IST_TRY(put_token(w, ids->p[i], false));
+  return IST_OK;
+}
+
+/* What stands behind every text, which is the text's own end. */
+static ist_status put_behind(writer *w) {
+  const ist_ids *ids = ist_tokenizer_behind(w->tok);
+  for (int64_t i = 0; i < ids->n; i++) IST_TRY(put_token(w, ids->p[i], true));
+  return IST_OK;
+}
+
+static bool has_ended(const writer *w) {
+  const ist_ids *ids = &w->out->ids;
+  return ids->n > 0 && ist_tokenizer_is_eog(w->tok, ids->p[ids->n - 1]);
 }
 
 /* ---- chatml: <|im_start|>role\ntext<|im_end|>\n ---- */
@@ -196,10 +210,11 @@ static ist_status open_reply(writer *w, ist_template t) {
   return flush(w);
 }
 
-static ist_status put_reply(writer *w, ist_template t, const ist_message *m) {
+static ist_status put_reply(writer *w, const ist_record *r, ist_template t, const ist_message *m) {
   IST_TRY(open_reply(w, t));
   IST_TRY(put_text(w, m->text, m->len, true));
-  int32_t end = templates[t].end(w->tok);
+  if (r->plain) IST_TRY(put_behind(w));
+  int32_t end = r->plain && has_ended(w) ? -1 : templates[t].end(w->tok);
   if (end >= 0) IST_TRY(put_token(w, end, true));
   w->turn++;
   ist_buf_str(&w->text, templates[t].after);
@@ -213,11 +228,11 @@ static int64_t messages_in_prompt(const ist_record *r) {
 
 static ist_status by_message(writer *w, const ist_record *r, ist_template t, bool prompt) {
   int64_t n = prompt ? messages_in_prompt(r) : r->n_messages;
-  IST_TRY(put_bos(w));
+  IST_TRY(put_before(w));
   if (templates[t].begin) templates[t].begin(w, r);
   for (int64_t i = 0; i < n; i++) {
     const ist_message *m = &r->message[i];
-    IST_TRY(m->role == IST_ROLE_ASSISTANT ? put_reply(w, t, m) : templates[t].turn(w, r, m));
+    IST_TRY(m->role == IST_ROLE_ASSISTANT ? put_reply(w, r, t, m) : templates[t].turn(w, r, m));
   }
   return prompt ? open_reply(w, t) : flush(w);
 }
@@ -266,7 +281,7 @@ static ist_status paper_record(writer *w, const ist_record *r, int64_t max_token
   const ist_message *output;
   ist_rendered *o = w->out;
   int64_t begin = o->ids.n;
-  IST_TRY(put_bos(w));
+  IST_TRY(put_before(w));
   IST_TRY(paper_text(w, r, &output));
   int64_t bos_end = o->ids.n;
   IST_TRY(put_paper_prompt(w));
@@ -283,7 +298,7 @@ static ist_status paper_record(writer *w, const ist_record *r, int64_t max_token
 
 static ist_status paper_prompt(writer *w, const ist_record *r) {
   const ist_message *output;
-  IST_TRY(put_bos(w));
+  IST_TRY(put_before(w));
   IST_TRY(paper_text(w, r, &output));
   return put_paper_prompt(w);
 }

@@ -98,8 +98,8 @@ static ist_status generate_lanes(exact_task *t, int64_t lanes, int64_t max_new, 
                              IST_STEP_MATRIX, err));
   ist_status status = IST_OK;
   for (int64_t s = 0; s < lanes && status == IST_OK; s++) {
-    status =
-        accept(t, &g, s, ist_generator_prompt(&g, s, t->prompt[s].p, t->prompt[s].n), max_new, err);
+    status = accept(t, &g, s, ist_generator_prompt(&g, s, t->prompt[s].p, t->prompt[s].n, 0),
+                    max_new, err);
   }
   while (status == IST_OK) {
     int64_t n, row = 0, lane[LANES];

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "eval/generator.h"
+#include "eval/generate.h"
 
 void ist_generate_options_init(ist_generate_options *o) {
   *o = (ist_generate_options){.size = sizeof *o,
@@ -13,24 +13,30 @@ void ist_generate_options_init(ist_generate_options *o) {
                               .inputs = "auto"};
 }
 
+ist_status ist_generate_template(ist_template *t, const ist_model *m, const ist_generate_options *o,
+                                 ist_error *err) {
+  const char *name = o->template_name;
+  if (strcmp(name, "auto") == 0 && m->template_name) name = m->template_name;
+  int found = ist_template_from_name(name);
+  if (found < 0)
+    return ist_fail(err, IST_ERR_ARG,
+                    "template: found \"%s\", expected auto, model, chatml, alpaca, paper or none",
+                    name);
+  *t = (ist_template)found;
+  return ist_template_resolve(t, m->tokenizer, err);
+}
+
 /* Text -> prompt tokens, raw or as the user's message of a template. */
 static ist_status prompt_ids(ist_ids *ids, const ist_model *m, const char *prompt,
                              const ist_generate_options *o, ist_error *err) {
   IST_TRY(ist_model_check_tokenizer(m, err));
   if (o->raw) {
-    if (ist_tokenizer_add_bos(m->tokenizer))
-      IST_TRY(ist_ids_add(ids, ist_tokenizer_bos(m->tokenizer), err));
+    const ist_ids *before = ist_tokenizer_before(m->tokenizer);
+    for (int64_t i = 0; i < before->n; i++) IST_TRY(ist_ids_add(ids, before->p[i], err));
     return ist_tokenizer_encode(m->tokenizer, prompt, strlen(prompt), true, ids, err);
   }
-  const char *name = o->template_name;
-  if (strcmp(name, "auto") == 0 && m->template_name) name = m->template_name;
-  int tmpl = ist_template_from_name(name);
-  if (tmpl < 0)
-    return ist_fail(err, IST_ERR_ARG,
-                    "template: found \"%s\", expected auto, model, chatml, alpaca, paper or none",
-                    name);
-  ist_template resolved = (ist_template)tmpl;
-  IST_TRY(ist_template_resolve(&resolved, m->tokenizer, err));
+  ist_template resolved;
+  IST_TRY(ist_generate_template(&resolved, m, o, err));
   /* The strings are only read. */
   ist_message messages[3] = {0};
   int64_t n = 0;
@@ -65,30 +71,40 @@ static bool emit(ist_buf *pending, bool all, ist_text_fn each, void *user) {
   return more;
 }
 
-/* How a step multiplies. F32 that was asked for stays exact. */
-static ist_status step_products(ist_step_products *out, const ist_model *m,
-                                const ist_generate_options *o, ist_error *err) {
+ist_status ist_generate_check(ist_step_products *products, const ist_model *m,
+                              const ist_generate_options *o, ist_error *err) {
+  if (o->max_new < 1)
+    return ist_fail(err, IST_ERR_ARG, "max_new: found %lld, expected at least 1",
+                    (long long)o->max_new);
+  if (!(o->top_p > 0 && o->top_p <= 1))
+    return ist_fail(err, IST_ERR_ARG, "top_p: found %g, expected more than 0 and at most 1",
+                    o->top_p);
+  if (!(o->temperature >= 0))
+    return ist_fail(err, IST_ERR_ARG, "temperature: found %g, expected at least 0", o->temperature);
   const char *name = o->inputs ? o->inputs : "auto";
   if (strcmp(name, "int8") != 0 && strcmp(name, "float") != 0 && strcmp(name, "auto") != 0)
     return ist_fail(err, IST_ERR_ARG, "inputs: found \"%s\", expected auto, int8 or float", name);
+  /* F32 that was asked for stays exact. */
   bool exact = strcmp(name, "auto") == 0 ? m->f32_asked : strcmp(name, "float") == 0;
-  *out = exact ? IST_STEP_FLOAT : IST_STEP_INT8;
+  *products = exact ? IST_STEP_FLOAT : IST_STEP_INT8;
   return IST_OK;
 }
 
-static ist_status stream(ist_generator *g, const ist_ids *prompt, const ist_generate_options *o,
-                         ist_text_fn each, void *user, ist_generate_result *r, ist_error *err) {
+ist_status ist_generate_stream(ist_generator *g, ist_ids *ids, int64_t kept, int64_t max_new,
+                               const ist_generate_options *o, ist_text_fn each, void *user,
+                               ist_generate_result *r, ist_error *err) {
   const ist_sampling sampling = {o->temperature, o->top_k, o->top_p, o->seed};
   const ist_tokenizer *tok = g->model->tokenizer;
   ist_buf pending = {0};
   ist_status status = IST_OK;
   double start = ist_prof_now();
-  const float *logits = ist_generator_prompt(g, 0, prompt->p, prompt->n);
-  r->prompt_tokens = prompt->n;
+  const float *logits = ist_generator_prompt(g, 0, ids->p, ids->n, kept);
+  r->prompt_tokens = ids->n;
+  r->kept_tokens = kept;
   r->prompt_seconds = ist_prof_now() - start;
   start = ist_prof_now();
   bool more = true;
-  while (more && status == IST_OK && r->new_tokens < o->max_new) {
+  while (more && status == IST_OK && r->new_tokens < max_new) {
     int32_t id = ist_sample_token(g, logits, &sampling, r->new_tokens);
     if (ist_tokenizer_is_eog(tok, id)) {
       r->ended = true;
@@ -97,7 +113,8 @@ static ist_status stream(ist_generator *g, const ist_ids *prompt, const ist_gene
     r->new_tokens++;
     status = ist_tokenizer_decode_piece(tok, id, false, &pending, err);
     if (status == IST_OK && pending.len) more = emit(&pending, false, each, user);
-    if (r->new_tokens == o->max_new) break;
+    if (r->new_tokens == max_new || !more) break;
+    if (status == IST_OK) status = ist_ids_add(ids, id, err);
     g->seq[0].next = id;
     int64_t n;
     logits = ist_generator_step(g, &n).p;
@@ -111,24 +128,16 @@ static ist_status stream(ist_generator *g, const ist_ids *prompt, const ist_gene
 ist_status ist_generate(ist_model *m, const char *prompt, const ist_generate_options *o,
                         ist_text_fn each, void *user, ist_generate_result *r, ist_error *err) {
   *r = (ist_generate_result){0};
-  if (o->max_new < 1)
-    return ist_fail(err, IST_ERR_ARG, "max_new: found %lld, expected at least 1",
-                    (long long)o->max_new);
-  if (!(o->top_p > 0 && o->top_p <= 1))
-    return ist_fail(err, IST_ERR_ARG, "top_p: found %g, expected more than 0 and at most 1",
-                    o->top_p);
-  if (!(o->temperature >= 0))
-    return ist_fail(err, IST_ERR_ARG, "temperature: found %g, expected at least 0", o->temperature);
   ist_ids ids = {0};
   ist_generator g;
   ist_step_products products = IST_STEP_FLOAT;
-  IST_TRY(step_products(&products, m, o, err));
+  IST_TRY(ist_generate_check(&products, m, o, err));
   ist_status status = prompt_ids(&ids, m, prompt, o, err);
   if (status == IST_OK && ids.n == 0)
     status = ist_fail(err, IST_ERR_ARG, "prompt: found no tokens");
   if (status == IST_OK) status = ist_generator_open(&g, m, 1, ids.n + o->max_new, products, err);
   if (status == IST_OK) {
-    status = stream(&g, &ids, o, each, user, r, err);
+    status = ist_generate_stream(&g, &ids, 0, o->max_new, o, each, user, r, err);
     ist_generator_close(&g);
   }
   ist_ids_free(&ids);

@@ -136,12 +136,14 @@ static void run(ist_generator *g, int64_t rows, int64_t n_seg) {
     ist_decoder_run(&g->decoder, &pass, &g->schedule.work[i]);
 }
 
-const float *ist_generator_prompt(ist_generator *g, int64_t s, const int32_t *ids, int64_t n) {
+const float *ist_generator_prompt(ist_generator *g, int64_t s, const int32_t *ids, int64_t n,
+                                  int64_t kept) {
   ist_sequence *seq = &g->seq[s];
-  seq->length = 0;
+  IST_ASSERT(kept < n && kept <= seq->length);
+  seq->length = kept;
   seq->done = false;
   int64_t count = 0;
-  for (int64_t from = 0; from < n; from += count) {
+  for (int64_t from = kept; from < n; from += count) {
     count = n - from < g->rows ? n - from : g->rows;
     for (int64_t i = 0; i < count; i++) place(g, i, seq, ids[from + i]);
     g->seg[0] = segment(seq, 0, count);

@@ -45,9 +45,11 @@ ist_status ist_generator_open(ist_generator *g, ist_model *m, int64_t n_seq, int
                               ist_step_products products, ist_error *err);
 void ist_generator_close(ist_generator *g);
 
-/* Starts sequence s anew with a prompt of n >= 1 tokens; logits (V floats, borrowed
- * until the next call) of the token that follows. */
-const float *ist_generator_prompt(ist_generator *g, int64_t s, const int32_t *ids, int64_t n);
+/* Sequence s is a prompt of n >= 1 tokens, of which its cache holds the first `kept` < n
+ * (0: it starts anew); logits (V floats, borrowed until the next call) of the token that
+ * follows. */
+const float *ist_generator_prompt(ist_generator *g, int64_t s, const int32_t *ids, int64_t n,
+                                  int64_t kept);
 /* Feeds seq[s].next of every sequence that is not done, in one pass: row i of the
  * result is the i-th such sequence's. Their number goes to *n. */
 ist_view ist_generator_step(ist_generator *g, int64_t *n);

@@ -216,7 +216,8 @@ uint64_t ist_model_hash(const ist_model *m) {
 
 ist_status ist_model_check_free(const ist_model *m, ist_error *err) {
   if (!m->busy) return IST_OK;
-  return ist_fail(err, IST_ERR_ARG, "%s: the model is in use by a trainer; close it first",
+  return ist_fail(err, IST_ERR_ARG,
+                  "%s: the model is in use by a trainer or a conversation; close it first",
                   m->path);
 }
 

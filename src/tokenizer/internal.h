@@ -61,7 +61,7 @@ typedef struct ist_vocab {
   int32_t byte_token[256]; /* -1 where the vocabulary has none */
   ist_strtab by_bytes;     /* the tokens that merging can make */
   int32_t bos, eos, unk, pad;
-  bool add_bos, add_eos;
+  bool add_bos, add_eos; /* as the file asks: see ist_tokenizer_before */
 } ist_vocab;
 /* n tokens without flags. */
 ist_status ist_vocab_begin(ist_vocab *v, int64_t n, ist_error *err);
@@ -137,8 +137,6 @@ void ist_regex_match_free(ist_regex_match *m);
  * *begin = *end = len: none. */
 ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
                           size_t from, size_t *begin, size_t *end, ist_error *err);
-/* The end of the valid UTF-8 that begins at p. */
-const char *ist_skip_valid(const char *p, const char *end);
 
 /* ---- normalize.c: rewriting text before it is split ---- */
 
@@ -322,6 +320,7 @@ struct ist_tokenizer {
   ist_pre pre;
   ist_bpe bpe;
   ist_decoding decoding;
+  ist_ids before, behind;         /* what stands around every text */
   char *pre_name, *chat_template; /* chat_template: NULL when the file has none */
   ist_jinja *chat;                /* parsed; NULL also where it does not parse */
 };

@@ -95,17 +95,17 @@ ist_status ist_json_apply_config(ist_json_reader *r, ist_error *err) {
     r->t->chat_template = ist_strdup(chat);
     if (!r->t->chat_template) return ist_fail_nomem(err, "the chat template", strlen(chat));
   }
-  v->bos = r->prefix >= 0 ? r->prefix : special_by_role(r, "bos_token");
+  const ist_ids *before = &r->t->before, *behind = &r->t->behind;
+  v->bos = special_by_role(r, "bos_token");
+  if (v->bos < 0 && before->n == 1) v->bos = before->p[0];
   v->eos = special_by_role(r, "eos_token");
   v->pad = special_by_role(r, "pad_token");
   if (v->unk < 0) v->unk = special_by_role(r, "unk_token");
-  if (v->eos < 0) v->eos = r->suffix;
+  if (v->eos < 0 && behind->n == 1) v->eos = behind->p[0];
   if (v->eos >= 0) v->flags[v->eos] |= IST_TOKEN_EOG;
   mark_generation_ends(r);
-  v->add_bos = r->prefix >= 0;
-  v->add_eos = r->suffix >= 0 && r->suffix == v->eos;
   /* A post-processor that names tokens decides alone, as in transformers. */
-  if (r->prefix >= 0 || r->suffix >= 0) return IST_OK;
-  IST_TRY(ist_json_flag(r->config, "add_bos_token", v->add_bos, &v->add_bos, err));
-  return ist_json_flag(r->config, "add_eos_token", v->add_eos, &v->add_eos, err);
+  if (r->surrounded) return IST_OK;
+  IST_TRY(ist_json_flag(r->config, "add_bos_token", false, &v->add_bos, err));
+  return ist_json_flag(r->config, "add_eos_token", false, &v->add_eos, err);
 }

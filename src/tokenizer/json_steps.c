@@ -317,10 +317,29 @@ ist_status ist_json_read_decoder(ist_json_reader *r, const json_t *v, ist_error 
 
 /* ---- post_processor: what goes before and behind a text ---- */
 
-static int32_t find_token(const ist_json_reader *r, const char *text) {
-  return text ? ist_strtab_find(&r->tokens.by_text, text, strlen(text)) : -1;
+static ist_status put_id(ist_json_reader *r, ist_ids *ids, const json_t *id, const char *name,
+                         ist_error *err) {
+  json_int_t value = json_is_integer(id) ? json_integer_value(id) : -1;
+  if (value < 0 || value >= r->t->vocab.n)
+    return ist_fail(err, IST_ERR_FORMAT, "the post_processor names '%s', which is no token", name);
+  return ist_ids_add(ids, (int32_t)value, err);
 }
 
+/* A special token of a template may stand for several. */
+static ist_status put_special(ist_json_reader *r, ist_ids *ids, const json_t *template,
+                              const json_t *special, ist_error *err) {
+  const char *name;
+  IST_TRY(ist_json_text(special, "id", &name, err));
+  const json_t *list =
+      json_object_get(json_object_get(json_object_get(template, "special_tokens"), name), "ids");
+  if (json_array_size(list) == 0) return put_id(r, ids, NULL, name, err);
+  for (size_t i = 0; i < json_array_size(list); i++)
+    IST_TRY(put_id(r, ids, json_array_get(list, i), name, err));
+  return IST_OK;
+}
+
+/* The text itself occurs once, as sequence A. Its type ids, and what becomes of a
+ * pair of texts, mean nothing to a language model. */
 static ist_status read_template(ist_json_reader *r, const json_t *v, ist_error *err) {
   const json_t *single = ist_json_field(v, "single");
   bool behind = false;
@@ -330,35 +349,44 @@ static ist_status read_template(ist_json_reader *r, const json_t *v, ist_error *
   for (size_t i = 0; i < json_array_size(single); i++) {
     const json_t *item = json_array_get(single, i);
     const json_t *special = ist_json_field(item, "SpecialToken");
-    if (!special) {
-      behind = true;
+    if (special) {
+      IST_TRY(put_special(r, behind ? &r->t->behind : &r->t->before, v, special, err));
       continue;
     }
-    const char *name;
-    IST_TRY(ist_json_text(special, "id", &name, err));
-    int32_t id = find_token(r, name), *place = behind ? &r->suffix : &r->prefix;
-    if (id < 0)
-      return ist_fail(err, IST_ERR_FORMAT, "TemplateProcessing names '%s', which is no token",
-                      name);
-    if (*place >= 0) return unsupported("more than one special token at an end", name, err);
-    *place = id;
+    const char *sequence =
+        json_string_value(ist_json_field(ist_json_field(item, "Sequence"), "id"));
+    if (behind || !sequence || strcmp(sequence, "A") != 0)
+      return ist_fail(err, IST_ERR_FORMAT, "field 'single', part %zu: expected %s", i + 1,
+                      behind ? "a SpecialToken behind the text" : "a SpecialToken or Sequence A");
+    behind = true;
   }
-  return IST_OK;
+  if (behind) return IST_OK;
+  return ist_fail(err, IST_ERR_FORMAT, "field 'single' does not hold Sequence A, the text");
+}
+
+/* A pair of a token's text and id. */
+static ist_status put_pair(ist_json_reader *r, ist_ids *ids, const json_t *v, const char *field,
+                           ist_error *err) {
+  return put_id(r, ids, json_array_get(ist_json_field(v, field), 1), field, err);
 }
 
 static ist_status add_post_processor(ist_json_reader *r, const json_t *v, const char *type,
                                      ist_error *err) {
   if (strcmp(type, "ByteLevel") == 0) return IST_OK; /* moves offsets only */
-  if (strcmp(type, "TemplateProcessing") == 0) return read_template(r, v, err);
-  if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
-    r->prefix = find_token(r, json_string_value(json_array_get(ist_json_field(v, "cls"), 0)));
-    r->suffix = find_token(r, json_string_value(json_array_get(ist_json_field(v, "sep"), 0)));
-    return IST_OK;
+  /* The tokens of one make a second take the text for a pair. */
+  if (r->surrounded) return unsupported("a second post_processor", type, err);
+  if (strcmp(type, "TemplateProcessing") == 0) {
+    IST_TRY(read_template(r, v, err));
+  } else if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
+    IST_TRY(put_pair(r, &r->t->before, v, "cls", err));
+    IST_TRY(put_pair(r, &r->t->behind, v, "sep", err));
+  } else {
+    return unsupported("a post_processor", type, err);
   }
-  return unsupported("a post_processor", type, err);
+  r->surrounded = r->t->before.n + r->t->behind.n > 0;
+  return IST_OK;
 }
 
 ist_status ist_json_read_post_processor(ist_json_reader *r, const json_t *v, ist_error *err) {
-  r->prefix = r->suffix = -1;
   return walk(r, v, "processors", add_post_processor, 0, err);
 }

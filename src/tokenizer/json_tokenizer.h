@@ -9,8 +9,8 @@ typedef struct ist_json_reader {
   ist_tokenizer *t;
   json_t *root, *config, *specials, *generation; /* all but root may be NULL */
   ist_tokens tokens;
-  bool byte_level;        /* a pre-tokeniser maps bytes to characters */
-  int32_t prefix, suffix; /* what the post-processor puts around a text; -1: nothing */
+  bool byte_level; /* a pre-tokeniser maps bytes to characters */
+  bool surrounded; /* the post-processor puts tokens around a text */
   bool ignore_merges;
 } ist_json_reader;
 

@@ -71,8 +71,9 @@ static ist_status index_specials(ist_tokenizer *t, ist_error *err) {
 ist_status ist_tokenizer_finish(ist_tokenizer *t, bool ignore_merges, ist_error *err) {
   ist_bpe_finish(&t->bpe, &t->vocab);
   IST_TRY(index_specials(t, err));
-  if (t->vocab.bos < 0) t->vocab.add_bos = false;
-  if (t->vocab.eos < 0) t->vocab.add_eos = false;
+  const ist_vocab *v = &t->vocab;
+  if (v->add_bos && v->bos >= 0) IST_TRY(ist_ids_add(&t->before, v->bos, err));
+  if (v->add_eos && v->eos >= 0) IST_TRY(ist_ids_add(&t->behind, v->eos, err));
   /* A template that does not parse is no hindrance until it is asked for. */
   const char *chat = t->chat_template;
   if (chat && ist_jinja_parse(&t->chat, chat, strlen(chat), NULL) == IST_ERR_NOMEM)
@@ -88,6 +89,8 @@ void ist_tokenizer_free(ist_tokenizer *t) {
   ist_norm_free(&t->norm);
   ist_bpe_free(&t->bpe);
   ist_pre_free(&t->pre);
+  ist_ids_free(&t->before);
+  ist_ids_free(&t->behind);
   ist_free(t->decoding.from);
   ist_free(t->decoding.to);
   ist_free(t->pre_name);
@@ -320,11 +323,17 @@ int32_t ist_tokenizer_pad(const ist_tokenizer *t) {
 int32_t ist_tokenizer_eos(const ist_tokenizer *t) {
   return t->vocab.eos;
 }
+const ist_ids *ist_tokenizer_before(const ist_tokenizer *t) {
+  return &t->before;
+}
+const ist_ids *ist_tokenizer_behind(const ist_tokenizer *t) {
+  return &t->behind;
+}
 bool ist_tokenizer_add_bos(const ist_tokenizer *t) {
-  return t->vocab.add_bos;
+  return t->before.n > 0;
 }
 bool ist_tokenizer_add_eos(const ist_tokenizer *t) {
-  return t->vocab.add_eos;
+  return t->behind.n > 0;
 }
 
 static bool has_flag(const ist_tokenizer *t, int32_t id, int flag) {

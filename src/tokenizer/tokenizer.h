@@ -52,14 +52,21 @@ ist_status ist_tokenizer_decode(const ist_tokenizer *t, const int32_t *ids, int6
 ist_status ist_tokenizer_decode_piece(const ist_tokenizer *t, int32_t id, bool special,
                                       ist_buf *out, ist_error *err);
 
+/* The end of the valid UTF-8 that begins at p. */
+const char *ist_skip_valid(const char *p, const char *end);
+
 int64_t ist_tokenizer_size(const ist_tokenizer *t);                   /* number of tokens */
 int32_t ist_tokenizer_find(const ist_tokenizer *t, const char *text); /* special by text; -1 */
 int32_t ist_tokenizer_bos(const ist_tokenizer *t);                    /* -1: none */
 int32_t ist_tokenizer_unk(const ist_tokenizer *t);
 int32_t ist_tokenizer_pad(const ist_tokenizer *t);
 int32_t ist_tokenizer_eos(const ist_tokenizer *t);
-bool ist_tokenizer_add_bos(const ist_tokenizer *t); /* false without a BOS, and so EOS */
-bool ist_tokenizer_add_eos(const ist_tokenizer *t);
+/* The tokens that stand around every text: BOS and EOS of a file that asks for
+ * them, or those of a post-processor. */
+const ist_ids *ist_tokenizer_before(const ist_tokenizer *t);
+const ist_ids *ist_tokenizer_behind(const ist_tokenizer *t);
+bool ist_tokenizer_add_bos(const ist_tokenizer *t);            /* there are some before, */
+bool ist_tokenizer_add_eos(const ist_tokenizer *t);            /* behind it */
 bool ist_tokenizer_is_eog(const ist_tokenizer *t, int32_t id); /* ends generation */
 bool ist_tokenizer_is_control(const ist_tokenizer *t, int32_t id);
 const char *ist_tokenizer_chat_template(const ist_tokenizer *t); /* NULL: none */

@@ -59,7 +59,7 @@ static float *logits_of(ist_model *m, ist_step_products products, int64_t n_seq)
   int64_t V = m->config.V, n;
   float *out = ist_calloc((size_t)(STEPS * n_seq * V), sizeof *out);
   MUST(ist_generator_open(&g, m, n_seq, 32, products, &err));
-  for (int64_t s = 0; s < n_seq; s++) ist_generator_prompt(&g, s, prompt, PROMPT - s % 3);
+  for (int64_t s = 0; s < n_seq; s++) ist_generator_prompt(&g, s, prompt, PROMPT - s % 3, 0);
   for (int64_t i = 0; i < STEPS; i++) {
     for (int64_t s = 0; s < n_seq; s++) g.seq[s].next = prompt[(i + s) % PROMPT];
     ist_view v = ist_generator_step(&g, &n);

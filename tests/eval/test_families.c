@@ -235,7 +235,7 @@ static void check_greedy_by(const char *dir, const char *model, ist_step_product
   int64_t n_seq = m.config.rope[0].dynamic > 0 || m.config.rope[0].freq_long ? 1 : 2;
   for (int64_t s = 0; s < n_seq; s++)
     gen.seq[s].next =
-        ist_sample_token(&gen, ist_generator_prompt(&gen, s, ids, prompt + s), &best, 0);
+        ist_sample_token(&gen, ist_generator_prompt(&gen, s, ids, prompt + s, 0), &best, 0);
   gen.seq[1].done = n_seq == 1;
   for (int64_t i = 0; prompt + i + 1 < n; i++) { /* the second sequence is one token ahead */
     for (int64_t s = 0; s < n_seq; s++) {

@@ -183,6 +183,72 @@ static void test_configs(void **state) {
   put("chat_template.jinja", NULL, 0);
 }
 
+/* What a post-processor puts around a text: as many tokens as it names, a name
+ * standing for one or more; a pair's part and type ids mean nothing. */
+static const struct {
+  const char *post, *before, *behind, *says; /* says: the error */
+} posts[] = {
+#define TEMPLATE(single)                                                           \
+  "{\"type\":\"TemplateProcessing\",\"single\":[" single                           \
+  "],\"pair\":[{\"SpecialToken\":{\"id\":\"none\",\"type_id\":0}}],"               \
+  "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[4],\"tokens\":[\"<s>\"]}," \
+  "\"two\":{\"id\":\"two\",\"ids\":[3,0],\"tokens\":[\"</s>\",\"a\"]},"            \
+  "\"far\":{\"id\":\"far\",\"ids\":[5],\"tokens\":[\"x\"]}}}"
+#define SPECIAL(id) "{\"SpecialToken\":{\"id\":\"" id "\",\"type_id\":1}}"
+#define TEXT(id)    "{\"Sequence\":{\"id\":\"" id "\",\"type_id\":0}}"
+    {"{\"type\":\"ByteLevel\"}", "", "", NULL},
+    {TEMPLATE(TEXT("A")), "", "", NULL},
+    {TEMPLATE(SPECIAL("<s>") "," TEXT("A")), "4", "", NULL},
+    {TEMPLATE(
+         SPECIAL("two") "," SPECIAL("<s>") "," TEXT("A") "," SPECIAL("<s>") "," SPECIAL("two")),
+     "304", "430", NULL},
+    {"{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"}," TEMPLATE(
+         TEXT("A") "," SPECIAL("two")) "]}",
+     "", "30", NULL},
+    {"{\"type\":\"BertProcessing\",\"sep\":[\"</s>\",3],\"cls\":[\"<s>\",4]}", "4", "3", NULL},
+    {"{\"type\":\"BertProcessing\",\"sep\":[\"</s>\",3]}", "", "", "'cls'"},
+    {"{\"type\":\"Sequence\",\"processors\":[" TEMPLATE(SPECIAL("<s>") "," TEXT("A")) "," TEMPLATE(
+         TEXT("A")) "]}",
+     "", "", "a second post_processor"},
+    {TEMPLATE(SPECIAL("none") "," TEXT("A")), "", "", "'none', which is no token"},
+    {TEMPLATE(SPECIAL("far") "," TEXT("A")), "", "", "'far', which is no token"},
+    {TEMPLATE(TEXT("B")), "", "", "Sequence A"},
+    {TEMPLATE(TEXT("A") "," TEXT("A")), "", "", "part 2"},
+    {TEMPLATE(SPECIAL("<s>")), "", "", "does not hold Sequence A"},
+    {TEMPLATE("5"), "", "", "part 1"},
+#undef TEMPLATE
+#undef SPECIAL
+#undef TEXT
+};
+
+static void expect_ids(const ist_ids *ids, const char *digits) {
+  assert_int_equal(ids->n, strlen(digits));
+  for (int64_t i = 0; i < ids->n; i++) assert_int_equal(ids->p[i], digits[i] - '0');
+}
+
+static void test_post_processors(void **state) {
+  (void)state;
+  for (size_t k = 0; k < sizeof posts / sizeof posts[0]; k++) {
+    ist_error err = {0};
+    ist_tokenizer *t = NULL;
+    char json[2048];
+    int n =
+        snprintf(json, sizeof json, "{" MODEL "," ADDED ",\"post_processor\":%s}", posts[k].post);
+    put("tokenizer.json", json, (size_t)n);
+    ist_status status = ist_tokenizer_open_json(&t, folder, &err);
+    if (posts[k].says) {
+      assert_int_equal(status,
+                       strstr(posts[k].says, "second") ? IST_ERR_UNSUPPORTED : IST_ERR_FORMAT);
+      if (!strstr(err.message, posts[k].says)) fail_msg("%s: %s", posts[k].says, err.message);
+      continue;
+    }
+    if (status != IST_OK) fail_msg("%s", err.message);
+    expect_ids(ist_tokenizer_before(t), posts[k].before);
+    expect_ids(ist_tokenizer_behind(t), posts[k].behind);
+    ist_tokenizer_free(t);
+  }
+}
+
 /* Cut and changed files give an error or a tokenizer, never harm. */
 static void test_broken(void **state) {
   (void)state;
@@ -209,6 +275,8 @@ static void test_broken(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_goldens), cmocka_unit_test(test_refused),
-                                     cmocka_unit_test(test_configs), cmocka_unit_test(test_broken)};
+                                     cmocka_unit_test(test_configs),
+                                     cmocka_unit_test(test_post_processors),
+                                     cmocka_unit_test(test_broken)};
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
