@@ -188,7 +188,7 @@ static void test_llama3_scaling(void **state) {
 
 /* Key `key`, or a bias of zeros for the tensor `key`, added to a family's GGUF. */
 static void check_refused(const char *family, const char *key, int64_t bias, const char *part) {
-  static const float zeros[64];
+  static const float zeros[96];
   char path[256];
   ist_gguf *g;
   ist_merge_result r;
