@@ -1,4 +1,4 @@
-/* tokenizer.json and tokenizer_config.json of a byte-level BPE vocabulary. */
+/* tokenizer.json and tokenizer_config.json of a BPE vocabulary, byte-level or SentencePiece. */
 #include <stdio.h>
 
 #include "base/mem.h"
@@ -25,6 +25,11 @@ enum { TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER = 4 };
 static const char gpt2[] = BYTE_LEVEL("true");
 static const char digits[] = SEQUENCE(DIGITS, BYTE_LEVEL("true"));
 static const char llama3[] = SEQUENCE(SPLIT("\\\\p{N}{1,3}"), BYTE_LEVEL("false"));
+static const char bloom[] = SEQUENCE(
+    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\" ?[^(\\\\s|.,!?\xe2\x80\xa6\xe3\x80\x82"
+    "\xef\xbc\x8c\xe3\x80\x81\xe0\xa5\xa4\xdb\x94\xd8\x8c)]+\"},"
+    "\"behavior\":\"Isolated\",\"invert\":false}",
+    BYTE_LEVEL("false"));
 static const char qwen2[] = SEQUENCE(SPLIT("\\\\p{N}"), BYTE_LEVEL("false"));
 
 /* The names of GGUF files for them. Llama 3's also takes whole pieces unmerged. */
@@ -32,18 +37,20 @@ static const struct {
   const char *name, *json;
   bool ignore_merges;
 } pre_tokenizers[] = {
-    {"gpt-2", gpt2, false},       {"phi-2", gpt2, false},
-    {"mpt", gpt2, false},         {"olmo", gpt2, false},
-    {"exaone4", gpt2, false},     {"modern-bert", gpt2, false},
-    {"smollm", digits, false},    {"starcoder", digits, false},
-    {"refact", digits, false},    {"command-r", digits, false},
-    {"codeshell", digits, false}, {"exaone", digits, false},
-    {"llama-bpe", llama3, true},  {"llama3", llama3, true},
-    {"llama-v3", llama3, true},   {"falcon3", llama3, true},
-    {"pixtral", llama3, true},    {"lfm2", llama3, true},
-    {"dbrx", llama3, false},      {"smaug-bpe", llama3, false},
-    {"qwen2", qwen2, false},      {"deepseek-r1-qwen", qwen2, false},
-    {"megrez", qwen2, false},     {"stablelm2", qwen2, false},
+    {"gpt-2", gpt2, false},         {"phi-2", gpt2, false},
+    {"mpt", gpt2, false},           {"olmo", gpt2, false},
+    {"exaone4", gpt2, false},       {"modern-bert", gpt2, false},
+    {"smollm", digits, false},      {"starcoder", digits, false},
+    {"refact", digits, false},      {"command-r", digits, false},
+    {"codeshell", digits, false},   {"exaone", digits, false},
+    {"llama-bpe", llama3, true},    {"llama3", llama3, true},
+    {"llama-v3", llama3, true},     {"falcon3", llama3, true},
+    {"pixtral", llama3, true},      {"lfm2", llama3, true},
+    {"dbrx", llama3, false},        {"smaug-bpe", llama3, false},
+    {"qwen2", qwen2, false},        {"deepseek-r1-qwen", qwen2, false},
+    {"megrez", qwen2, false},       {"stablelm2", qwen2, false},
+    {"bloom", bloom, false},        {"poro-chat", bloom, false},
+    {"gpt3-finnish", bloom, false},
 };
 
 /* ---- Tokens ---- */
@@ -132,33 +139,56 @@ static json_t *post_processor(const ist_model *m) {
                    pair, "special_tokens", special);
 }
 
+/* Byte-level BPE: the parts that are its own. */
+static json_t *byte_level_model(const ist_gguf_kv *tokens, const ist_gguf_kv *pairs,
+                                bool ignore_merges) {
+  return json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout",
+                   "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0,
+                   "byte_fallback", 0, "ignore_merges", ignore_merges, "vocab", vocabulary(tokens),
+                   "merges", merges(pairs));
+}
+
+/* The row of a rule's name; -1: none. */
+static int find_rule(const char *name) {
+  for (size_t i = 0; name && i < sizeof pre_tokenizers / sizeof *pre_tokenizers; i++)
+    if (strcmp(pre_tokenizers[i].name, name) == 0) return (int)i;
+  return -1;
+}
+
+static json_t *fail_tokenizer(const ist_model *m, ist_error *err) {
+  const char *pre = m->tokenizer ? ist_tokenizer_pre(m->tokenizer) : NULL;
+  ist_fail(err, IST_ERR_UNSUPPORTED, "%s: no tokenizer.json can be made of %s%s", m->path,
+           pre ? "a vocabulary with the pre-tokeniser " : "a file without a vocabulary",
+           pre ? pre : "");
+  return NULL;
+}
+
 json_t *ist_hf_tokenizer(const ist_model *m, ist_error *err) {
-  const ist_gguf_kv *tokens = ist_gguf_find(m->source.gguf, KEY "tokens");
-  const ist_gguf_kv *pairs = ist_gguf_find(m->source.gguf, KEY "merges");
-  const char *pre = m->tokenizer ? ist_tokenizer_pre(m->tokenizer) : NULL, *json = NULL;
-  bool ignore_merges = false;
-  for (size_t i = 0; pre && i < sizeof pre_tokenizers / sizeof *pre_tokenizers; i++) {
-    if (strcmp(pre_tokenizers[i].name, pre) != 0) continue;
-    json = pre_tokenizers[i].json;
-    ignore_merges = pre_tokenizers[i].ignore_merges;
+  const ist_gguf *g = m->source.gguf;
+  const ist_gguf_kv *tokens = ist_gguf_find(g, KEY "tokens");
+  const ist_gguf_kv *pairs = ist_gguf_find(g, KEY "merges");
+  if (!m->tokenizer || !tokens) return fail_tokenizer(m, err);
+  const int rule = find_rule(ist_tokenizer_pre(m->tokenizer));
+  const int32_t unknown = ist_tokenizer_unk(m->tokenizer);
+  json_t *model, *normalizer = json_null(), *pre = json_null(), *decoder;
+  if (strcmp(ist_tokenizer_pre(m->tokenizer), "sentencepiece") == 0) {
+    json_t *unk = text_of(g, unknown);
+    model = ist_hf_sentencepiece_model(g, vocabulary(tokens),
+                                       json_is_string(unk) ? json_string_value(unk) : "<unk>");
+    json_decref(unk);
+    normalizer = ist_hf_sentencepiece_normalizer(g);
+    decoder = ist_hf_sentencepiece_decoder(g);
+  } else if (rule >= 0 && pairs) {
+    model = byte_level_model(tokens, pairs, pre_tokenizers[rule].ignore_merges);
+    pre = json_loads(pre_tokenizers[rule].json, 0, NULL);
+    decoder = json_loads(BYTE_LEVEL("true"), 0, NULL);
+  } else {
+    return fail_tokenizer(m, err);
   }
-  if (!tokens || !pairs || !json) {
-    ist_fail(err, IST_ERR_UNSUPPORTED, "%s: no tokenizer.json can be made of %s%s", m->path,
-             !m->tokenizer  ? "a file without a vocabulary"
-             : pre && pairs ? "a vocabulary with pre-tokeniser "
-                            : "a vocabulary with scores in place of merges",
-             pre && pairs ? pre : "");
-    return NULL;
-  }
-  json_t *model = json_pack(
-      "{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout", "unk_token",
-      "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0,
-      "ignore_merges", ignore_merges, "vocab", vocabulary(tokens), "merges", merges(pairs));
-  json_t *root =
-      json_pack("{s:s, s:n, s:n, s:o, s:n, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation",
-                "padding", "added_tokens", added_tokens(m->source.gguf, tokens), "normalizer",
-                "pre_tokenizer", json_loads(json, 0, NULL), "post_processor", post_processor(m),
-                "decoder", json_loads(BYTE_LEVEL("true"), 0, NULL), "model", model);
+  json_t *root = json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0",
+                           "truncation", "padding", "added_tokens", added_tokens(g, tokens),
+                           "normalizer", normalizer, "pre_tokenizer", pre, "post_processor",
+                           post_processor(m), "decoder", decoder, "model", model);
   if (!root) ist_fail_nomem(err, "tokenizer.json", 0);
   return root;
 }

@@ -1,0 +1,105 @@
+/* tokenizer.json of a SentencePiece vocabulary: a BPE over characters whose merges are made of the
+ * pieces' scores, as transformers' converter makes them. */
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "export/hf_folder.h"
+
+#define KEY  "tokenizer.ggml."
+#define MARK "\xe2\x96\x81" /* what a space is written as */
+
+enum { TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_BYTE = 6 };
+
+typedef struct pieces {
+  const ist_gguf_kv *text, *type, *score;
+  const json_t *vocab; /* text -> id */
+} pieces;
+
+/* A piece that stands for its text. */
+static bool is_text(const pieces *p, uint64_t id) {
+  if (!p->type || id >= p->type->count) return true;
+  const int type = (int)ist_gguf_elem_f64(p->type, id);
+  return type != TYPE_UNKNOWN && type != TYPE_CONTROL && type != TYPE_BYTE;
+}
+
+static bool is_piece(const pieces *p, const char *text, size_t len) {
+  const json_t *id = json_object_getn(p->vocab, text, len);
+  return id && is_text(p, (uint64_t)json_integer_value(id));
+}
+
+typedef struct scored {
+  double score;
+  uint64_t id;
+} scored;
+
+static int by_score(const void *a, const void *b) {
+  const scored *x = a, *y = b;
+  if (x->score != y->score) return x->score > y->score ? -1 : 1;
+  return (x->id > y->id) - (x->id < y->id);
+}
+
+/* Appends every way to make the piece of two others; a merge is written "left right". */
+static void add_ways(json_t *merges, const pieces *p, ist_str text) {
+  if (memchr(text.p, ' ', text.len)) return;
+  for (size_t at = 1; at < text.len; at++) {
+    const bool begins = ((unsigned char)text.p[at] & 0xc0) != 0x80;
+    if (!begins || !is_piece(p, text.p, at) || !is_piece(p, text.p + at, text.len - at)) continue;
+    ist_buf merge = {0};
+    ist_buf_add(&merge, text.p, at);
+    ist_buf_str(&merge, " ");
+    ist_buf_add(&merge, text.p + at, text.len - at);
+    if (!merge.failed) json_array_append_new(merges, json_stringn(merge.p, merge.len));
+    ist_buf_free(&merge);
+  }
+}
+
+/* The highest score first. NULL: out of memory. */
+static json_t *merges_of(const pieces *p) {
+  scored *list = ist_calloc((size_t)p->text->count, sizeof *list);
+  json_t *merges = json_array();
+  size_t n = 0;
+  for (uint64_t i = 0; list && i < p->text->count; i++)
+    if (is_text(p, i)) list[n++] = (scored){ist_gguf_elem_f64(p->score, i), i};
+  if (n) qsort(list, n, sizeof *list, by_score);
+  for (size_t i = 0; i < n; i++) add_ways(merges, p, p->text->strings[list[i].id]);
+  if (!list) {
+    json_decref(merges);
+    merges = NULL;
+  }
+  ist_free(list);
+  return merges;
+}
+
+json_t *ist_hf_sentencepiece_model(const ist_gguf *g, json_t *vocab, const char *unknown) {
+  const pieces p = {ist_gguf_find(g, KEY "tokens"), ist_gguf_find(g, KEY "token_type"),
+                    ist_gguf_find(g, KEY "scores"), vocab};
+  json_t *merges = merges_of(&p);
+  return json_pack("{s:s, s:n, s:s, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout",
+                   "unk_token", unknown, "continuing_subword_prefix", "end_of_word_suffix",
+                   "fuse_unk", 1, "byte_fallback", 1, "ignore_merges", 0, "vocab", vocab, "merges",
+                   merges);
+}
+
+static bool space_before(const ist_gguf *g) {
+  bool prefix = true;
+  ist_gguf_get_bool(g, KEY "add_space_prefix", false, &prefix, NULL);
+  return prefix;
+}
+
+json_t *ist_hf_sentencepiece_normalizer(const ist_gguf *g) {
+  json_t *steps = json_array();
+  if (space_before(g))
+    json_array_append_new(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", MARK));
+  json_array_append_new(steps, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern",
+                                         "String", " ", "content", MARK));
+  return json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps);
+}
+
+json_t *ist_hf_sentencepiece_decoder(const ist_gguf *g) {
+  json_t *steps = json_pack("[{s:s, s:{s:s}, s:s}, {s:s}, {s:s}]", "type", "Replace", "pattern",
+                            "String", MARK, "content", " ", "type", "ByteFallback", "type", "Fuse");
+  if (space_before(g))
+    json_array_append_new(steps, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ",
+                                           "start", 1, "stop", 0));
+  return json_pack("{s:s, s:o}", "type", "Sequence", "decoders", steps);
+}
