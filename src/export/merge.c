@@ -69,7 +69,7 @@ static ist_status add_tensor(ist_merge_list *list, const ist_model *m, const ist
   return IST_OK;
 }
 
-/* A matrix that the file keeps inside another, or turned, is not in the list. */
+/* A matrix that the file keeps inside another is not in the list. */
 static ist_status check_all_listed(const ist_merge_list *list, const ist_updates *u,
                                    ist_error *err) {
   for (int64_t i = 0; i < u->n; i++) {
@@ -83,8 +83,7 @@ static ist_status check_all_listed(const ist_merge_list *list, const ist_updates
     ist_tensor_name(name, sizeof name, u->p[i].layer, u->p[i].id);
     return ist_fail(
         err, IST_ERR_UNSUPPORTED,
-        "%s: the base keeps this matrix inside another tensor, or turned; merging there is not "
-        "supported",
+        "%s: the base keeps this matrix inside another tensor; merging there is not supported",
         name);
   }
   return IST_OK;
