@@ -239,8 +239,9 @@ static ist_status read_turned(ist_merge_item *it, int64_t row0, int64_t n, unsig
                               ist_error *err) {
   const int64_t rows = it->from.rows, cols = it->from.cols;
   if (row0 == 0) IST_TRY(make_whole(it, err));
-  float *w = ist_calloc((size_t)(2 * rows), sizeof *w), *back = w + rows;
+  float *w = ist_calloc((size_t)(2 * rows), sizeof *w);
   if (!w) return ist_fail_nomem(err, it->name, (size_t)(2 * rows) * sizeof *w);
+  float *back = w + rows;
   for (int64_t r = 0; r < n; r++) {
     unsigned char *row = dst + r * ist_dtype_bytes(it->to, rows);
     for (int64_t i = 0; i < rows; i++) w[i] = it->whole[i * cols + row0 + r];
