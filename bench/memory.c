@@ -6,6 +6,7 @@
  *   build/release/bench/bench_memory [OPTION...] MODEL.gguf FOLDER
  *
  *   --measure       train at the shorter points     --full  at all of them (long)
+ *   --only AXIS     curve, length, batch, rank, active or selector
  *   --data FILE     data of the curve (default: data like the paper's, made here)
  *   --beside FILE   lines "AXIS VALUE MB TOKENS_PER_SECOND", as bench/memory.sh makes them
  *
@@ -302,7 +303,7 @@ static void plot_axis(const char *folder, const axis *a, const point *p) {
 }
 
 typedef struct run {
-  const char *model, *folder, *data, *beside;
+  const char *model, *folder, *data, *beside, *only;
   char texts[4096], made[4096];
   bool measure, full;
 } run;
@@ -412,6 +413,8 @@ static bool read_arguments(run *r, int argc, char **argv) {
       r->measure = true;
     } else if (strcmp(argv[i], "--full") == 0) {
       r->measure = r->full = true;
+    } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+      r->only = argv[++i];
     } else if (strcmp(argv[i], "--data") == 0 && i + 1 < argc) {
       r->data = argv[++i];
     } else if (strcmp(argv[i], "--beside") == 0 && i + 1 < argc) {
@@ -434,7 +437,7 @@ int main(int argc, char **argv) {
   char machine[128], commit[64];
   if (!read_arguments(&r, argc, argv)) {
     fprintf(stderr,
-            "usage: bench_memory [--measure] [--full] [--data FILE] [--beside FILE] "
+            "usage: bench_memory [--measure] [--full] [--only AXIS] [--data FILE] [--beside FILE] "
             "MODEL.gguf FOLDER\n");
     return 2;
   }
@@ -449,8 +452,10 @@ int main(int argc, char **argv) {
   printf("%s, %d threads, commit %s\n%-28s %16s %11s %11s %7s %10s %11s %10s\n", machine,
          ist_get_threads(), commit, "setting", "", "planned MB", "peak MB", "over %", "tokens/s",
          "PyTorch MB", "tokens/s");
-  do_curve(&r);
-  for (size_t i = 0; i < sizeof axes / sizeof *axes; i++) do_axis(&r, &axes[i]);
+  if (!r.only || strcmp(r.only, "curve") == 0) do_curve(&r);
+  for (size_t i = 0; i < sizeof axes / sizeof *axes; i++) {
+    if (!r.only || strcmp(r.only, axes[i].name) == 0) do_axis(&r, &axes[i]);
+  }
   unlink(r.texts);
   unlink(r.made);
   return 0;
