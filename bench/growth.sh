@@ -1,15 +1,17 @@
 #!/bin/sh
-# growth.sh MODEL.gguf: how the time of a step grows with tokens, length, rank and active
-# layers, beside the operations that the declarations count for it. Where the rate
+# growth.sh MODEL.gguf: how the time of a step grows with tokens, length, layers, rank and
+# active layers, beside the operations that the declarations count for it. Where the rate
 # (GFLOP/s) stays, time grows as declared. Seconds are processor time of one thread, which
 # others on the machine disturb little.
 #
 #   STEPS=2   steps that are timed for every line
 #   BENCH=build/release/bench/bench_train_step
+#   IST=build/release/ist   which makes the models of other depths
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
-[ $# = 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# = 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 bench=${BENCH:-$top/build/release/bench/bench_train_step}
+ist=${IST:-$top/build/release/ist}
 model=$1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
@@ -36,4 +38,9 @@ for a in 29 15 0; do line "backward down to layer $a" --selector "fixed:$a"; don
 line "all layers active" --selector all
 for t in 256 1024 2048; do
   line "2,048 tokens as $((2048 / t)) x $t" --selector fixed:0 --data "$work/long.jsonl" --max-tokens $t --batch $((2048 / t))
+done
+for l in 10 20 30; do
+  model=$work/deep.gguf
+  "$ist" make-model -q --shape smollm2-135m --layers $l --type Q4_1 --overwrite -o "$model"
+  line "a model of $l layers" --selector fixed:0
 done
