@@ -211,13 +211,21 @@ void ist_dataset_free(ist_dataset *d) {
   *d = (ist_dataset){0};
 }
 
+/* Of samples in the scratch file no more than this comes into memory at a time. */
+#define HASHED_PIECE (INT64_C(16) << 20)
+
 uint64_t ist_dataset_hash(const ist_dataset *d) {
   uint64_t h = XXH64(&d->n, sizeof d->n, 0);
+  int64_t seen = 0;
   for (int64_t i = 0; i < d->n; i++) {
     const ist_sample *s = &d->p[i];
     h = XXH64(&s->n, sizeof s->n, h);
     h = XXH64(s->ids, (size_t)s->n * sizeof *s->ids, h);
     h = XXH64(s->mask, (size_t)s->n, h);
+    seen += s->n * (int64_t)(sizeof *s->ids + sizeof *s->mask);
+    if (seen < HASHED_PIECE && i + 1 < d->n) continue;
+    ist_store_forget(&d->store);
+    seen = 0;
   }
   return h;
 }

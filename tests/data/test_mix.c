@@ -123,11 +123,44 @@ static void test_store(void **state) {
   ist_tokenizer_free(tok);
 }
 
+/* Pages of files that the process holds, in bytes. */
+static int64_t file_pages(void) {
+  long long all, resident, shared = 0;
+  FILE *f = fopen("/proc/self/statm", "r");
+  assert_non_null(f);
+  assert_int_equal(fscanf(f, "%lld %lld %lld", &all, &resident, &shared), 3);
+  fclose(f);
+  return shared * sysconf(_SC_PAGESIZE);
+}
+
+/* Hashing reads all samples, and leaves none of those in the file in memory. */
+static void test_hash_gives_back(void **state) {
+  (void)state;
+  enum { SAMPLES = 16, TOKENS = 1 << 19 };
+  ist_error err = {0};
+  ist_dataset d = {.store = {.folder = "/var/tmp", .limit = 1}};
+  d.p = ist_calloc(SAMPLES, sizeof *d.p);
+  assert_non_null(d.p);
+  for (int i = 0; i < SAMPLES; i++) {
+    ist_sample s = {.ids = ist_calloc(TOKENS, sizeof *s.ids + 1), .n = TOKENS, .line = i};
+    assert_non_null(s.ids);
+    for (int j = 0; j < TOKENS; j++) s.ids[j] = i + j;
+    assert_int_equal(ist_store_take(&d.store, &s, &err), IST_OK);
+    d.p[d.n++] = s;
+  }
+  assert_int_equal(ist_dataset_ready(&d, &err), IST_OK);
+  int64_t before = file_pages();
+  uint64_t hash = ist_dataset_hash(&d);
+  assert_true(file_pages() - before < d.store.written / 4);
+  assert_true(hash == ist_dataset_hash(&d));
+  ist_dataset_free(&d);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_equal_weights), cmocka_unit_test(test_weights),
       cmocka_unit_test(test_parse),         cmocka_unit_test(test_parse_errors),
-      cmocka_unit_test(test_store),
+      cmocka_unit_test(test_store),         cmocka_unit_test(test_hash_gives_back),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
