@@ -159,8 +159,8 @@ static int32_t chars_to_symbols(const ist_bpe *b, const ist_vocab *v, int32_t *s
   const char *end = piece + len;
   for (const char *p = piece; p < end;) {
     size_t size = char_size(p, end);
-    int32_t id =
-        size == 1 && *p >= 0 ? b->ascii[(unsigned char)*p] : ist_strtab_find(&v->by_bytes, p, size);
+    int32_t id = size == 1 && (unsigned char)*p < 128 ? b->ascii[(unsigned char)*p]
+                                                      : ist_strtab_find(&v->by_bytes, p, size);
     int32_t bytes = 0;
     if (id < 0 && b->byte_fallback) bytes = add_bytes(v, symbol, n, p, size);
     n += bytes;
