@@ -32,6 +32,7 @@ static ist_status add_message(ist_chat *c, ist_role role, const char *text, size
 }
 
 static void drop_messages(ist_chat *c, int64_t from, int64_t n) {
+  if (n == 0) return; /* there may be no list yet */
   for (int64_t i = from; i < from + n; i++) ist_free(c->message[i].text);
   memmove(c->message + from, c->message + from + n, (size_t)(c->n - from - n) * sizeof *c->message);
   c->n -= n;
