@@ -28,19 +28,29 @@ static ist_status find_experts(ist_merge_item *it, const ist_updates *u, ist_err
   return IST_OK;
 }
 
+ist_merge_item *ist_merge_list_add(ist_merge_list *list, const ist_model *m, ist_str name,
+                                   const ist_stored *from, ist_error *err) {
+  if (ist_grow(&list->p, &list->cap, list->n + 1, sizeof *list->p, err) != IST_OK) return NULL;
+  ist_merge_item *it = &list->p[list->n++];
+  *it = (ist_merge_item){.model = m,
+                         .name = ist_strndup(name.p, (size_t)name.len),
+                         .layer = -1,
+                         .id = -1,
+                         .from = *from,
+                         .to = from->type};
+  if (it->name) return it;
+  ist_fail_nomem(err, m->path, (size_t)name.len + 1);
+  return NULL;
+}
+
 static ist_status add(ist_merge_list *list, const ist_model *m, const ist_updates *u,
                       const char *name, int64_t layer, int id, bool bias, const ist_stored *from,
                       ist_error *err) {
-  IST_TRY(ist_grow(&list->p, &list->cap, list->n + 1, sizeof *list->p, err));
-  ist_merge_item *it = &list->p[list->n++];
-  *it = (ist_merge_item){.model = m,
-                         .name = ist_strdup(name),
-                         .layer = layer,
-                         .id = id,
-                         .bias = bias,
-                         .from = *from,
-                         .to = from->type};
-  if (!it->name) return ist_fail_nomem(err, name, strlen(name));
+  ist_merge_item *it = ist_merge_list_add(list, m, (ist_str){name, strlen(name)}, from, err);
+  if (!it) return IST_ERR_NOMEM;
+  it->layer = layer;
+  it->id = id;
+  it->bias = bias;
   if (!bias && !ist_tensor_is_stack(id)) it->update = ist_updates_find(u, layer, id, 0);
   return bias || !ist_tensor_is_stack(id) ? IST_OK : find_experts(it, u, err);
 }

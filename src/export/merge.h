@@ -39,6 +39,10 @@ typedef struct ist_merge_list {
 ist_status ist_merge_list_make(ist_merge_list *out, const ist_model *m, const ist_updates *u,
                                bool folder, ist_error *err);
 void ist_merge_list_free(ist_merge_list *list);
+/* Appends a tensor as it is stored, of no module yet (layer, id -1); NULL: out of memory, in err.
+ */
+ist_merge_item *ist_merge_list_add(ist_merge_list *list, const ist_model *m, ist_str name,
+                                   const ist_stored *from, ist_error *err);
 /* Its part for a GGUF that becomes a folder. */
 ist_status ist_merge_list_convert(ist_merge_list *out, const ist_model *m, const ist_updates *u,
                                   ist_error *err);

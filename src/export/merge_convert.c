@@ -59,17 +59,13 @@ static ist_status add(ist_merge_list *list, const ist_model *m, const ist_update
   }
   ist_module_path(stem, sizeof stem, &m->config, layer, id, copy);
   snprintf(name, sizeof name, "%s.%s", stem, bias ? "bias" : "weight");
-  IST_TRY(ist_grow(&list->p, &list->cap, list->n + 1, sizeof *list->p, err));
-  ist_merge_item *it = &list->p[list->n++];
-  *it = (ist_merge_item){.model = m,
-                         .name = ist_strdup(name),
-                         .layer = layer,
-                         .id = id,
-                         .bias = bias,
-                         .from = *from,
-                         .to = from->type,
-                         .update = bias ? NULL : ist_updates_find(u, layer, id, copy)};
-  return it->name ? set_layout(it, err) : ist_fail_nomem(err, name, strlen(name));
+  ist_merge_item *it = ist_merge_list_add(list, m, (ist_str){name, strlen(name)}, from, err);
+  if (!it) return IST_ERR_NOMEM;
+  it->layer = layer;
+  it->id = id;
+  it->bias = bias;
+  if (!bias) it->update = ist_updates_find(u, layer, id, copy);
+  return set_layout(it, err);
 }
 
 static ist_status add_experts(ist_merge_list *list, const ist_model *m, const ist_updates *u,

@@ -64,21 +64,12 @@ static bool find_matrix(ist_merge_item *it, const ist_gguf_tensor *t, const ist_
 static ist_status add_tensor(ist_merge_list *list, const ist_model *m, const ist_updates *u,
                              const ist_gguf_tensor *t, ist_error *err) {
   if (!ist_dequant_supported(t->type)) return IST_OK; /* masks, which newer versions leave out */
-  IST_TRY(ist_grow(&list->p, &list->cap, list->n + 1, sizeof *list->p, err));
-  ist_merge_item *it = &list->p[list->n++];
-  *it = (ist_merge_item){.model = m,
-                         .layer = -1,
-                         .id = -1,
-                         .n_dims = t->n_dims,
-                         .from = {.data = t->data,
-                                  .type = t->type,
-                                  .rows = t->ne[1] * t->ne[2] * t->ne[3],
-                                  .cols = t->ne[0]},
-                         .to = t->type};
+  const ist_stored from = {
+      .data = t->data, .type = t->type, .rows = t->ne[1] * t->ne[2] * t->ne[3], .cols = t->ne[0]};
+  ist_merge_item *it = ist_merge_list_add(list, m, t->name, &from, err);
+  if (!it) return IST_ERR_NOMEM;
+  it->n_dims = t->n_dims;
   for (int i = 0; i < t->n_dims; i++) it->shape[i] = t->ne[t->n_dims - 1 - i];
-  it->name = ist_calloc((size_t)t->name.len + 1, 1);
-  if (!it->name) return ist_fail_nomem(err, m->path, (size_t)t->name.len + 1);
-  memcpy(it->name, t->name.p, (size_t)t->name.len);
   bool fused = false;
   if (find_matrix(it, t, u, &fused) && it->update && fused) return set_update_row(it, err);
   return IST_OK;
