@@ -44,4 +44,21 @@ static inline ist_model *open_model(const char *path) {
   return m;
 }
 
+/* Merges an adapter into a base; type NULL, shard_bytes 0: the defaults. */
+static inline ist_status merge_into(const char *base, const char *adapter, const char *output,
+                                    const char *type, int64_t shard_bytes, ist_merge_result *r,
+                                    ist_error *err) {
+  ist_model *m = open_model(base);
+  ist_merge_options o;
+  ist_merge_options_init(&o);
+  o.adapter = adapter;
+  o.output = output;
+  o.type = type;
+  o.overwrite = true;
+  if (shard_bytes > 0) o.shard_bytes = shard_bytes;
+  ist_status s = ist_merge(m, &o, NULL, NULL, r, err);
+  ist_model_close(m);
+  return s;
+}
+
 #endif

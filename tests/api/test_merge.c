@@ -41,16 +41,7 @@ static char *join(const char *name) {
 
 static ist_status merge(const char *adapter, const char *output, const char *type,
                         ist_merge_result *r) {
-  ist_model *m = open_model(TINY);
-  ist_merge_options o;
-  ist_merge_options_init(&o);
-  o.adapter = adapter;
-  o.output = output;
-  o.type = type;
-  o.overwrite = true;
-  ist_status s = ist_merge(m, &o, NULL, NULL, r, &err);
-  ist_model_close(m);
-  return s;
+  return merge_into(TINY, adapter, output, type, 0, r, &err);
 }
 
 static const char *const linear[] = {"rslora", "patterns",  "layers", "regex", "dora",

@@ -10,22 +10,7 @@
 #define FAMILIES IST_GOLDEN_DIR "/families/"
 
 static ist_error err;
-
-/* type NULL: the default. */
-static ist_status merge_into(const char *base, const char *adapter, const char *output,
-                             const char *type, ist_merge_result *r) {
-  ist_model *m = open_model(base);
-  ist_merge_options o;
-  ist_merge_options_init(&o);
-  o.adapter = adapter;
-  o.output = output;
-  o.type = type;
-  o.overwrite = true;
-  o.shard_bytes = 20000;
-  ist_status s = ist_merge(m, &o, NULL, NULL, r, &err);
-  ist_model_close(m);
-  return s;
-}
+enum { SHARD = 20000 }; /* bytes: several of every model */
 
 static void test_folder(void **state) {
   (void)state;
@@ -71,7 +56,7 @@ static void check_family(const char *family, const char *file, bool adapted, con
   snprintf(base, sizeof base, FAMILIES "%s/%s", family, file);
   snprintf(adapter, sizeof adapter, FAMILIES "%s/adapter", family);
   snprintf(golden, sizeof golden, FAMILIES "%s/goldens.safetensors", family);
-  MUST(merge_into(base, adapted ? adapter : NULL, out, type, &r));
+  MUST(merge_into(base, adapted ? adapter : NULL, out, type, SHARD, &r, &err));
   assert_true(adapted ? r.merged > 0 && r.change > 1e-3 : r.merged == 0 && r.change == 0);
   ist_model *m = open_model(out);
   double d = distance_to(m, golden, golden, adapted ? "logits_adapter_last" : "logits");
@@ -170,7 +155,7 @@ static void test_llama3_scaling(void **state) {
     ist_gguf_writer_free(w);
     ist_gguf_close(g);
     ist_merge_result r;
-    MUST(merge_into("scaled.gguf", NULL, "scaled", "F32", &r));
+    MUST(merge_into("scaled.gguf", NULL, "scaled", "F32", SHARD, &r, &err));
     ist_model *from = open_model("scaled.gguf"), *to = open_model("scaled");
     for (int64_t j = 0; j < 16; j++)
       assert_true(fabs((double)(to->config.rope[0].freq[j] / from->config.rope[0].freq[j]) - 1) <
@@ -202,7 +187,8 @@ static void check_refused(const char *family, const char *key, int64_t bias, con
   MUST(ist_gguf_write(w, "odd.gguf", &err));
   ist_gguf_writer_free(w);
   ist_gguf_close(g);
-  assert_error(merge_into("odd.gguf", NULL, "odd", NULL, &r), IST_ERR_UNSUPPORTED, &err, part);
+  assert_error(merge_into("odd.gguf", NULL, "odd", NULL, SHARD, &r, &err), IST_ERR_UNSUPPORTED,
+               &err, part);
   assert_false(ist_file_exists("odd"));
 }
 
@@ -212,7 +198,7 @@ static void test_refusals(void **state) {
   check_refused("qwen3", "qwen3.rope.scaling.attn_factor", 0, "factor of rotation: found 1.5");
   check_refused("qwen2", "blk.1.attn_output.bias", 24, "attn_output.weight: found a bias");
   check_refused("mixtral", "output.bias", 96, "output.weight: found a bias");
-  assert_error(merge_into(FAMILIES "llama_linear", NULL, "folder.gguf", NULL, &r),
+  assert_error(merge_into(FAMILIES "llama_linear", NULL, "folder.gguf", NULL, SHARD, &r, &err),
                IST_ERR_UNSUPPORTED, &err, "lacks its metadata");
   assert_false(ist_file_exists("folder.gguf"));
 }

@@ -1,18 +1,8 @@
 #!/bin/sh
 # test_cli.sh PROGRAM FOLDER: the command on a tiny model. What goes wrong is told
 # in one clear line, with the right exit status, and leaves nothing behind.
-ist=$1
+. "$(dirname "$0")/start.sh"
 model=$IST_GOLDEN_DIR/llama_tiny/llama_tiny.gguf
-cd "$2" || exit 1
-export LC_ALL=C.UTF-8
-failures=0
-
-# fail WHAT [STEM]: counts a failure and shows the first lines of STEM.err.
-fail() {
-  echo "FAILED: $1"
-  [ -z "$2" ] || head -n 3 "$2.err" | sed 's/^/  stderr: /'
-  failures=$((failures + 1))
-}
 
 # refused CODE TEXT ARGUMENTS...: exits with CODE, says TEXT in an error line on
 # stderr and nothing on stdout, writes no file.
@@ -22,12 +12,12 @@ refused() {
   before=$(find . | sort)
   "$ist" "$@" >../refused.out 2>../refused.err </dev/null
   got=$?
-  [ "$got" = "$code" ] || fail "ist $*: exit status $got, expected $code" ../refused
-  head -n 1 ../refused.err | grep -q '^error: ' || fail "ist $*: no error line" ../refused
-  head -n 1 ../refused.err | grep -qF -e "$text" || fail "ist $*: no \"$text\"" ../refused
-  [ "$(grep -vc '^hint: ' ../refused.err)" = 1 ] || fail "ist $*: more than one line" ../refused
-  [ ! -s ../refused.out ] || fail "ist $*: wrote to standard output" ../refused
-  [ "$before" = "$(find . | sort)" ] || fail "ist $*: left files behind" ../refused
+  [ "$got" = "$code" ] || fail "ist $*: exit status $got, expected $code" ../refused.err
+  head -n 1 ../refused.err | grep -q '^error: ' || fail "ist $*: no error line" ../refused.err
+  head -n 1 ../refused.err | grep -qF -e "$text" || fail "ist $*: no \"$text\"" ../refused.err
+  [ "$(grep -vc '^hint: ' ../refused.err)" = 1 ] || fail "ist $*: more than one line" ../refused.err
+  [ ! -s ../refused.out ] || fail "ist $*: wrote to standard output" ../refused.err
+  [ "$before" = "$(find . | sort)" ] || fail "ist $*: left files behind" ../refused.err
 }
 
 # works TEXT ARGUMENTS...: exits with 0 and has TEXT on stdout (kept in ../works.out).
@@ -36,8 +26,8 @@ works() {
   shift
   "$ist" "$@" >../works.out 2>../works.err </dev/null
   got=$?
-  [ "$got" = 0 ] || fail "ist $*: exit status $got" ../works
-  [ -z "$text" ] || grep -qF -e "$text" ../works.out || fail "ist $*: no \"$text\" on standard output" ../works
+  [ "$got" = 0 ] || fail "ist $*: exit status $got" ../works.err
+  [ -z "$text" ] || grep -qF -e "$text" ../works.out || fail "ist $*: no \"$text\" on standard output" ../works.err
 }
 
 mkdir work
@@ -76,7 +66,7 @@ echo '{"rank": "a lot"}' >folder/settings.json
 # ---- The line
 refused 2 'unknown command "trian"' trian
 refused 2 'unknown option --rnak' train --rnak 3
-grep -q '^hint: did you mean --rank?$' ../refused.err || fail "no suggestion" ../refused
+grep -q '^hint: did you mean --rank?$' ../refused.err || fail "no suggestion" ../refused.err
 refused 2 '--rank: found "0", expected a whole number from 1 to 65536' train --rank 0
 refused 2 '--dropout: found "2"' train --dropout 2
 refused 2 '--compute: found "f64", expected one of auto, f32, bf16' eval --compute f64
@@ -140,7 +130,7 @@ refused 1 memory train -m "$model" -d data.jsonl --max-memory 1K
 
 # ---- A run
 works 'step 6/6' train -m "$model" -d data.jsonl -o run --steps 6 --batch 2 --probe-every 4 --probe-batch 2 --threads 1
-grep -q '^validation loss .* before, .* after' ../works.out || fail "no validation before and after" ../works
+grep -q '^validation loss .* before, .* after' ../works.out || fail "no validation before and after" ../works.err
 grep -q "$(printf '\033')" ../works.out && fail "escapes in plain output"
 for file in adapter_config.json adapter_model.safetensors adapter.gguf importance.json settings.json metrics.jsonl; do
   [ -s run/$file ] || fail "no run/$file"
@@ -149,8 +139,8 @@ refused 2 'another run' train -m "$model" -d data.jsonl -o run
 refused 1 other.gguf train --resume run -m other.gguf
 refused 1 data train --resume run -d changed.jsonl
 works 'step 8/8' train --resume run --steps 8
-grep -q '^step 7/8' ../works.out || fail "--resume did not go on after step 6" ../works
-grep -q '^step 6/8' ../works.out && fail "--resume repeated step 6" ../works
+grep -q '^step 7/8' ../works.out || fail "--resume did not go on after step 6" ../works.err
+grep -q '^step 6/8' ../works.out && fail "--resume repeated step 6" ../works.err
 
 # ---- Ctrl-C: the step ends, a checkpoint is written, 130; the run goes on later.
 "$ist" train -m "$model" -d data.jsonl -o stopped --steps 100000 --batch 2 --probe-batch 2 --report-every 1 --threads 1 >log 2>err &

@@ -1,20 +1,15 @@
 #!/bin/sh
 # test_families.sh PROGRAM FOLDER: every tiny family through the command: a Hugging Face folder
 # is trained (experts too), measured and written with, and its GGUF takes the adapter.
-ist=$1
+. "$(dirname "$0")/start.sh"
 families=$IST_GOLDEN_DIR/families
-cd "$2" || exit 1
-export LC_ALL=C.UTF-8
-failures=0
 
 # run FAMILY ARGUMENTS...: counts a failure and shows what was said.
 run() {
   family=$1
   shift
   "$ist" "$@" -q --threads 1 >said 2>&1 </dev/null && return 0
-  echo "FAILED: $family: ist $*"
-  head -n 3 said | sed 's/^/  /'
-  failures=$((failures + 1))
+  fail "$family: ist $*" said
   return 1
 }
 

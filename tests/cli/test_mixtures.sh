@@ -2,18 +2,9 @@
 # test_mixtures.sh PROGRAM FOLDER: adapters on the experts of mixtures, merged by the command:
 # the folder and the GGUF that come out give the logits of model and adapter together, in F32 and
 # nearly in the file's own F16.
-ist=$1
+. "$(dirname "$0")/start.sh"
 families=$IST_GOLDEN_DIR/families
-cd "$2" || exit 1
-export LC_ALL=C.UTF-8
-failures=0
 
-# fail WHAT: counts a failure and shows what was said.
-fail() {
-  echo "FAILED: $1"
-  head -n 3 said | sed 's/^/  /'
-  failures=$((failures + 1))
-}
 # best ARGUMENTS...: prints the likeliest tokens behind some others, with their logits.
 best() {
   "$ist" eval "$@" --tokens "3 4 5 6 7 8" --compute f32 --threads 1 -q 2>said | tail -n +2
@@ -26,7 +17,7 @@ near() {
   best "$@" >got
   paste expected got | awk -v w="$within" '
     NF != 4 || $1 != $3 || $2 - $4 > w || $4 - $2 > w { bad = 1 }
-    END { exit bad || NR < 3 }' || fail "$what: $(tr '\n' ' ' <got) for $(tr '\n' ' ' <expected)"
+    END { exit bad || NR < 3 }' || fail "$what: $(tr '\n' ' ' <got) for $(tr '\n' ' ' <expected)" said
 }
 
 for i in 1 2 3 4 5 6; do
@@ -43,17 +34,17 @@ for name in mixtral qwen2_moe qwen3_moe; do
   cp "$from/config.json" "$from/model.safetensors" "$families"/tokenizer*.json model/
   "$ist" train -m model -d data.jsonl -o out --template none --targets $targets --steps 8 --lr 0.02 \
     --batch 3 --rank 2 --valid-examples 0 --compute f32 -q --threads 1 >said 2>&1 ||
-    fail "$name: train"
+    fail "$name: train" said
   "$ist" merge -m model -a out -o folder --type F32 -q --threads 1 >said 2>&1 ||
-    fail "$name: merge into a folder"
+    fail "$name: merge into a folder" said
   "$ist" merge -m "$from/model.gguf" -a out -o merged.gguf --type F32 -q --threads 1 >said 2>&1 ||
-    fail "$name: merge into a GGUF"
+    fail "$name: merge into a GGUF" said
   "$ist" merge -m "$from/model.gguf" -a out/adapter.gguf -o own.gguf -q --threads 1 >said 2>&1 ||
-    fail "$name: merge into a GGUF of the file's own types"
+    fail "$name: merge into a GGUF of the file's own types" said
   best -m model >alone
   best -m model -a out >expected
   [ "$(head -n 1 alone | cut -c1-12)" != "$(head -n 1 expected | cut -c1-12)" ] ||
-    fail "$name: training moved nothing, which tells nothing"
+    fail "$name: training moved nothing, which tells nothing" said
   near "$name: folder" 0.001 -m folder
   near "$name: GGUF" 0.001 -m merged.gguf
   near "$name: GGUF of its own types" 0.05 -m own.gguf
