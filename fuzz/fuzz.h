@@ -28,6 +28,12 @@ typedef struct fuzz_part {
 void fuzz_parts(const uint8_t *data, size_t size, fuzz_part *part, int most);
 /* Writes a part that is there, and removes the file of one that is not. */
 void fuzz_part_file(const char *name, fuzz_part part);
+/* A copy (the caller frees it) of a safetensors file whose first eight bytes, which say where the
+ * header ends, are made right, so that a longer or shorter header is read whole; where the last of
+ * them is not 0, it is cleared instead and the length taken as it stands. NULL for no part. */
+uint8_t *fuzz_safetensors(fuzz_part part);
+/* fuzz_part_file of that copy. */
+void fuzz_safetensors_file(const char *name, fuzz_part part);
 
 /* An error must have a text. With IST_FUZZ_SHOW in the environment it is printed: how far do
  * the seeds come? */

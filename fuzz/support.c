@@ -73,6 +73,45 @@ void fuzz_part_file(const char *name, fuzz_part part) {
     fuzz_no_file(name);
 }
 
+/* Bytes of the JSON object at p, to its closing brace; all n where it has none. */
+static size_t object_length(const uint8_t *p, size_t n) {
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < n; i++) {
+    if (quoted && p[i] == '\\')
+      i++;
+    else if (p[i] == '"')
+      quoted = !quoted;
+    else if (!quoted && p[i] == '{')
+      depth++;
+    else if (!quoted && p[i] == '}' && --depth <= 0) {
+      while (i + 1 < n && p[i + 1] == ' ') i++; /* padding */
+      return i + 1;
+    }
+  }
+  return n;
+}
+
+uint8_t *fuzz_safetensors(fuzz_part part) {
+  if (!part.p) return NULL;
+  uint8_t *copy = malloc(part.n + 1);
+  if (!copy) abort();
+  memcpy(copy, part.p, part.n);
+  if (part.n < 9) return copy;
+  uint64_t length = object_length(part.p + 8, part.n - 8);
+  if (copy[7] == 0)
+    memcpy(copy, &length, sizeof length);
+  else
+    copy[7] = 0;
+  return copy;
+}
+
+void fuzz_safetensors_file(const char *name, fuzz_part part) {
+  uint8_t *copy = fuzz_safetensors(part);
+  fuzz_part_file(name, (fuzz_part){copy, part.n});
+  free(copy);
+}
+
 void fuzz_check(ist_status status, const ist_error *err) {
   if (status == IST_OK) return;
   if (err->message[0] == 0 || err->code != status) abort();

@@ -39,11 +39,14 @@ static char *sealed(fuzz_part record, fuzz_part tensors) {
 static void write_checkpoint(const uint8_t *data, size_t size) {
   fuzz_part part[2];
   fuzz_parts(data + 1, size - 1, part, 2);
+  uint8_t *tensors = fuzz_safetensors(part[1]);
+  part[1].p = tensors;
   char *text = data[0] != 'x' && part[1].p ? sealed(part[0], part[1]) : NULL;
   if (text) part[0] = (fuzz_part){(const uint8_t *)text, strlen(text)};
   fuzz_part_file(STEP "state.json", part[0]);
   fuzz_part_file(STEP "state.safetensors", part[1]);
   free(text);
+  free(tensors);
 }
 
 /* What a resumed run takes from the record. */

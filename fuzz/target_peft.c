@@ -7,7 +7,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   fuzz_part part[2];
   fuzz_parts(data, size, part, 2);
   fuzz_part_file("adapter_config.json", part[0]);
-  fuzz_part_file("adapter_model.safetensors", part[1]);
+  fuzz_safetensors_file("adapter_model.safetensors", part[1]);
   ist_error err = {0};
   ist_peft_dir *d;
   ist_status status = ist_peft_open(&d, fuzz_folder(), &err);

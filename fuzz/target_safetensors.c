@@ -1,5 +1,5 @@
 /* safetensors: the header, and every tensor's last byte. */
-#include <stdlib.h>
+#include <stdio.h>
 
 #include "format/safetensors.h"
 #include "fuzz.h"
@@ -7,7 +7,10 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   ist_error err = {0};
   ist_safetensors *s;
-  ist_status status = ist_safetensors_open(&s, fuzz_file("model.safetensors", data, size), &err);
+  fuzz_safetensors_file("model.safetensors", (fuzz_part){data, size});
+  char path[256];
+  snprintf(path, sizeof path, "%s/model.safetensors", fuzz_folder());
+  ist_status status = ist_safetensors_open(&s, path, &err);
   fuzz_check(status, &err);
   if (status != IST_OK) return 0;
   volatile unsigned char last;

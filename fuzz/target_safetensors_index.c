@@ -7,8 +7,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   fuzz_parts(data, size, part, 3);
   fuzz_file("config.json", "{}", 2);
   fuzz_part_file("model.safetensors.index.json", part[0]);
-  fuzz_part_file("a.safetensors", part[1]);
-  fuzz_part_file("b.safetensors", part[2]);
+  fuzz_safetensors_file("a.safetensors", part[1]);
+  fuzz_safetensors_file("b.safetensors", part[2]);
   ist_error err = {0};
   ist_source s;
   ist_status status = ist_source_open_folder(&s, fuzz_folder(), &err);
