@@ -1,5 +1,6 @@
 /* safetensors: the header, and every tensor's last byte. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "format/safetensors.h"
 #include "fuzz.h"

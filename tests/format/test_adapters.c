@@ -353,6 +353,9 @@ static void test_lora_gguf_refusals(void **state) {
   write_pair("model", "x.lora_a", 32, 2, "x.lora_b", 2, IST_F32);
   assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_UNSUPPORTED, &err,
                "general.type is 'model', expected 'adapter'");
+  write_pair("adaptor", "x.lora_a", 32, 2, "x.lora_b", 2, IST_F32);
+  assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_UNSUPPORTED, &err,
+               "general.type is 'adaptor', expected 'adapter'");
   write_pair("adapter", "x.lora_a", 32, 3, "x.lora_b", 2, IST_F32);
   assert_error(ist_lora_gguf_open(&l, gguf_path, &err), IST_ERR_FORMAT, &err,
                "'x': lora_a has rank 3, lora_b has rank 2");

@@ -77,6 +77,34 @@ static void test_golden_blocks(void **state) {
   ist_safetensors_close(s);
 }
 
+/* The integers of every group with their scale and offset are the elements, but for the rounding of
+ * one sum. */
+static void test_groups(void **state) {
+  (void)state;
+  ist_safetensors *s = open_golden("quant_blocks.safetensors");
+  int types = 0;
+  for (int type = 0; type < IST_DTYPE_COUNT; type++) {
+    ist_dtype t = (ist_dtype)type;
+    if (!ist_quant_has_groups(t)) continue;
+    const ist_st_tensor *raw = golden(s, t, "raw"), *f32 = golden(s, t, "f32");
+    assert_true(raw && f32);
+    for (int64_t k = 0; k < f32->bytes / 4; k++) {
+      uint8_t q[32];
+      float scale[2], offset[2], expected;
+      ist_quant_group(q, scale, offset, raw->data, t, k / 32);
+      memcpy(&expected, f32->data + 4 * k, 4);
+      int i = (int)(k % 32), half = i / 16;
+      float product = scale[half] * q[i], limit = 1e-6f * (fabsf(product) + fabsf(offset[half]));
+      if (fabsf(product + offset[half] - expected) > limit)
+        fail_msg("%s, element %d: %g, expected %g", ist_dtype_get(t)->name, (int)k,
+                 product + offset[half], expected);
+    }
+    types++;
+  }
+  assert_int_equal(types, 8);
+  ist_safetensors_close(s);
+}
+
 /* Element i of a Q6_K block, straight from the table of the format. */
 static float q6_k_element(const uint8_t *x, int i) {
   int r = i % 128, h = i / 128;
@@ -256,10 +284,11 @@ static void test_supported(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_golden_blocks),          cmocka_unit_test(test_one_element_formula),
-      cmocka_unit_test(test_vector_equals_portable), cmocka_unit_test(test_bf16_corners),
-      cmocka_unit_test(test_golden_encoders),        cmocka_unit_test(test_round_trip_error),
-      cmocka_unit_test(test_encode_not_finite),      cmocka_unit_test(test_supported),
+      cmocka_unit_test(test_golden_blocks),       cmocka_unit_test(test_groups),
+      cmocka_unit_test(test_one_element_formula), cmocka_unit_test(test_vector_equals_portable),
+      cmocka_unit_test(test_bf16_corners),        cmocka_unit_test(test_golden_encoders),
+      cmocka_unit_test(test_round_trip_error),    cmocka_unit_test(test_encode_not_finite),
+      cmocka_unit_test(test_supported),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
