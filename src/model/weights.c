@@ -58,11 +58,13 @@ static ist_status transpose(search *f, ist_stored *out, const ist_gguf_tensor *t
   return IST_OK;
 }
 
-static ist_status take(search *f, ist_stored *out, const ist_gguf_tensor *t, int64_t row0,
+/* rows x cols elements of the tensor, from element `first` on. */
+static ist_status take(search *f, ist_stored *out, const ist_gguf_tensor *t, int64_t first,
                        int64_t rows, int64_t cols, ist_error *err) {
   IST_TRY(check_type(t, err));
+  IST_ASSERT(first + rows * cols <= t->ne[0] * rows_of(t));
   f->used[t - f->s->tensor] = true;
-  *out = (ist_stored){.data = t->data + ist_dtype_bytes(t->type, row0 * cols),
+  *out = (ist_stored){.data = t->data + ist_dtype_bytes(t->type, first),
                       .type = t->type,
                       .rows = rows,
                       .cols = cols};
@@ -80,8 +82,12 @@ static ist_status find_in_fused(search *f, ist_stored *out, int64_t layer, int i
   int64_t row0 = id == IST_T_Q ? 0 : id == IST_T_K ? q : q + kv;
   if (bias ? t->ne[0] != all || rows_of(t) != 1 : t->ne[0] != cols || rows_of(t) != all)
     return fail_shape(t, bias ? 1 : all, bias ? all : cols, err);
-  if (bias) return take(f, out, t, row0, 1, rows, err);
-  return take(f, out, t, row0, rows, cols, err);
+  int64_t block = ist_dtype_get(t->type)->block;
+  if (bias && (row0 % block || rows % block))
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "%.*s: found type %s, whose blocks do not end where k and v begin",
+                    (int)t->name.len, t->name.p, ist_dtype_get(t->type)->name);
+  return bias ? take(f, out, t, row0, 1, rows, err) : take(f, out, t, row0 * cols, rows, cols, err);
 }
 
 /* A bias is as long as its weight has rows; a vector's as the vector. */

@@ -272,6 +272,51 @@ static void test_writer_bytes(void **state) {
   ist_buf_free(&got);
 }
 
+/* Byte i of the streamed tensor. */
+static unsigned char byte_at(int64_t i) {
+  return (unsigned char)(i % 251 + i / 65536);
+}
+
+typedef struct asked {
+  int64_t next; /* byte that must come */
+  int calls, fail_at;
+} asked;
+
+static ist_status read_next(void *user, int64_t offset, int64_t n, unsigned char *dst,
+                            ist_error *err) {
+  asked *a = user;
+  if (a->calls++ == a->fail_at) return ist_fail(err, IST_ERR_IO, "no more bytes");
+  assert_true(offset == a->next && n > 0 && n % (1 << 20) == 0);
+  for (int64_t i = 0; i < n; i++) dst[i] = byte_at(offset + i);
+  a->next += n;
+  return IST_OK;
+}
+
+/* A tensor longer than a chunk comes in whole rows, in order, and once. */
+static void test_stream(void **state) {
+  (void)state;
+  ist_error err = {0};
+  asked a = {.fail_at = 1};
+  const int64_t rows = 9, all = rows << 20;
+  ist_st_item item = {"x", IST_U8, 2, {rows, 1 << 20}, .user = &a};
+  assert_true(all > 2 * IST_TENSOR_CHUNK);
+  unlink(path);
+  assert_error(ist_safetensors_stream(path, &item, 1, read_next, &err), IST_ERR_IO, &err,
+               "no more bytes");
+  assert_int_equal(access(path, F_OK), -1);
+
+  a = (asked){.fail_at = -1};
+  if (ist_safetensors_stream(path, &item, 1, read_next, &err) != IST_OK)
+    fail_msg("%s", err.message);
+  assert_true(a.calls == 3 && a.next == all);
+  ist_safetensors *s = open_ok();
+  const ist_st_tensor *t = ist_safetensors_find(s, "x");
+  assert_true(t->bytes == all);
+  for (int64_t i = 0; i < all; i++)
+    if (t->data[i] != byte_at(i)) fail_msg("byte %lld", (long long)i);
+  ist_safetensors_close(s);
+}
+
 static void test_writer_refuses(void **state) {
   (void)state;
   ist_error err = {0};
@@ -352,12 +397,12 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_reader_values),      cmocka_unit_test(test_to_f32),
-      cmocka_unit_test(test_layouts_that_lie),   cmocka_unit_test(test_entries_that_lie),
-      cmocka_unit_test(test_headers_that_lie),   cmocka_unit_test(test_round_trip),
-      cmocka_unit_test(test_writer_bytes),       cmocka_unit_test(test_writer_refuses),
-      cmocka_unit_test(test_truncated_anywhere), cmocka_unit_test(test_any_byte_changed),
-      cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_reader_values),    cmocka_unit_test(test_to_f32),
+      cmocka_unit_test(test_layouts_that_lie), cmocka_unit_test(test_entries_that_lie),
+      cmocka_unit_test(test_headers_that_lie), cmocka_unit_test(test_round_trip),
+      cmocka_unit_test(test_writer_bytes),     cmocka_unit_test(test_stream),
+      cmocka_unit_test(test_writer_refuses),   cmocka_unit_test(test_truncated_anywhere),
+      cmocka_unit_test(test_any_byte_changed), cmocka_unit_test(test_out_of_memory),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -295,6 +295,33 @@ static void test_damage(void **state) {
   ist_state_free(&s);
 }
 
+/* One value of every checkpoint that can be read; then all of them out of the way. */
+static void test_values_and_clear(void **state) {
+  (void)state;
+  values v;
+  ist_state s = registry(&v);
+  ist_error err = {0};
+  int64_t *found, n;
+  for (int64_t step = 1; step <= 3; step++) {
+    fill(&v, 7);
+    v.count = 100 * step;
+    save(&s, step, 3);
+  }
+  assert_int_equal(truncate("run/checkpoints/step-00000002/state.safetensors", 12), 0);
+  assert_int_equal(ist_checkpoint_values("run", "count", &found, &n, &err), IST_OK);
+  assert_true(n == 2 && found[0] + found[1] == 400);
+  ist_free(found);
+  assert_int_equal(ist_checkpoint_values("run", "adapters", &found, &n, &err), IST_OK);
+  assert_int_equal(n, 0); /* not one integer */
+  ist_free(found);
+
+  assert_int_equal(mkdir("run/checkpoints.removed", 0700), 0); /* of one that was stopped */
+  assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
+  assert_int_equal(names_in("run"), 0);
+  assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
+  ist_state_free(&s);
+}
+
 static void test_nothing_to_find(void **state) {
   (void)state;
   char *path = (char *)"";
@@ -358,6 +385,7 @@ int main(void) {
       cmocka_unit_test_teardown(test_kept, remove_run),
       cmocka_unit_test_teardown(test_same_step, remove_run),
       cmocka_unit_test_teardown(test_damage, remove_run),
+      cmocka_unit_test_teardown(test_values_and_clear, remove_run),
       cmocka_unit_test_teardown(test_nothing_to_find, remove_run),
       cmocka_unit_test_teardown(test_foreign_record, remove_run),
       cmocka_unit_test_teardown(test_no_memory, remove_run),
