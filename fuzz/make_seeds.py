@@ -99,6 +99,61 @@ def model(arch, quantised):
     return gguf_bytes(arch, fill)
 
 
+def plain(arch, kind):
+    """The same in F16, width 8: with q, k, v in one tensor, or with two experts."""
+    def fill(w):
+        D, F, V, E = 8, 16, 9, 4
+        w.add_context_length(64)
+        w.add_embedding_length(D)
+        w.add_block_count(1)
+        w.add_feed_forward_length(F)
+        w.add_head_count(2)
+        w.add_head_count_kv(2 if arch == "gpt2" else 1)
+        w.add_layer_norm_rms_eps(1e-5)
+        w.add_layer_norm_eps(1e-5)
+        w.add_rope_freq_base(10000.0)
+        vocab(w)
+
+        def matrix(name, *shape, dtype=np.float16):
+            r = np.random.default_rng(len(name))
+            w.add_tensor(name, (r.standard_normal(shape) * 0.1).astype(dtype))
+
+        def norms(*names, bias):
+            for n in names:
+                w.add_tensor(f"{n}.weight", np.ones(D, np.float32))
+                if bias:
+                    w.add_tensor(f"{n}.bias", np.zeros(D, np.float32))
+        matrix("token_embd.weight", V, D)
+        gpt = arch == "gpt2"
+        norms("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm", bias=gpt)
+        if kind == "fused":
+            all_rows = 3 * D if gpt else D + 2 * E
+            matrix("blk.0.attn_qkv.weight", all_rows, D)
+            matrix("blk.0.attn_qkv.bias", all_rows, dtype=np.float32)
+        else:
+            for n, rows in (("q", D), ("k", E), ("v", E)):
+                matrix(f"blk.0.attn_{n}.weight", rows, D)
+        matrix("blk.0.attn_output.weight", D, D)
+        if gpt:
+            matrix("position_embd.weight", 64, D)
+            for n, rows in (("attn_output", D), ("ffn_up", F), ("ffn_down", D)):
+                matrix(f"blk.0.{n}.bias", rows, dtype=np.float32)
+        if kind == "experts":
+            w.add_expert_count(2)
+            w.add_expert_used_count(1)
+            w.add_expert_feed_forward_length(E)
+            matrix("blk.0.ffn_gate_inp.weight", 2, D, dtype=np.float32)
+            for n, rows, inside in (("gate", E, D), ("up", E, D), ("down", D, E)):
+                matrix(f"blk.0.ffn_{n}_exps.weight", 2, rows, inside)
+            for n in ("q", "k"):
+                w.add_tensor(f"blk.0.attn_{n}_norm.weight", np.ones(E, np.float32))
+        else:
+            for n, rows, inside in (("gate", F, D), ("up", F, D), ("down", D, F)):
+                if not (gpt and n == "gate"):
+                    matrix(f"blk.0.ffn_{n}.weight", rows, inside)
+    return gguf_bytes(arch, fill)
+
+
 def adapter(w):
     w.add_type("adapter")
     w.add_string("adapter.type", "lora")
@@ -125,6 +180,9 @@ def every_kind(w):
 def ggufs():
     put("gguf", "llama-q4_0", model("llama", True))
     put("gguf", "qwen2", model("qwen2", True))
+    put("gguf", "fused", plain("qwen2", "fused"))
+    put("gguf", "experts", plain("qwen3moe", "experts"))
+    put("gguf", "gpt2", plain("gpt2", "fused"))
     put("gguf", "adapter", gguf_bytes("llama", adapter))
     put("gguf", "kinds", gguf_bytes("llama", every_kind))
     put("gguf_tokenizer", "bpe", "ab a<|im_start|>b \xff", gguf_bytes("llama", vocab))
@@ -181,14 +239,53 @@ def tokenizers():
         put("tokenizer_json", folder.name, *parts)
 
 
+# Of the model that fuzz/use_model.h makes: (out, in) of each matrix.
+SIZES = {"self_attn.q_proj": (4, 4), "self_attn.k_proj": (4, 4), "self_attn.v_proj": (4, 4),
+         "self_attn.o_proj": (4, 4), "mlp.gate_proj": (8, 4), "mlp.up_proj": (8, 4),
+         "mlp.down_proj": (4, 8)}
+
+
+def pairs(modules, layers=(0, 1), rank=lambda layer, module: 2, dora=False):
+    tensors = {}
+    for layer in layers:
+        for m in modules:
+            out, inside = SIZES[m]
+            r = rank(layer, m)
+            stem = f"base_model.model.model.layers.{layer}.{m}"
+            tensors[f"{stem}.lora_A.weight"] = np.ones((r, inside), np.float32)
+            tensors[f"{stem}.lora_B.weight"] = np.ones((out, r), np.float32)
+            if dora:
+                tensors[f"{stem}.lora_magnitude_vector"] = np.ones(out, np.float32)
+    return tensors
+
+
 def adapters():
+    def one(name, tensors, targets, **more):
+        config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": targets, **more}
+        put("peft", name, json.dumps(config), save(tensors))
+
+    qv = ["self_attn.q_proj", "self_attn.v_proj"]
+    head = "base_model.model.lm_head"
+    embed = "base_model.model.model.embed_tokens"
+    one("linear", pairs(SIZES), "all-linear", use_rslora=True)
+    one("dora", pairs(qv, dora=True), ["q_proj", "v_proj"], use_dora=True)
+    one("regex", pairs(["mlp.up_proj"]), ".*\\.(gate|up)_proj", exclude_modules=["gate_proj"])
+    one("layers", pairs(qv, layers=[1]), ["q_proj", "v_proj"], layers_to_transform=[1],
+        layers_pattern="layers")
+    one("patterns", pairs(qv, rank=lambda layer, m: 1 if "v_" in m else 2), ["q_proj", "v_proj"],
+        rank_pattern={"v_proj": 1}, alpha_pattern={"layers.1.self_attn.q_proj": 8})
+    one("outer", {f"{embed}.lora_embedding_A": np.zeros((2, 260), np.float16),
+                  f"{embed}.lora_embedding_B": np.ones((4, 2), np.float16),
+                  f"{head}.lora_A.weight": np.ones((2, 4), np.float16),
+                  f"{head}.lora_B.weight": np.ones((260, 2), np.float16)},
+        ["embed_tokens", "lm_head"])
+    one("saved", {**pairs(["self_attn.q_proj"]), f"{head}.weight": np.ones((260, 4), np.float32)},
+        ["q_proj"], modules_to_save=["lm_head"])
+    # Read and described, but of another model.
+    t = save({"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight":
+              np.ones((2, 4), np.float32)})
     for name in ("dora", "patterns", "regex", "layers"):
-        folder = GOLDEN / "adapters" / name
-        t = save({"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight":
-                  np.ones((2, 4), np.float32),
-                  "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight":
-                  np.ones((4, 2), np.float32)})
-        put("peft", name, small(folder / "adapter_config.json"), t)
+        put("peft", "foreign-" + name, small(GOLDEN / "adapters" / name / "adapter_config.json"), t)
 
 
 def data():

@@ -152,6 +152,7 @@ static size_t change_string(size_t at, size_t n) {
 
 /* Bytes that keep their number, as those of scalars must. */
 static void change_bytes(uint8_t *p, size_t n) {
+  if (n == 0) return;
   size_t got = LLVMFuzzerMutate(p, n, n);
   memset(p + got, 0, n - got);
 }

@@ -5,6 +5,7 @@
 #include "format/lora_gguf.h"
 #include "format/quant.h"
 #include "fuzz.h"
+#include "use_model.h"
 
 /* Every byte of every tensor is there, and its blocks decode. */
 static void read_tensors(const ist_gguf *g) {
@@ -21,15 +22,17 @@ static void read_tensors(const ist_gguf *g) {
   (void)last;
 }
 
-static void open_model(const char *path) {
+static void open_model(const char *path, ist_backend_kind backend) {
   ist_error err = {0};
   ist_model_options o;
   ist_model_options_init(&o);
-  o.backend = IST_BACKEND_REFERENCE;
+  o.backend = backend;
   ist_model *m = NULL;
   ist_status status = ist_model_open(&m, path, &o, &err);
   fuzz_check(status, &err);
-  if (status == IST_OK) ist_model_close(m);
+  if (status != IST_OK) return;
+  use_model(m);
+  ist_model_close(m);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -50,7 +53,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   ist_lora_gguf *lora;
   status = ist_lora_gguf_open(&lora, path, &err);
   fuzz_check(status, &err);
-  if (status == IST_OK) ist_lora_gguf_close(lora);
-  open_model(path);
+  if (status == IST_OK) {
+    ist_lora_gguf_close(lora);
+    use_adapter(path);
+  } else {
+    open_model(path, size % 2 ? IST_BACKEND_CPU : IST_BACKEND_REFERENCE);
+  }
   return 0;
 }

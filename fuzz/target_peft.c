@@ -2,6 +2,7 @@
 #include "format/peft_dir.h"
 #include "format/peft_match.h"
 #include "fuzz.h"
+#include "use_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   fuzz_part part[2];
@@ -22,6 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     ist_peft_rules_free(rules);
   }
   ist_peft_close(d);
+  use_adapter(fuzz_folder());
   char *json = NULL;
   status = ist_inspect(fuzz_folder(), &json, &err);
   fuzz_check(status, &err);
