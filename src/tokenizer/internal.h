@@ -121,6 +121,7 @@ ist_status ist_specials_find(const ist_specials *s, const ist_vocab *v, const is
 typedef struct ist_regex {
   struct pcre2_real_general_context_8 *memory;
   struct pcre2_real_code_8 *code;
+  struct pcre2_real_match_context_8 *limits; /* of the work of one match */
   bool jit;
 } ist_regex;
 /* The pattern is in the notation of tokenizer.json (Oniguruma's); `anchored`: it
@@ -134,7 +135,7 @@ typedef struct pcre2_real_match_data_8 ist_regex_match;
 ist_regex_match *ist_regex_match_new(const ist_regex *r);
 void ist_regex_match_free(ist_regex_match *m);
 /* The first match that is not empty in [text + from, text + len), valid UTF-8;
- * *begin = *end = len: none. */
+ * *begin = *end = len: none. A match that takes too much work is an IST_ERR_DATA. */
 ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
                           size_t from, size_t *begin, size_t *end, ist_error *err);
 

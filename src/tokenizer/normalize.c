@@ -110,8 +110,9 @@ static ist_status replace_regex(ist_buf *out, const ist_buf *text, const ist_nor
   ist_regex_match *m = ist_regex_match_new(&step->regex);
   if (!m) return ist_fail_nomem(err, "normalising a text", text->len);
   ist_status status = IST_OK;
-  for (size_t at = 0, from, to; at < text->len && status == IST_OK; at = to) {
+  for (size_t at = 0, from, to; at < text->len; at = to) {
     status = ist_regex_find(&step->regex, m, text->p, text->len, at, &from, &to, err);
+    if (status != IST_OK) break;
     ist_buf_add(out, text->p + at, from - at);
     if (to > from) ist_buf_str(out, step->to);
   }

@@ -11,7 +11,14 @@
 /* White space as Unicode's White_Space property has it; PCRE2's own \s adds U+180E. */
 #define SPACE_CLASS "\\t-\\r\\x{85}\\p{Z}"
 
-enum { MAX_PATTERN = 65536 };
+enum {
+  MAX_PATTERN = 65536,
+  /* Of one match. PCRE2's own limits are 10 million backtracks and 20 GB: a pattern of a file
+   * could take seconds and all memory. An honest one backtracks once for each character of a long
+   * run of white space. */
+  MAX_BACKTRACKS = 4000000,
+  MAX_HEAP_KIB = 64 << 10
+};
 
 typedef struct translator {
   const char *p, *end;
@@ -108,13 +115,20 @@ static ist_status compile(ist_regex *r, const ist_buf *text, bool anchored, int 
   r->memory = pcre2_general_context_create(pcre_alloc, pcre_free, NULL);
   if (r->memory) context = pcre2_compile_context_create(r->memory);
   if (context) {
+    /* \C would match one byte of a character and leave text that is no UTF-8. */
+    const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
     pcre2_set_parens_nest_limit(context, 100);
     r->code = pcre2_compile((PCRE2_SPTR)text->p, text->len,
-                            PCRE2_UTF | PCRE2_UCP | (anchored ? PCRE2_ANCHORED : 0), code, &offset,
-                            context);
+                            options | (anchored ? PCRE2_ANCHORED : 0), code, &offset, context);
   }
   pcre2_compile_context_free(context);
-  return r->code ? IST_OK : IST_ERR_FORMAT;
+  if (!r->code) return IST_ERR_FORMAT;
+  *code = 0;
+  r->limits = pcre2_match_context_create(r->memory);
+  if (!r->limits) return IST_ERR_NOMEM;
+  pcre2_set_match_limit(r->limits, MAX_BACKTRACKS);
+  pcre2_set_heap_limit(r->limits, MAX_HEAP_KIB);
+  return IST_OK;
 }
 
 ist_status ist_regex_compile(ist_regex *r, const char *pattern, size_t len, bool anchored,
@@ -152,6 +166,7 @@ ist_status ist_regex_compile(ist_regex *r, const char *pattern, size_t len, bool
 }
 
 void ist_regex_free(ist_regex *r) {
+  pcre2_match_context_free(r->limits);
   pcre2_code_free(r->code);
   pcre2_general_context_free(r->memory);
   *r = (ist_regex){0};
@@ -172,6 +187,25 @@ void ist_regex_match_free(ist_regex_match *m) {
   pcre2_match_data_free(m);
 }
 
+static ist_status match_failed(int code, size_t len, size_t from, ist_error *err) {
+  switch (code) {
+    case PCRE2_ERROR_NOMEMORY: return ist_fail_nomem(err, "splitting a text", len);
+    case PCRE2_ERROR_MATCHLIMIT:
+      return ist_fail(err, IST_ERR_DATA,
+                      "a regular expression of the tokenizer backtracks more than %d times at byte "
+                      "%zu of a text",
+                      MAX_BACKTRACKS, from);
+    case PCRE2_ERROR_HEAPLIMIT:
+      return ist_fail(err, IST_ERR_DATA,
+                      "a regular expression of the tokenizer needs more than %d KiB at byte %zu of "
+                      "a text",
+                      MAX_HEAP_KIB, from);
+    default:
+      return ist_fail(err, IST_ERR_DATA, "a text could not be split: PCRE2 error %d at byte %zu",
+                      code, from);
+  }
+}
+
 ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
                           size_t from, size_t *begin, size_t *end, ist_error *err) {
   PCRE2_SPTR subject = (PCRE2_SPTR)text;
@@ -179,16 +213,19 @@ ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *te
   *begin = *end = len;
   if (from >= len) return IST_OK;
   int n = PCRE2_ERROR_JIT_STACKLIMIT;
-  if (r->jit) n = pcre2_jit_match(r->code, subject, len, from, PCRE2_NOTEMPTY, m, NULL);
+  if (r->jit) n = pcre2_jit_match(r->code, subject, len, from, PCRE2_NOTEMPTY, m, r->limits);
   if (n == PCRE2_ERROR_JIT_STACKLIMIT)
-    n = pcre2_match(r->code, subject, len, from, options | PCRE2_NO_JIT, m, NULL);
+    n = pcre2_match(r->code, subject, len, from, options | PCRE2_NO_JIT, m, r->limits);
   if (n == PCRE2_ERROR_NOMATCH) return IST_OK;
-  if (n == PCRE2_ERROR_HEAPLIMIT || n == PCRE2_ERROR_NOMEMORY)
-    return ist_fail_nomem(err, "splitting a text", len);
-  if (n < 0)
-    return ist_fail(err, IST_ERR_DATA, "a text could not be split: PCRE2 error %d at byte %zu", n,
-                    from);
+  if (n < 0) return match_failed(n, len, from, err);
   const PCRE2_SIZE *at = pcre2_get_ovector_pointer(m);
+  /* \K moves the begin of a match; through a subroutine that a lookahead calls (PCRE2 forbids it
+   * in the lookahead itself), behind its end. */
+  if (at[0] < from || at[1] <= at[0] || at[1] > len)
+    return ist_fail(err, IST_ERR_DATA,
+                    "a regular expression of the tokenizer matches bytes %zu to %zu of a text, "
+                    "expected some between %zu and %zu",
+                    (size_t)at[0], (size_t)at[1], from, len);
   *begin = at[0];
   *end = at[1];
   return IST_OK;
