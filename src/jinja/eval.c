@@ -4,8 +4,6 @@
 
 #include "jinja/internal.h"
 
-enum { MAX_DEPTH = 400 };
-
 static jinja_value eval(jinja_run *r, const jinja_node *n);
 static void execute(jinja_run *r, const jinja_node *n);
 
@@ -290,6 +288,10 @@ static jinja_value arithmetic(jinja_run *r, int op, jinja_value a, jinja_value b
   }
 }
 
+jinja_value ist_jinja_add(jinja_run *r, jinja_value a, jinja_value b) {
+  return arithmetic(r, N_ADD, a, b);
+}
+
 static bool compare_one(jinja_run *r, int op, jinja_value a, jinja_value b) {
   switch (op) {
     case C_EQ: return ist_jinja_equal(r, a, b);
@@ -393,13 +395,13 @@ static jinja_value eval_op(jinja_run *r, const jinja_node *n) {
 static void enter(jinja_run *r, const jinja_node *n) {
   r->line = n->line;
   ist_jinja_step(r, 1);
-  if (++r->depth > MAX_DEPTH) ist_jinja_fail(r, "nested too deep");
+  ist_jinja_enter(r);
 }
 
 static jinja_value eval(jinja_run *r, const jinja_node *n) {
   enter(r, n);
   jinja_value v = eval_op(r, n);
-  r->depth--;
+  ist_jinja_leave(r);
   return v;
 }
 
@@ -527,7 +529,7 @@ static void run(jinja_run *r, const jinja_node *n) {
 static void execute(jinja_run *r, const jinja_node *n) {
   enter(r, n);
   run(r, n);
-  r->depth--;
+  ist_jinja_leave(r);
 }
 
 void ist_jinja_execute(jinja_run *r, const json_t *globals) {

@@ -1,4 +1,5 @@
 /* Filters and tests. */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,11 +20,6 @@ static jinja_value arg(const jinja_args *a, int64_t i, const char *name) {
 }
 static bool flag(const jinja_args *a, int64_t i, const char *name, bool absent) {
   return ist_jinja_true(ist_jinja_arg(a, i, name, ist_jinja_bool(absent)));
-}
-static int64_t whole(jinja_run *r, jinja_value v) {
-  if (!ist_jinja_is_number(v))
-    ist_jinja_fail(r, "expected a number, found '%s'", ist_jinja_kind_name(v));
-  return v.kind == V_INT ? v.i : (int64_t)ist_jinja_number(v);
 }
 
 /* ---- Text ---- */
@@ -66,7 +62,7 @@ static jinja_value f_replace(jinja_run *r, jinja_value v, const jinja_args *a) {
   jinja_value count = arg(a, 2, "count");
   return ist_jinja_replace(r, ist_jinja_string(r, v), ist_jinja_string(r, arg(a, 0, "old")),
                            ist_jinja_string(r, arg(a, 1, "new")),
-                           count.kind == V_NONE ? -1 : whole(r, count));
+                           count.kind == V_NONE ? -1 : ist_jinja_whole(r, count));
 }
 
 static jinja_value f_indent(jinja_run *r, jinja_value v, const jinja_args *a) {
@@ -75,7 +71,7 @@ static jinja_value f_indent(jinja_run *r, jinja_value v, const jinja_args *a) {
   bool first = flag(a, 1, "first", false), blank = flag(a, 2, "blank", false);
   jinja_out *o = ist_jinja_out_new(r);
   char spaces[256];
-  int64_t n = width.kind == V_STRING ? 0 : whole(r, width);
+  int64_t n = width.kind == V_STRING ? 0 : ist_jinja_whole(r, width);
   if (n < 0 || n > 256) ist_jinja_fail(r, "an indentation of %lld", (long long)n);
   memset(spaces, ' ', sizeof spaces);
   const char *put = width.kind == V_STRING ? width.s->p : spaces;
@@ -161,8 +157,21 @@ static jinja_value f_wordcount(jinja_run *r, jinja_value v, const jinja_args *a)
 static jinja_value f_abs(jinja_run *r, jinja_value v, const jinja_args *a) {
   (void)a;
   if (v.kind == V_FLOAT) return ist_jinja_float(fabs(v.f));
-  int64_t i = whole(r, v);
+  int64_t i = ist_jinja_whole(r, v);
+  if (i == INT64_MIN) ist_jinja_fail(r, "a whole number past 64 bits");
   return ist_jinja_int(i < 0 ? -i : i);
+}
+
+enum { NUMBER_SIZE = 64 }; /* longer texts are no numbers that 64 bits hold */
+
+/* A string without the white space around it, with the NUL that C's functions need; false
+ * where it is empty, too long for a number or holds a NUL of its own. */
+static bool number_text(jinja_run *r, const jinja_str *v, char text[NUMBER_SIZE]) {
+  const jinja_str *s = ist_jinja_strip(r, v, NULL, 3).s;
+  if (s->len == 0 || s->len >= NUMBER_SIZE || memchr(s->p, 0, s->len)) return false;
+  memcpy(text, s->p, s->len);
+  text[s->len] = 0;
+  return true;
 }
 
 static bool parse_number(jinja_run *r, jinja_value v, double *out) {
@@ -170,22 +179,23 @@ static bool parse_number(jinja_run *r, jinja_value v, double *out) {
     *out = ist_jinja_number(v);
     return true;
   }
-  if (v.kind != V_STRING) return false;
-  const jinja_str *s = ist_jinja_strip(r, v.s, NULL, 3).s;
-  char text[64] = "", *end;
-  if (s->len == 0 || s->len >= sizeof text) return false;
-  memcpy(text, s->p, s->len);
+  char text[NUMBER_SIZE], *end;
+  if (v.kind != V_STRING || !number_text(r, v.s, text)) return false;
   *out = strtod(text, &end);
   return *end == 0 && !strpbrk(text, "xX");
 }
 
 static jinja_value f_int(jinja_run *r, jinja_value v, const jinja_args *a) {
+  char text[NUMBER_SIZE], *end;
   double f;
   if (v.kind == V_INT) return v;
-  if (!parse_number(r, v, &f) || !(fabs(f) < 9e18))
+  if (v.kind == V_STRING && number_text(r, v.s, text)) {
+    errno = 0;
+    int64_t i = strtoll(text, &end, 10);
+    if (*end == 0 && errno == 0) return ist_jinja_int(i);
+  }
+  if (!parse_number(r, v, &f) || !(fabs(f) < 0x1p63))
     return ist_jinja_arg(a, 0, "default", ist_jinja_int(0));
-  if (v.kind == V_STRING && !memchr(v.s->p, '.', v.s->len) && !memchr(v.s->p, 'e', v.s->len))
-    return ist_jinja_int(strtoll(ist_jinja_strip(r, v.s, NULL, 3).s->p, NULL, 10));
   return ist_jinja_int((int64_t)f);
 }
 
@@ -196,7 +206,7 @@ static jinja_value f_float(jinja_run *r, jinja_value v, const jinja_args *a) {
 }
 
 static jinja_value f_round(jinja_run *r, jinja_value v, const jinja_args *a) {
-  int64_t digits = whole(r, ist_jinja_arg(a, 0, "precision", ist_jinja_int(0)));
+  int64_t digits = ist_jinja_whole(r, ist_jinja_arg(a, 0, "precision", ist_jinja_int(0)));
   jinja_value method = arg(a, 1, "method");
   if (!ist_jinja_is_number(v)) ist_jinja_fail(r, "round needs a number");
   if (digits < -15 || digits > 15) return v;
@@ -250,6 +260,17 @@ static jinja_value f_reverse(jinja_run *r, jinja_value v, const jinja_args *a) {
   return v.kind == V_STRING ? ist_jinja_out_value(r, text) : out;
 }
 
+/* A part of a path: an index where it is all digits (as large as there are, past 64 bits). */
+static jinja_value path_part(jinja_run *r, const jinja_str *path, size_t begin, size_t end) {
+  int64_t i = 0;
+  for (size_t at = begin; at < end; at++) {
+    char c = path->p[at];
+    if (c < '0' || c > '9') return ist_jinja_sub(r, path, begin, end);
+    if (__builtin_mul_overflow(i, 10, &i) || __builtin_add_overflow(i, c - '0', &i)) i = INT64_MAX;
+  }
+  return begin < end ? ist_jinja_int(i) : ist_jinja_sub(r, path, begin, end);
+}
+
 /* "a.b" of an item, or the item itself. */
 static jinja_value attribute(jinja_run *r, jinja_value v, jinja_value path) {
   if (path.kind == V_NONE) return v;
@@ -257,10 +278,7 @@ static jinja_value attribute(jinja_run *r, jinja_value v, jinja_value path) {
   for (size_t at = 0; at <= path.s->len;) {
     const char *dot = memchr(path.s->p + at, '.', path.s->len - at);
     size_t end = dot ? (size_t)(dot - path.s->p) : path.s->len;
-    jinja_value part = ist_jinja_sub(r, path.s, at, end);
-    if (end > at && strspn(part.s->p, "0123456789") >= end - at)
-      part = f_int(r, part, &(jinja_args){0});
-    v = ist_jinja_index(r, v, part);
+    v = ist_jinja_index(r, v, path_part(r, path.s, at, end));
     at = end + 1;
   }
   return v;
@@ -443,20 +461,19 @@ static jinja_value f_min(jinja_run *r, jinja_value v, const jinja_args *a) {
 static jinja_value f_sum(jinja_run *r, jinja_value v, const jinja_args *a) {
   const jinja_list *l = ist_jinja_items(r, v);
   jinja_value attr = arg(a, 0, "attribute"), start = ist_jinja_arg(a, 1, "start", ist_jinja_int(0));
-  double f = ist_jinja_number(start);
-  bool real = start.kind == V_FLOAT;
+  jinja_value sum = start;
+  if (!ist_jinja_is_number(sum)) ist_jinja_fail(r, "sum of what is no number");
   for (int64_t i = 0; i < l->n; i++) {
     jinja_value item = attribute(r, l->p[i], attr);
     if (!ist_jinja_is_number(item)) ist_jinja_fail(r, "sum of what is no number");
-    real |= item.kind == V_FLOAT;
-    f += ist_jinja_number(item);
+    sum = ist_jinja_add(r, sum, item);
   }
-  return real ? ist_jinja_float(f) : ist_jinja_int((int64_t)f);
+  return sum;
 }
 
 static jinja_value f_batch(jinja_run *r, jinja_value v, const jinja_args *a) {
   const jinja_list *l = ist_jinja_items(r, v);
-  int64_t n = whole(r, ist_jinja_arg(a, 0, "linecount", ist_jinja_int(0)));
+  int64_t n = ist_jinja_whole(r, ist_jinja_arg(a, 0, "linecount", ist_jinja_int(0)));
   jinja_value fill = arg(a, 1, "fill_with"), out = ist_jinja_new_list(r, 0);
   if (n < 1) ist_jinja_fail(r, "batch of %lld", (long long)n);
   for (int64_t i = 0; i < l->n; i += n) {
@@ -533,10 +550,14 @@ static const struct {
 };
 
 jinja_value ist_jinja_filter(jinja_run *r, const char *name, jinja_value v, const jinja_args *a) {
+  size_t k = 0, n = sizeof filters / sizeof filters[0];
   ist_jinja_step(r, 1);
-  for (size_t k = 0; k < sizeof filters / sizeof filters[0]; k++)
-    if (strcmp(filters[k].name, name) == 0) return filters[k].fn(r, v, a);
-  ist_jinja_fail(r, "no filter named '%.60s'", name);
+  while (k < n && strcmp(filters[k].name, name) != 0) k++;
+  if (k == n) ist_jinja_fail(r, "no filter named '%.60s'", name);
+  ist_jinja_enter(r); /* map calls filters, map among them */
+  jinja_value out = filters[k].fn(r, v, a);
+  ist_jinja_leave(r);
+  return out;
 }
 
 /* ---- Tests ---- */
@@ -584,18 +605,19 @@ static bool test_kind(const char *name, jinja_value v, bool *found) {
   return false;
 }
 
-bool ist_jinja_test(jinja_run *r, const char *name, jinja_value v, const jinja_args *a) {
+static bool run_test(jinja_run *r, const char *name, jinja_value v, const jinja_args *a) {
   bool found;
   jinja_value x = arg(a, 0, "other");
   bool yes = test_kind(name, v, &found);
   if (!found) yes = test_order(r, name, v, x, &found);
   if (found) return yes;
   if (strcmp(name, "in") == 0) return ist_jinja_contains(r, x, v);
-  if (strcmp(name, "odd") == 0) return whole(r, v) % 2 != 0;
-  if (strcmp(name, "even") == 0) return whole(r, v) % 2 == 0;
+  if (strcmp(name, "odd") == 0) return ist_jinja_whole(r, v) % 2 != 0;
+  if (strcmp(name, "even") == 0) return ist_jinja_whole(r, v) % 2 == 0;
   if (strcmp(name, "divisibleby") == 0) {
-    if (whole(r, x) == 0) ist_jinja_fail(r, "division by zero");
-    return whole(r, v) % whole(r, x) == 0;
+    int64_t by = ist_jinja_whole(r, x);
+    if (by == 0) ist_jinja_fail(r, "division by zero");
+    return by == -1 || ist_jinja_whole(r, v) % by == 0; /* INT64_MIN / -1 is past 64 bits */
   }
   if (strcmp(name, "sameas") == 0) return v.kind == x.kind && ist_jinja_equal(r, v, x);
   if (strcmp(name, "upper") == 0 || strcmp(name, "lower") == 0) {
@@ -604,4 +626,12 @@ bool ist_jinja_test(jinja_run *r, const char *name, jinja_value v, const jinja_a
     return ist_jinja_true(ist_jinja_call_method(r, &m, &(jinja_args){0}));
   }
   ist_jinja_fail(r, "no test named '%.60s'", name);
+}
+
+bool ist_jinja_test(jinja_run *r, const char *name, jinja_value v, const jinja_args *a) {
+  ist_jinja_step(r, 1);
+  ist_jinja_enter(r);
+  bool yes = run_test(r, name, v, a);
+  ist_jinja_leave(r);
+  return yes;
 }

@@ -29,7 +29,7 @@ static jinja_value range(jinja_run *r, const jinja_args *a) {
   /* jinja2's sandbox has the same limit. */
   double n = ((double)to - (double)from) / (double)step;
   if (n > 100000) ist_jinja_fail(r, "a range of more than 100000 items");
-  for (int64_t i = from; step > 0 ? i < to : i > to; i += step)
+  for (int64_t i = from; step > 0 ? i < to : i > to; i = ist_jinja_advance(i, step, to))
     ist_jinja_append(r, out, ist_jinja_int(i));
   return out;
 }

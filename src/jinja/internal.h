@@ -251,6 +251,9 @@ typedef struct ist_jinja_args {
 _Noreturn void ist_jinja_fail(jinja_run *r, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 void ist_jinja_step(jinja_run *r, int64_t n);
+/* Expressions, blocks and filters within each other; every enter has its leave. */
+void ist_jinja_enter(jinja_run *r);
+void ist_jinja_leave(jinja_run *r);
 void *ist_jinja_new(jinja_run *r, size_t count, size_t size); /* zeroed */
 
 /* value.c */
@@ -273,6 +276,7 @@ int ist_jinja_order(jinja_run *r, jinja_value a, jinja_value b); /* fails where 
 bool ist_jinja_contains(jinja_run *r, jinja_value where, jinja_value what);
 bool ist_jinja_is_number(jinja_value v); /* booleans too */
 double ist_jinja_number(jinja_value v);
+int64_t ist_jinja_whole(jinja_run *r, jinja_value v); /* a number without its fraction */
 bool ist_jinja_is(const jinja_str *s, const char *text);
 const char *ist_jinja_kind_name(jinja_value v); /* Python's */
 /* The items of anything that can be gone through. */
@@ -295,6 +299,11 @@ int64_t ist_jinja_length(const jinja_str *s); /* in characters */
 /* The byte where character i begins; the end for i past it. */
 size_t ist_jinja_char_at(const jinja_str *s, int64_t i);
 jinja_value ist_jinja_sub(jinja_run *r, const jinja_str *s, size_t begin, size_t end);
+/* Where i, on its way to `to`, is after one more step: never past 64 bits. */
+static inline int64_t ist_jinja_advance(int64_t i, int64_t step, int64_t to) {
+  int64_t next;
+  return __builtin_add_overflow(i, step, &next) ? to : next;
+}
 jinja_value ist_jinja_slice(jinja_run *r, jinja_value v, const jinja_value bound[3]);
 jinja_value ist_jinja_strip(jinja_run *r, const jinja_str *s, const jinja_str *chars, int sides);
 jinja_value ist_jinja_replace(jinja_run *r, const jinja_str *s, const jinja_str *from,
@@ -319,6 +328,7 @@ void ist_jinja_execute(jinja_run *r, const json_t *globals); /* the whole templa
 jinja_value ist_jinja_attribute(jinja_run *r, jinja_value v, const char *name);
 jinja_value ist_jinja_index(jinja_run *r, jinja_value v, jinja_value key);
 jinja_value ist_jinja_call(jinja_run *r, jinja_value f, const jinja_args *a);
+jinja_value ist_jinja_add(jinja_run *r, jinja_value a, jinja_value b);
 
 /* functions.c */
 int ist_jinja_function(const char *name); /* -1: none */

@@ -7,6 +7,7 @@
 #include "jinja/internal.h"
 
 enum { MAX_TEMPLATE = 4 << 20, MAX_TREE = 256 << 20 };
+enum { MAX_DEPTH = 400 }; /* what the smallest usual stack holds many times over */
 #define MAX_STEPS  20000000
 #define MAX_MEMORY ((size_t)512 << 20)
 
@@ -104,6 +105,14 @@ void ist_jinja_fail(jinja_run *r, const char *fmt, ...) {
 void ist_jinja_step(jinja_run *r, int64_t n) {
   r->steps += n > 0 ? n : 0;
   if (r->steps > r->max_steps) ist_jinja_fail(r, "more than %lld steps", (long long)r->max_steps);
+}
+
+void ist_jinja_enter(jinja_run *r) {
+  if (++r->depth > MAX_DEPTH) ist_jinja_fail(r, "nested more than %d deep", MAX_DEPTH);
+}
+
+void ist_jinja_leave(jinja_run *r) {
+  r->depth--;
 }
 
 void *ist_jinja_new(jinja_run *r, size_t count, size_t size) {

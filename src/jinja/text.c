@@ -221,7 +221,7 @@ jinja_value ist_jinja_slice(jinja_run *r, jinja_value v, const jinja_value bound
   const jinja_list *l = ist_jinja_items(r, v);
   jinja_value out = ist_jinja_new_list(r, 0);
   jinja_out *text = ist_jinja_out_new(r);
-  for (int64_t i = from; step > 0 ? i < to : i > to; i += step) {
+  for (int64_t i = from; step > 0 ? i < to : i > to; i = ist_jinja_advance(i, step, to)) {
     if (v.kind == V_STRING)
       write_str(r, text, l->p[i].s);
     else
@@ -341,8 +341,7 @@ static void put_number(jinja_run *r, jinja_out *o, const char *spec, char type, 
     snprintf(text, sizeof text, format, f);
   } else {
     snprintf(format, sizeof format, "%%%sll%c", spec, type == 'i' ? 'd' : type);
-    snprintf(text, sizeof text, format,
-             v.kind == V_FLOAT ? (long long)f : (long long)(v.kind == V_BOOL ? v.b : v.i));
+    snprintf(text, sizeof text, format, (long long)ist_jinja_whole(r, v));
   }
   ist_jinja_puts(r, o, text);
 }

@@ -119,6 +119,14 @@ double ist_jinja_number(jinja_value v) {
   return v.kind == V_FLOAT ? v.f : v.kind == V_BOOL ? v.b : (double)v.i;
 }
 
+int64_t ist_jinja_whole(jinja_run *r, jinja_value v) {
+  if (!ist_jinja_is_number(v))
+    ist_jinja_fail(r, "expected a number, found '%s'", ist_jinja_kind_name(v));
+  if (v.kind != V_FLOAT) return v.kind == V_BOOL ? v.b : v.i;
+  if (!(v.f >= -0x1p63 && v.f < 0x1p63)) ist_jinja_fail(r, "a whole number past 64 bits");
+  return (int64_t)v.f;
+}
+
 bool ist_jinja_is(const jinja_str *s, const char *text) {
   return s->len == strlen(text) && memcmp(s->p, text, s->len) == 0;
 }
@@ -178,6 +186,19 @@ bool ist_jinja_equal(jinja_run *r, jinja_value a, jinja_value b) {
   }
 }
 
+static int order_lists(jinja_run *r, const jinja_list *a, const jinja_list *b) {
+  int order = (a->n > b->n) - (a->n < b->n);
+  ist_jinja_enter(r);
+  for (int64_t i = 0; i < a->n && i < b->n; i++) {
+    ist_jinja_step(r, 1);
+    if (ist_jinja_equal(r, a->p[i], b->p[i])) continue;
+    order = ist_jinja_order(r, a->p[i], b->p[i]);
+    break;
+  }
+  ist_jinja_leave(r);
+  return order;
+}
+
 int ist_jinja_order(jinja_run *r, jinja_value a, jinja_value b) {
   if (ist_jinja_is_number(a) && ist_jinja_is_number(b)) {
     double x = ist_jinja_number(a), y = ist_jinja_number(b);
@@ -189,12 +210,7 @@ int ist_jinja_order(jinja_run *r, jinja_value a, jinja_value b) {
     int c = n ? memcmp(a.s->p, b.s->p, n) : 0;
     return c ? c : (a.s->len > b.s->len) - (a.s->len < b.s->len);
   }
-  if (a.kind == V_LIST && b.kind == V_LIST) {
-    for (int64_t i = 0; i < a.list->n && i < b.list->n; i++)
-      if (!ist_jinja_equal(r, a.list->p[i], b.list->p[i]))
-        return ist_jinja_order(r, a.list->p[i], b.list->p[i]);
-    return (a.list->n > b.list->n) - (a.list->n < b.list->n);
-  }
+  if (a.kind == V_LIST && b.kind == V_LIST) return order_lists(r, a.list, b.list);
   ist_jinja_fail(r, "no order between '%s' and '%s'", ist_jinja_kind_name(a),
                  ist_jinja_kind_name(b));
 }
