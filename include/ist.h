@@ -408,7 +408,7 @@ typedef struct ist_generate_options {
   int64_t max_new;
   double temperature; /* 0: greedy */
   int64_t top_k;      /* 0: off */
-  double top_p;       /* 1: off */
+  double top_p;       /* 1: off; of what top_k leaves */
   uint64_t seed;
   bool raw;                  /* the prompt as it is; else through the template */
   const char *template_name; /* auto: the adapter's, else the model's */

@@ -209,19 +209,18 @@ int32_t ist_sample_token(ist_generator *g, const float *logits, const ist_sampli
   int64_t V = g->model->config.V, keep = 0;
   int32_t best = best_token(logits, V);
   if (s->temperature <= 0) return best;
-  double sum = 0;
   /* What is a billion times less likely than the best is as good as impossible. */
   float least = (float)((double)logits[best] - 20.72 * s->temperature);
   for (int64_t i = 0; i < V; i++) {
     if (!(logits[i] > least)) continue;
     g->prob[i] = (float)exp(((double)logits[i] - (double)logits[best]) / s->temperature);
-    sum += (double)g->prob[i];
     g->candidate[keep++] = (int32_t)i;
   }
   if (keep == 0) return best;
   qsort_r(g->candidate, (size_t)keep, sizeof *g->candidate, by_probability, g->prob);
   if (s->top_k > 0 && s->top_k < keep) keep = s->top_k;
-  double mass = 0;
+  double sum = 0, mass = 0;
+  for (int64_t i = 0; i < keep; i++) sum += (double)g->prob[g->candidate[i]];
   for (int64_t i = 0; i < keep; i++) {
     mass += (double)g->prob[g->candidate[i]];
     if (mass >= s->top_p * sum) keep = i + 1;

@@ -54,7 +54,8 @@ const float *ist_generator_prompt(ist_generator *g, int64_t s, const int32_t *id
  * result is the i-th such sequence's. Their number goes to *n. */
 ist_view ist_generator_step(ist_generator *g, int64_t *n);
 
-/* Chooses a token from V logits; draws depend on (seed, token number) only. */
+/* Chooses a token from V logits; draws depend on (seed, token number) only. top_k cuts first
+ * (of equal logits the first ids stay), top_p then counts the share of what is left. */
 int32_t ist_sample_token(ist_generator *g, const float *logits, const ist_sampling *s,
                          int64_t number);
 

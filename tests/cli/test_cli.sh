@@ -198,6 +198,24 @@ printf 'say 3' | "$ist" generate -q -m "$model" --adapter run -n 8 >b.txt 2>err 
 [ -s a.txt ] || fail "generate wrote nothing"
 cmp -s a.txt b.txt || fail "generate: an argument and standard input differ"
 [ ! -s err ] || fail "generate --quiet is not quiet"
+# draw FILE ARGUMENTS...: a text of eight tokens.
+draw() {
+  to=$1
+  shift
+  "$ist" generate -q -m "$model" --adapter run -n 8 "$@" 'say 3' >"$to" 2>err || fail "generate $*" err
+}
+draw b.txt --temp 2 --top-k 1
+cmp -s a.txt b.txt || fail "generate: --top-k 1 is not the likeliest text"
+draw b.txt --temp 2 --top-p 1e-9
+cmp -s a.txt b.txt || fail "generate: a small --top-p is not the likeliest text"
+draw b.txt --temp 2 --seed 1
+draw c.txt --temp 2 --seed 1
+draw d.txt --temp 2 --seed 2
+cmp -s a.txt b.txt && fail "generate: --temp 2 draws nothing"
+cmp -s b.txt c.txt || fail "generate: one seed, two texts"
+cmp -s b.txt d.txt && fail "generate: two seeds, one text"
+draw b.txt --system 'You count.'
+cmp -s a.txt b.txt && fail "generate: --system changes nothing"
 works 'llama.block_count' inspect "$model"
 works 'blk.0-3.attn_q.weight' inspect "$model"
 works 'blk.3.attn_q.weight' inspect "$model" --all
