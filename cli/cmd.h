@@ -17,7 +17,8 @@ ist_status ist_cmd_open_model(ist_model **out, const ist_args *a, ist_error *err
 /* The argument of the line, or all of standard input; free with free(). */
 char *ist_cmd_read_argument(const ist_args *a, size_t *len, ist_error *err);
 
-/* A mapped file that is truncated ends the process with an error line, not a signal. */
+/* A mapped file that is truncated, or a file that may not grow, ends the process with an error
+ * line, not a signal; a signal that ends it leaves no temporary file. */
 void ist_signals_guard(void);
 /* From now on SIGINT, SIGTERM and SIGHUP are noted (`notice` goes to stderr at once); a
  * second one ends the process. A closed pipe is no reason to end. */

@@ -1,4 +1,5 @@
 /* common.c: what several commands share. */
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,12 +49,11 @@ static const char *notice_text;
 static const int stopping[] = {SIGINT, SIGTERM, SIGHUP};
 enum { N_STOPPING = sizeof stopping / sizeof *stopping };
 
-/* A second signal ends the process at once: the default action is back. While this runs the
- * others wait, so that one that came at the same time meets the default action too. */
-static void on_signal(int signal_number) {
-  caught = signal_number;
-  for (int i = 0; i < N_STOPPING; i++) signal(stopping[i], SIG_DFL);
-  if (notice_text && write(STDERR_FILENO, notice_text, strlen(notice_text)) < 0) return;
+/* Ends the process as the signal would, when this returns, but leaves no temporary file. */
+static void on_last_signal(int signal_number) {
+  ist_discard_unfinished();
+  signal(signal_number, SIG_DFL);
+  raise(signal_number);
 }
 
 static void set_handler(void (*handler)(int)) {
@@ -65,6 +65,17 @@ static void set_handler(void (*handler)(int)) {
     bool ignored = sigaction(stopping[i], NULL, &old) == 0 && old.sa_handler == SIG_IGN;
     if (stopping[i] != SIGHUP || !ignored) sigaction(stopping[i], &action, NULL);
   }
+}
+
+/* A second signal ends the process at once. While this runs the others wait, so that one that
+ * came at the same time does so too. */
+static void on_signal(int signal_number) {
+  int number = errno;
+  caught = signal_number;
+  set_handler(on_last_signal);
+  ssize_t written = notice_text ? write(STDERR_FILENO, notice_text, strlen(notice_text)) : 0;
+  (void)written;  /* nobody could be told */
+  errno = number; /* of the call that was interrupted */
 }
 
 void ist_signals_catch(const char *notice) {
@@ -86,6 +97,7 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context) {
   for (int i = 0; i < 3; i++) {
     if (write(STDERR_FILENO, parts[i], strlen(parts[i])) < 0) break;
   }
+  ist_discard_unfinished();
   _exit(1);
 }
 
@@ -93,6 +105,8 @@ void ist_signals_guard(void) {
   struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
   sigemptyset(&action.sa_mask);
   sigaction(SIGBUS, &action, NULL);
+  signal(SIGXFSZ, SIG_IGN); /* write gives EFBIG, and its error takes the way of all others */
+  set_handler(on_last_signal);
 }
 
 int ist_signals_caught(void) {
@@ -100,5 +114,5 @@ int ist_signals_caught(void) {
 }
 
 void ist_signals_release(void) {
-  set_handler(SIG_DFL);
+  set_handler(on_last_signal);
 }

@@ -67,6 +67,7 @@ static int run_information(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+  ist_signals_guard();
   int code = run_information(argc, argv);
   if (code >= 0) return flush_results(code);
   ist_args a;
@@ -82,7 +83,6 @@ int main(int argc, char **argv) {
     code = 0;
   } else {
     ist_log_set(show_log, &a);
-    ist_signals_guard();
     code = run_command[a.command](&a);
     ist_log_set(NULL, NULL);
   }

@@ -353,6 +353,10 @@ IST_API ist_status ist_diff(const char *a, const char *b, ist_diff_fn each, void
  * use; the library installs none itself. Safe to call in a signal handler. */
 IST_API const char *ist_lost_file(const void *address);
 
+/* Removes the temporary files and folders that this process is writing, for a handler of a
+ * signal that ends it: what was begun is not left behind. Safe to call in a signal handler. */
+IST_API void ist_discard_unfinished(void);
+
 /* ---- Evaluation and generation --------------------------------------------- */
 
 typedef struct ist_eval_options {

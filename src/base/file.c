@@ -163,6 +163,7 @@ ist_status ist_wfile_open(ist_wfile *f, const char *path, ist_error *err) {
     return status;
   }
   *f = (ist_wfile){.fd = fd, .path = copy, .temp = name.p};
+  ist_unfinished_add(f->temp);
   return IST_OK;
 }
 
@@ -235,6 +236,7 @@ ist_status ist_wfile_commit(ist_wfile *f, ist_error *err) {
   } else if (ist_write_fails() || rename(f->temp, f->path) != 0) {
     status = fail_errno(err, "rename to", f->path, errno);
   } else {
+    ist_unfinished_remove(f->temp);
     ist_free(f->temp);
     f->temp = NULL;
     int number = sync_directory_of(f->path);
@@ -248,7 +250,10 @@ void ist_wfile_close(ist_wfile *f) {
   /* `path` tells an open file from a zeroed struct, whose fd is 0. */
   if (!f->path) return;
   if (f->fd >= 0) close(f->fd);
-  if (f->temp) unlink(f->temp);
+  if (f->temp) {
+    unlink(f->temp);
+    ist_unfinished_remove(f->temp);
+  }
   ist_free(f->path);
   ist_free(f->temp);
   ist_buf_free(&f->pending);

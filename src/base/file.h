@@ -20,6 +20,11 @@ const char *ist_mapped_path(const void *address);
 void ist_mapped_add(const ist_map *m, const char *path);
 void ist_mapped_remove(const ist_map *m);
 
+/* The temporary files and folders that are being written, for handlers of signals
+ * (unfinished.c, ist_discard_unfinished); the folders hold files only. */
+void ist_unfinished_add(const char *path);
+void ist_unfinished_remove(const char *path);
+
 /* Reads `path` whole into `out` (NUL after the end); at most `limit` bytes. */
 ist_status ist_file_read(ist_buf *out, const char *path, size_t limit, ist_error *err);
 

@@ -192,6 +192,7 @@ ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type
   while (len > 1 && dir[len - 1] == '/') len--;
   ist_buf_printf(&temp, "%.*s.tmp-%ld", (int)len, dir, (long)getpid());
   if (temp.failed) return ist_fail_nomem(err, dir, len);
+  ist_unfinished_add(temp.p);
   ist_status s = write_all(temp.p, list, m, type, unties, shard_bytes, err);
   if (s == IST_OK) s = ist_mkdirs(dir, err);
   /* What an earlier model left would be read with the new one. */
@@ -199,6 +200,7 @@ ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type
   if (s == IST_OK) s = each_file(temp.p, "*", dir, move_file, err);
   ist_error ignored;
   ist_remove_tree(temp.p, &ignored);
+  ist_unfinished_remove(temp.p);
   ist_buf_free(&temp);
   return s;
 }

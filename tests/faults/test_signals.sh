@@ -177,5 +177,37 @@ done
 ends 1 "a truncated model file"
 grep -q "^error: 'cut.gguf': cannot be read any more" err || fail "a truncated model file: no line"
 
+# ---- What ends the process in the middle of a file or folder leaves nothing of it.
+# begun PATTERN COMMAND...: starts the command, waits for its temporary name, which fits PATTERN.
+begun() {
+  pattern=$1
+  shift
+  "$@" >log 2>err &
+  pid=$!
+  while kill -0 $pid 2>/dev/null && ! ls -d $pattern >log2 2>&1; do :; done
+}
+nothing_left() { # CODE WHAT
+  ends "$1" "$2"
+  left=$(ls -d *.tmp-* 2>/dev/null)
+  [ -z "$left" ] || fail "$2: left $left"
+}
+"$ist" make-model --layers 2 --type F16 -o large.gguf 2>err || fail "make-model"
+begun 'half.gguf.tmp-*' "$ist" make-model -o half.gguf
+kill -INT $pid
+nothing_left 130 "SIGINT in make-model"
+for signal in TERM:143 HUP:129; do
+  begun 'half.tmp-*/model-00002-of-*' "$ist" merge -m large.gguf -o half --type F32 --shard-size 30000000
+  kill -${signal%:*} $pid
+  nothing_left ${signal#*:} "SIG${signal%:*} in a merge"
+done
+begun 'half.gguf.tmp-*' "$ist" merge -m large.gguf -o half.gguf --type Q4_K
+: >large.gguf
+nothing_left 1 "a base that is truncated in a merge"
+(ulimit -f 100; exec "$ist" make-model --layers 2 -o half.gguf >log 2>err) &
+pid=$!
+nothing_left 1 "a file that may not grow"
+grep -q "^error: cannot write 'half.gguf': File too large" err || fail "a file that may not grow"
+[ ! -e half.gguf ] && [ ! -e half ] || fail "an interrupted command wrote a result"
+
 [ $failures = 0 ] || echo "$failures failures"
 [ $failures = 0 ]
