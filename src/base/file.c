@@ -146,6 +146,23 @@ static int create_temp(ist_buf *name, const char *path) {
   return -1;
 }
 
+/* Makes the names in the directory of `path` durable; 0 or the error's number. Some file
+ * systems cannot, nor can who may write in a directory and not read it. */
+static int sync_directory_of(const char *path) {
+  if (ist_write_fails()) return errno;
+  const char *slash = strrchr(path, '/');
+  char *dir = !slash          ? ist_strdup(".")
+              : slash == path ? ist_strdup("/")
+                              : ist_strndup(path, (size_t)(slash - path));
+  if (!dir) return ENOMEM;
+  int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  ist_free(dir);
+  if (fd < 0) return errno == EACCES ? 0 : errno;
+  int number = fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP ? errno : 0;
+  close(fd);
+  return number;
+}
+
 ist_status ist_wfile_open(ist_wfile *f, const char *path, ist_error *err) {
   *f = (ist_wfile){.fd = -1};
   struct stat st;
@@ -209,21 +226,6 @@ void ist_wfile_printf(ist_wfile *f, const char *fmt, ...) {
   if (f->pending.len >= FLUSH_AT) flush(f);
 }
 
-/* Makes the names in the directory of `path` durable. Some file systems cannot. */
-static int sync_directory_of(const char *path) {
-  const char *slash = strrchr(path, '/');
-  char *dir = !slash          ? ist_strdup(".")
-              : slash == path ? ist_strdup("/")
-                              : ist_strndup(path, (size_t)(slash - path));
-  if (!dir) return ENOMEM;
-  int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  ist_free(dir);
-  if (fd < 0) return errno;
-  int number = fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP ? errno : 0;
-  close(fd);
-  return number;
-}
-
 ist_status ist_wfile_commit(ist_wfile *f, ist_error *err) {
   IST_ASSERT(f->temp);
   flush(f);
@@ -270,8 +272,11 @@ ist_status ist_file_write(const char *path, const void *bytes, size_t len, ist_e
 /* ---- Paths ---- */
 
 static ist_status make_one(const char *path, ist_error *err) {
-  if (!ist_write_fails() && mkdir(path, 0777) == 0) return IST_OK;
-  int number = errno;
+  int number = ist_write_fails() || mkdir(path, 0777) != 0 ? errno : 0;
+  if (!number) {
+    number = sync_directory_of(path);
+    return number ? fail_errno(err, "sync the directory of", path, number) : IST_OK;
+  }
   struct stat st;
   if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return IST_OK;
   if (number == EEXIST)

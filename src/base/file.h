@@ -57,7 +57,7 @@ void ist_wfile_printf(ist_wfile *f, const char *fmt, ...) __attribute__((format(
 ist_status ist_wfile_commit(ist_wfile *f, ist_error *err);
 void ist_wfile_close(ist_wfile *f); /* discards when not committed; idempotent */
 
-/* Tests: makes the n-th write, sync, rename or new directory from now fail once, as on a
+/* Tests: makes the n-th write, sync (of a directory too), rename or new directory from now fail once, as on a
  * full disk; n and result as of ist_alloc_fail_at. ist_write_fails is asked before each. */
 uint64_t ist_write_fail_at(uint64_t n);
 bool ist_write_fails(void);
@@ -65,7 +65,7 @@ bool ist_write_fails(void);
 /* One call for a small file: open, write, commit. */
 ist_status ist_file_write(const char *path, const void *bytes, size_t len, ist_error *err);
 
-/* Creates `path` and its parents (mode 0777 & ~umask); fine if it is there. */
+/* Creates `path` and its parents (mode 0777 & ~umask), durably; fine if it is there. */
 ist_status ist_mkdirs(const char *path, ist_error *err);
 /* Takes the directory for this process until the file descriptor *fd is closed; refused
  * where another one holds it. A file system without locks lets everybody in. */

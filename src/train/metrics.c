@@ -73,6 +73,11 @@ ist_status ist_metrics_line(ist_metrics *m, const json_t *object, ist_error *err
   return status;
 }
 
+ist_status ist_metrics_sync(const ist_metrics *m, ist_error *err) {
+  if (!ist_write_fails() && fdatasync(m->fd) == 0) return IST_OK;
+  return io_error("sync", m->path, err);
+}
+
 int64_t ist_metrics_size(const ist_metrics *m) {
   return m->bytes;
 }

@@ -19,6 +19,8 @@ typedef struct ist_metrics {
  * shorter is continued at its end, with a line in the log. */
 ist_status ist_metrics_open(ist_metrics *m, const char *path, int64_t keep, ist_error *err);
 ist_status ist_metrics_line(ist_metrics *m, const json_t *object, ist_error *err);
+/* Makes the lines durable: before a checkpoint counts their bytes. */
+ist_status ist_metrics_sync(const ist_metrics *m, ist_error *err);
 int64_t ist_metrics_size(const ist_metrics *m);
 void ist_metrics_close(ist_metrics *m);
 

@@ -212,6 +212,7 @@ ist_status ist_trainer_restore_best(ist_trainer *t, ist_error *err) {
 
 ist_status ist_trainer_save(ist_trainer *t, ist_error *err) {
   if (!t->options.output) return ist_fail(err, IST_ERR_ARG, "save: found no output directory");
+  IST_TRY(ist_metrics_sync(&t->metrics, err));
   t->progress.metrics_bytes = ist_metrics_size(&t->metrics);
   json_t *settings = ist_trainer_settings(t);
   if (!settings) return ist_fail_nomem(err, "settings", 0);

@@ -403,20 +403,6 @@ static ist_status open_log(ist_metrics *m, const char *dir, const char *name, in
   return status;
 }
 
-static ist_status open_output(ist_trainer *t, ist_error *err) {
-  const char *dir = t->options.output;
-  if (!dir) return IST_OK;
-  if (!t->resumed) {
-    IST_TRY(ist_mkdirs(dir, err));
-    IST_TRY(ist_directory_lock(&t->lock, dir, err));
-    IST_TRY(ist_checkpoint_clear(dir, err));
-  }
-  IST_TRY(
-      open_log(&t->metrics, dir, "metrics.jsonl", t->resumed ? t->progress.metrics_bytes : 0, err));
-  IST_TRY(open_log(&t->timing, dir, "timing.jsonl", t->resumed ? -1 : 0, err));
-  return ist_write_json(dir, "settings.json", ist_trainer_settings(t), err);
-}
-
 /* A directory that holds a finished or interrupted run is not overwritten unasked. */
 static ist_status check_output(const ist_trainer *t, ist_error *err) {
   if (!t->options.output || t->options.resume || t->options.overwrite) return IST_OK;
@@ -430,8 +416,23 @@ static ist_status check_output(const ist_trainer *t, ist_error *err) {
   return status;
 }
 
+static ist_status open_output(ist_trainer *t, ist_error *err) {
+  const char *dir = t->options.output;
+  if (!dir) return IST_OK;
+  if (!t->resumed) {
+    IST_TRY(ist_mkdirs(dir, err));
+    IST_TRY(ist_directory_lock(&t->lock, dir, err));
+    IST_TRY(check_output(t, err)); /* another run may have come and gone since the first look */
+    IST_TRY(ist_checkpoint_clear(dir, err));
+  }
+  IST_TRY(
+      open_log(&t->metrics, dir, "metrics.jsonl", t->resumed ? t->progress.metrics_bytes : 0, err));
+  IST_TRY(open_log(&t->timing, dir, "timing.jsonl", t->resumed ? -1 : 0, err));
+  return ist_write_json(dir, "settings.json", ist_trainer_settings(t), err);
+}
+
 static ist_status open_all(ist_trainer *t, ist_error *err) {
-  IST_TRY(check_output(t, err));
+  IST_TRY(check_output(t, err)); /* before the data are read, which may take long */
   char *checkpoint = NULL;
   json_t *saved = NULL;
   if (t->options.resume) {

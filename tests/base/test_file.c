@@ -219,6 +219,11 @@ static void test_paths(void **state) {
   assert_int_equal(ist_mkdirs("a/file", &err), IST_ERR_IO);
   assert_int_equal(ist_mkdirs("", &err), IST_ERR_IO);
 
+  ist_write_fail_at(2); /* the directory is made, its name is not durable */
+  assert_int_equal(ist_mkdirs("new", &err), IST_ERR_IO);
+  assert_non_null(strstr(err.message, "cannot sync the directory of 'new'"));
+  assert_int_equal(ist_remove_tree("new", NULL), IST_OK);
+
   char *p = ist_path_join("a", "file");
   assert_string_equal(p, "a/file");
   ist_free(p);

@@ -87,6 +87,47 @@ static void test_other_run_in_the_way(void **state) {
   ist_model_close(m);
 }
 
+static void begin_another_run(void *user, ist_log_level level, const char *message) {
+  (void)level, (void)message;
+  ist_error err = {0};
+  MUST(ist_mkdirs(user, &err));
+  MUST(ist_file_write("raced/metrics.jsonl", "{}\n", 3, &err));
+}
+
+/* A run that came and went while ours read its data; the log stands for the moment. */
+static void test_other_run_gets_there_first(void **state) {
+  (void)state;
+  ist_model *m = open_tiny();
+  ist_train_options o = run_options();
+  o.output = "raced";
+  o.targets = "q,embed"; /* of which the log says something */
+  ist_log_set(begin_another_run, (void *)(uintptr_t)o.output);
+  must_refuse(m, &o, IST_ERR_ARG, "found another run");
+  ist_log_set(NULL, NULL);
+  ist_buf found = read_whole("raced/metrics.jsonl");
+  assert_string_equal(found.p, "{}\n");
+  ist_buf_free(&found);
+  ist_model_close(m);
+}
+
+/* What a checkpoint counts is durable before it is. */
+static void test_metrics_before_checkpoint(void **state) {
+  (void)state;
+  ist_model *m = open_tiny();
+  ist_train_options o = run_options();
+  o.output = "synced";
+  ist_trainer *t = open_run(m, &o);
+  take_step(t);
+  ist_error err = {0};
+  ist_write_fail_at(1);
+  assert_int_equal(ist_trainer_save(t, &err), IST_ERR_IO);
+  assert_non_null(strstr(err.message, "cannot sync 'synced/metrics.jsonl'"));
+  assert_false(ist_file_exists("synced/checkpoints"));
+  MUST(ist_trainer_save(t, &err));
+  ist_trainer_close(t);
+  ist_model_close(m);
+}
+
 static void test_resume_of_nothing(void **state) {
   (void)state;
   ist_model *m = open_tiny();
@@ -214,6 +255,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_options),
       cmocka_unit_test(test_other_run_in_the_way),
+      cmocka_unit_test(test_other_run_gets_there_first),
+      cmocka_unit_test(test_metrics_before_checkpoint),
       cmocka_unit_test(test_resume_of_nothing),
       cmocka_unit_test(test_resume_with_other_options),
       cmocka_unit_test(test_resume_with_another_model),
