@@ -211,6 +211,7 @@ static ist_status add_pair(deltas *out, const ist_peft_dir *d, ist_peft_rules *r
     return ist_fail(err, IST_ERR_FORMAT, "%s: %s: found no lora_B of the same rank",
                     d->tensors->path, t->name);
   ist_peft_module m = ist_peft_rules_find(rules, name, IST_PEFT_LINEAR);
+  IST_TRY(ist_peft_rules_check(rules, err));
   if (m.r != t->shape[0])
     return ist_fail(err, IST_ERR_MISMATCH, "%s: %s: found rank %lld, expected %lld",
                     d->tensors->path, t->name, (long long)t->shape[0], (long long)m.r);

@@ -153,6 +153,7 @@ static ist_status read_whole(reader *r, const place *p, ist_update **u, bool req
 
 static ist_status read_place(reader *r, const place *p, ist_error *err) {
   ist_peft_module module = ist_peft_rules_find(r->rules, p->path, p->kind);
+  IST_TRY(ist_peft_rules_check(r->rules, err));
   ist_update *u = NULL;
   if (module.target) {
     u = ist_updates_add(r->out, r->model, p->layer, p->id, p->copy);

@@ -14,6 +14,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF data is used in 
 #define MAX_STRING        (1u << 30)
 #define MAX_ELEMENTS      (1u << 30)
 #define MAX_NAME          64u
+#define MIN_ALIGNMENT     8u /* the format's: F64 and F32 tensors are used where they lie */
 #define MAX_ALIGNMENT     (1u << 30)
 #define DEFAULT_ALIGNMENT 32u
 
@@ -313,9 +314,10 @@ static ist_status read_counts(ist_gguf *g, ist_cursor *c, ist_error *err) {
 static ist_status read_alignment(ist_gguf *g, ist_error *err) {
   int64_t a = DEFAULT_ALIGNMENT;
   IST_TRY(ist_gguf_get_i64(g, "general.alignment", false, &a, err));
-  if (a <= 0 || a > MAX_ALIGNMENT || (a & (a - 1)) != 0)
+  if (a < MIN_ALIGNMENT || a > MAX_ALIGNMENT || (a & (a - 1)) != 0)
     return ist_fail(err, IST_ERR_FORMAT,
-                    "%s: general.alignment is %" PRId64 ", expected a power of two", g->path, a);
+                    "%s: general.alignment is %" PRId64 ", expected a power of two from %u on",
+                    g->path, a, MIN_ALIGNMENT);
   g->alignment = (uint64_t)a;
   return IST_OK;
 }

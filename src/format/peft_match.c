@@ -8,38 +8,70 @@
 #include <pcre2.h>
 #include <strings.h>
 
+/* What one match may cost: patterns of real adapters take some hundred steps and no memory. */
+#define MATCH_STEPS    100000u
+#define MATCH_HEAP_KIB 65536u
+
 struct ist_peft_rules {
   const ist_peft_config *config;
-  pcre2_match_data *match;
+  pcre2_match_context *limits;
+  pcre2_match_data *match;      /* with room for the groups of every `layer` */
   pcre2_code *target, *exclude; /* NULL: a list, or nothing */
   bool all_linear;
   pcre2_code **rank, **alpha, **layer; /* one an entry */
   int64_t n_layer;
+  ist_error failed; /* the first match that gave up; those after it find nothing */
   /* A flag for every entry that some path matched. */
   uint8_t *used_targets, *used_exclude, *used_rank, *used_alpha;
 };
 
 /* ---- Expressions ---- */
 
-/* Compiles prefix + text + suffix, which must match from the start of a path. */
+static pcre2_code *compile_one(const char *text, size_t len, int *code) {
+  PCRE2_SIZE at = 0;
+  return pcre2_compile((PCRE2_SPTR)text, len, PCRE2_UTF | PCRE2_ANCHORED, code, &at, NULL);
+}
+
+/* Compiles prefix + text + suffix, which must match from the start of a path. The text must be an
+ * expression by itself: "a)(b" would mean something else between our parentheses. */
 static ist_status compile(pcre2_code **out, const char *key, const char *prefix, const char *text,
                           const char *suffix, ist_error *err) {
   ist_buf b = {0};
   ist_buf_printf(&b, "%s%s%s", prefix, text, suffix);
   if (b.failed) return ist_fail_nomem(err, key, strlen(text));
   int code = 0;
-  PCRE2_SIZE at = 0;
-  *out = pcre2_compile((PCRE2_SPTR)b.p, b.len, PCRE2_UTF | PCRE2_ANCHORED, &code, &at, NULL);
+  pcre2_code *alone = compile_one(text, strlen(text), &code);
+  *out = alone ? compile_one(b.p, b.len, &code) : NULL;
+  pcre2_code_free(alone);
   ist_buf_free(&b);
   if (*out) return IST_OK;
   char why[120] = "";
   pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-  return ist_fail(err, IST_ERR_FORMAT, "%s: found \"%s\", which is no regular expression: %s", key,
-                  text, why);
+  return ist_fail(err, IST_ERR_FORMAT, "%s: found \"%.80s\", which is no regular expression: %s",
+                  key, text, why);
 }
 
-static bool matches(const ist_peft_rules *r, const pcre2_code *code, const char *path) {
-  return pcre2_match(code, (PCRE2_SPTR)path, strlen(path), 0, 0, r->match, NULL) > 0;
+static uint32_t groups_of(const pcre2_code *code) {
+  uint32_t n = 0;
+  pcre2_pattern_info(code, PCRE2_INFO_CAPTURECOUNT, &n);
+  return n;
+}
+
+/* `key` is the config's, for the error. */
+static bool matches(ist_peft_rules *r, const char *key, const pcre2_code *code, const char *path) {
+  if (r->failed.code != IST_OK) return false;
+  int rc = pcre2_match(code, (PCRE2_SPTR)path, strlen(path), 0, 0, r->match, r->limits);
+  if (rc >= 0) return true; /* 0: more groups than anybody asks for */
+  if (rc == PCRE2_ERROR_NOMATCH) return false;
+  char why[120] = "";
+  pcre2_get_error_message(rc, (PCRE2_UCHAR *)why, sizeof why);
+  ist_fail(&r->failed, IST_ERR_FORMAT, "%s: an expression gave up at \"%s\": %s", key, path, why);
+  return false;
+}
+
+ist_status ist_peft_rules_check(const ist_peft_rules *r, ist_error *err) {
+  if (r->failed.code != IST_OK && err) *err = r->failed;
+  return r->failed.code;
 }
 
 /* A whole path, as re.fullmatch. */
@@ -81,11 +113,21 @@ static ist_status reserve_flags(ist_peft_rules *r, ist_error *err) {
   return ist_fail_nomem(err, "rules of an adapter", (size_t)c->targets.n);
 }
 
+static ist_status reserve_match(ist_peft_rules *r, ist_error *err) {
+  uint32_t groups = 0;
+  for (int64_t i = 0; i < r->n_layer; i++)
+    if (groups_of(r->layer[i]) > groups) groups = groups_of(r->layer[i]);
+  r->match = pcre2_match_data_create(groups + 1, NULL);
+  r->limits = pcre2_match_context_create(NULL);
+  if (!r->match || !r->limits) return ist_fail_nomem(err, "expressions", groups);
+  pcre2_set_match_limit(r->limits, MATCH_STEPS);
+  pcre2_set_heap_limit(r->limits, MATCH_HEAP_KIB);
+  return IST_OK;
+}
+
 static ist_status compile_all(ist_peft_rules *r, ist_error *err) {
   const ist_peft_config *c = r->config;
   IST_TRY(reserve_flags(r, err));
-  r->match = pcre2_match_data_create(8, NULL);
-  if (!r->match) return ist_fail_nomem(err, "expressions", 0);
   r->all_linear = c->target_regex && strcasecmp(c->target_regex, "all-linear") == 0;
   if (c->target_regex && !r->all_linear)
     IST_TRY(compile_whole(&r->target, "target_modules", c->target_regex, err));
@@ -96,7 +138,8 @@ static ist_status compile_all(ist_peft_rules *r, ist_error *err) {
   if (c->n_layers && c->target_regex)
     return ist_fail(err, IST_ERR_FORMAT,
                     "layers_to_transform needs target_modules as a list, found a string");
-  return compile_layers(r, err);
+  IST_TRY(compile_layers(r, err));
+  return reserve_match(r, err);
 }
 
 ist_status ist_peft_rules_new(ist_peft_rules **out, const ist_peft_config *c, ist_error *err) {
@@ -125,6 +168,7 @@ void ist_peft_rules_free(ist_peft_rules *r) {
   free_codes(r->alpha, r->config->n_alpha_pattern);
   free_codes(r->layer, r->n_layer);
   pcre2_match_data_free(r->match);
+  pcre2_match_context_free(r->limits);
   ist_free(r->used_targets);
   ist_free(r->used_exclude);
   ist_free(r->used_rank);
@@ -152,23 +196,21 @@ static list_match match_list(ist_peft_names names, const char *path, uint8_t *us
 }
 
 /* The number of the path's layer, -1 where it has none. */
-static int64_t layer_of(const ist_peft_rules *r, const char *path) {
+static int64_t layer_of(ist_peft_rules *r, const char *path) {
   for (int64_t i = 0; i < r->n_layer; i++) {
-    if (!matches(r, r->layer[i], path)) continue;
-    /* The number is the last group: an expression may bring groups of its own. */
-    const PCRE2_SIZE *at = pcre2_get_ovector_pointer(r->match);
-    uint32_t groups = 0;
-    pcre2_pattern_info(r->layer[i], PCRE2_INFO_CAPTURECOUNT, &groups);
-    if (groups >= pcre2_get_ovector_count(r->match)) return -1;
+    if (!matches(r, "layers_pattern", r->layer[i], path)) continue;
+    /* The number is the last group: an expression may bring groups of its own. One that ends the
+     * match before it, as (*ACCEPT) does, leaves it without a place. */
+    const PCRE2_SIZE *at = pcre2_get_ovector_pointer(r->match) + 2 * groups_of(r->layer[i]);
+    if (at[0] == PCRE2_UNSET) return -1;
     int64_t n = 0;
-    for (PCRE2_SIZE p = at[2 * groups]; p < at[2 * groups + 1] && n < INT32_MAX; p++)
-      n = 10 * n + (path[p] - '0');
+    for (PCRE2_SIZE p = at[0]; p < at[1] && n < INT32_MAX; p++) n = 10 * n + (path[p] - '0');
     return n;
   }
   return -1;
 }
 
-static bool is_chosen_layer(const ist_peft_rules *r, const char *path) {
+static bool is_chosen_layer(ist_peft_rules *r, const char *path) {
   if (!r->config->n_layers) return true;
   int64_t layer = layer_of(r, path);
   for (int64_t i = 0; i < r->config->n_layers; i++)
@@ -178,7 +220,7 @@ static bool is_chosen_layer(const ist_peft_rules *r, const char *path) {
 
 static bool is_excluded(ist_peft_rules *r, const char *path) {
   if (!r->exclude) return match_list(r->config->exclude, path, r->used_exclude) != NO_MATCH;
-  bool hit = matches(r, r->exclude, path);
+  bool hit = matches(r, "exclude_modules", r->exclude, path);
   r->used_exclude[0] |= hit;
   return hit;
 }
@@ -186,7 +228,7 @@ static bool is_excluded(ist_peft_rules *r, const char *path) {
 static bool is_target(ist_peft_rules *r, const char *path, ist_peft_kind kind) {
   list_match by_list = match_list(r->config->targets, path, r->used_targets);
   bool hit = r->all_linear ? kind == IST_PEFT_LINEAR
-             : r->target   ? matches(r, r->target, path)
+             : r->target   ? matches(r, "target_modules", r->target, path)
                            : by_list == BY_NAME /* in any layer */ ||
                                (by_list == BY_END && is_chosen_layer(r, path));
   if (r->config->target_regex) r->used_targets[0] |= hit;
@@ -194,11 +236,12 @@ static bool is_target(ist_peft_rules *r, const char *path, ist_peft_kind kind) {
 }
 
 /* The value of the first pattern that matches, else `otherwise`. */
-static double value_of(const ist_peft_rules *r, pcre2_code *const *codes, const ist_peft_pattern *p,
-                       int64_t n, const char *path, double otherwise, uint8_t *used) {
+static double value_of(ist_peft_rules *r, const char *key, pcre2_code *const *codes,
+                       const ist_peft_pattern *p, int64_t n, const char *path, double otherwise,
+                       uint8_t *used) {
   double value = otherwise;
   for (int64_t i = n - 1; i >= 0; i--) {
-    if (!matches(r, codes[i], path)) continue;
+    if (!matches(r, key, codes[i], path)) continue;
     value = p[i].value;
     if (used) used[i] = 1;
   }
@@ -210,10 +253,10 @@ ist_peft_module ist_peft_rules_find(ist_peft_rules *r, const char *path, ist_pef
   ist_peft_module m = {0};
   m.saved = match_list(c->modules_to_save, path, NULL) != NO_MATCH;
   m.target = !m.saved && is_target(r, path, kind);
-  m.r = (int64_t)value_of(r, r->rank, c->rank_pattern, c->n_rank_pattern, path, (double)c->r,
-                          m.target ? r->used_rank : NULL);
-  m.alpha = value_of(r, r->alpha, c->alpha_pattern, c->n_alpha_pattern, path, c->alpha,
-                     m.target ? r->used_alpha : NULL);
+  m.r = (int64_t)value_of(r, "rank_pattern", r->rank, c->rank_pattern, c->n_rank_pattern, path,
+                          (double)c->r, m.target ? r->used_rank : NULL);
+  m.alpha = value_of(r, "alpha_pattern", r->alpha, c->alpha_pattern, c->n_alpha_pattern, path,
+                     c->alpha, m.target ? r->used_alpha : NULL);
   m.scale = m.alpha / (c->rslora ? sqrt((double)m.r) : (double)m.r);
   return m;
 }

@@ -23,6 +23,9 @@ typedef struct ist_peft_rules ist_peft_rules;
 ist_status ist_peft_rules_new(ist_peft_rules **out, const ist_peft_config *c, ist_error *err);
 void ist_peft_rules_free(ist_peft_rules *r);
 ist_peft_module ist_peft_rules_find(ist_peft_rules *r, const char *path, ist_peft_kind kind);
+/* The error of the first look-up in which an expression gave up, as one does that would go on for
+ * ever; what is found from then on means nothing. IST_OK: there was none. */
+ist_status ist_peft_rules_check(const ist_peft_rules *r, ist_error *err);
 /* What no path that was looked up matched: the config's key, its text in *text; of patterns,
  * what matched no target. NULL: everything was of use. */
 const char *ist_peft_rules_unused(const ist_peft_rules *r, const char **text);

@@ -35,7 +35,8 @@ static ist_status read_dtype(const json_t *entry, ist_dtype *type, ist_error *er
   return IST_OK;
 }
 
-/* Shape and byte count; the product is checked as it grows. */
+/* Shape and byte count. The product of any of the dimensions fits 63 bits: also of those beside
+ * one that is 0, which readers may form. */
 static ist_status read_shape(const json_t *entry, ist_st_tensor *t, ist_error *err) {
   const json_t *v = json_object_get(entry, "shape");
   if (!json_is_array(v))
@@ -44,13 +45,16 @@ static ist_status read_shape(const json_t *entry, ist_st_tensor *t, ist_error *e
   if (n > IST_ST_MAX_DIMS)
     return ist_fail(err, IST_ERR_UNSUPPORTED, "%zu dimensions, at most %d", n, IST_ST_MAX_DIMS);
   t->n_dims = (int)n;
-  t->bytes = ist_dtype_get(t->type)->bytes;
+  int64_t product = ist_dtype_get(t->type)->bytes;
+  bool empty = false;
   for (int d = 0; d < t->n_dims; d++) {
     if (!get_size(json_array_get(v, (size_t)d), &t->shape[d]))
       return ist_fail(err, IST_ERR_FORMAT, "dimension %d is not a whole number >= 0", d);
-    if (__builtin_mul_overflow(t->bytes, t->shape[d], &t->bytes))
+    empty |= t->shape[d] == 0;
+    if (t->shape[d] > 0 && __builtin_mul_overflow(product, t->shape[d], &product))
       return ist_fail(err, IST_ERR_FORMAT, "the product of the shape overflows at dimension %d", d);
   }
+  t->bytes = empty ? 0 : product;
   return IST_OK;
 }
 

@@ -74,6 +74,11 @@ static ist_status check_sizes(const ist_model_config *c, ist_error *err) {
                     "%s.rope.dimension_count: found %lld, expected an even number up to %lld",
                     c->arch, (long long)c->rope_dim, (long long)c->E);
   }
+  if (c->family->ggml_permutes_qk && c->E % 2 != 0) {
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "%s.attention.key_length (head_dim): found %lld, expected an even number",
+                    c->arch, (long long)c->E);
+  }
   if (!(c->norm_eps > 0) || !(c->norm_eps < 1)) {
     return ist_fail(err, IST_ERR_FORMAT, "%s: norm epsilon: found %g, expected between 0 and 1",
                     c->arch, c->norm_eps);

@@ -95,6 +95,30 @@ static ist_status alloc_freq(float **out, int64_t half, ist_error *err) {
   return *out ? IST_OK : ist_fail_nomem(err, "rotary angles", (size_t)half * sizeof **out);
 }
 
+/* Real models turn by 1 radian a position at most, a few where they are stretched by less than 1.
+ * Below this the angle of any position keeps its digits in double and fits 64 bits. */
+#define MAX_FREQ      1e4
+#define MAX_ATTENTION 1e4 /* what multiplies cos and sin: 1.2 or so */
+
+static ist_status set_freq(float *freq, int64_t j, double f, const settings *o, ist_error *err) {
+  if (!(f >= 0 && f <= MAX_FREQ))
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "rope: base %g and factor %g turn pair %lld by %g a position, expected at most "
+                    "%g",
+                    o->theta, o->factor, (long long)j, f, MAX_FREQ);
+  freq[j] = (float)f;
+  return IST_OK;
+}
+
+static ist_status set_attention(ist_rope *r, double factor, ist_error *err) {
+  if (!(factor > 0 && factor <= MAX_ATTENTION))
+    return ist_fail(err, IST_ERR_FORMAT,
+                    "rope: attention factor: found %g, expected more than 0 and at most %g", factor,
+                    MAX_ATTENTION);
+  r->mscale = factor;
+  return IST_OK;
+}
+
 static ist_status make(ist_rope *r, const settings *o, ist_error *err) {
   if (!(o->theta > 0) || !(o->factor > 0) || !isfinite(o->theta) || !isfinite(o->factor))
     return ist_fail(err, IST_ERR_FORMAT,
@@ -119,10 +143,10 @@ static ist_status make(ist_rope *r, const settings *o, ist_error *err) {
     if (o->kind == LINEAR) f /= o->factor;
     if (o->kind == LLAMA3) f = llama3_freq(o, f);
     if (o->kind == YARN) f = yarn_freq(o, f, j);
-    r->freq[j] = (float)f;
+    IST_TRY(set_freq(r->freq, j, f, o, err));
   }
   r->theta = o->theta;
-  r->mscale = attention_factor(o);
+  IST_TRY(set_attention(r, attention_factor(o), err));
   r->original = (int64_t)o->original;
   if (o->kind == DYNAMIC) {
     r->dynamic = o->factor;
@@ -143,7 +167,12 @@ static ist_status divide(float *freq, const float *by, int64_t half, const char 
     if (!(by[j] > 0) || !isfinite(by[j]))
       return ist_fail(err, IST_ERR_FORMAT, "%s[%lld]: found %g, expected a number above 0", name,
                       (long long)j, (double)by[j]);
-    freq[j] = (float)((double)freq[j] / (double)by[j]);
+    double f = (double)freq[j] / (double)by[j];
+    if (!(f <= MAX_FREQ))
+      return ist_fail(err, IST_ERR_FORMAT,
+                      "%s[%lld]: found %g, which turns by %g a position, expected at most %g", name,
+                      (long long)j, (double)by[j], f, MAX_FREQ);
+    freq[j] = (float)f;
   }
   return IST_OK;
 }
@@ -208,7 +237,7 @@ static ist_status read_gguf(ist_rope *r, const ist_model_config *c, const ist_so
   if (o.kind == NONE || o.kind == LONGROPE) { /* longrope may be told by its tensors alone */
     double attention = 0;
     IST_TRY(ist_key_f64(s, "rope.scaling.attn_factor", NULL, false, &attention, err));
-    if (attention > 0) r->mscale = attention;
+    if (attention > 0) IST_TRY(set_attention(r, attention, err));
   }
   return apply_factors(r, s, c->rope_dim / 2, err);
 }

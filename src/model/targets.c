@@ -65,6 +65,7 @@ static ist_status find_place(ist_peft_module *out, const ist_model_config *c, in
   for (int64_t i = 0; i < copies; i++) {
     ist_module_path(path, sizeof path, c, layer, m, i);
     ist_peft_module found = ist_peft_rules_find(rules, path, IST_PEFT_LINEAR);
+    IST_TRY(ist_peft_rules_check(rules, err));
     if (i == 0) *out = found;
     if (found.target == out->target && found.r == out->r && found.scale == out->scale) continue;
     return ist_fail(err, IST_ERR_UNSUPPORTED,
@@ -98,6 +99,7 @@ static ist_status find_outer(ist_adapter_config *out, const ist_model_config *c,
     char path[PATH_SIZE];
     ist_module_path(path, sizeof path, c, -1, ist_outer_tensor((ist_outer)i), 0);
     ist_peft_module found = ist_peft_rules_find(rules, path, kinds[i]);
+    IST_TRY(ist_peft_rules_check(rules, err));
     if (!found.target) continue;
     IST_TRY(check_rank(path, found.r, err));
     out->outer[i] = (ist_adapter_place){found.r, found.alpha, found.scale};

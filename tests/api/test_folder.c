@@ -137,6 +137,60 @@ static void test_training(void **state) {
   ist_safetensors_close(y);
 }
 
+static void copy_into(const char *folder, const char *name) {
+  ist_error err = {0};
+  ist_buf bytes = {0};
+  char *from = ist_path_join(WHOLE, name), *to = ist_path_join(folder, name);
+  MUST(ist_file_read(&bytes, from, 1 << 20, &err));
+  MUST(ist_file_write(to, bytes.p, bytes.len, &err));
+  ist_buf_free(&bytes);
+  ist_free(from);
+  ist_free(to);
+}
+
+static bool add_text(void *user, const char *piece, size_t len) {
+  ist_buf_add(user, piece, len);
+  return true;
+}
+
+/* A blank behind the header moves every tensor to an odd address: nothing else changes. */
+static void test_odd_header(void **state) {
+  (void)state;
+  ist_error err = {0};
+  static const char *const names[] = {"config.json", "tokenizer.json", "tokenizer_config.json"};
+  MUST(ist_mkdirs("odd", &err));
+  for (int i = 0; i < 3; i++) copy_into("odd", names[i]);
+  ist_buf bytes = {0}, text[2] = {{0}, {0}};
+  MUST(ist_file_read(&bytes, WHOLE "/model.safetensors", 1 << 20, &err));
+  uint64_t header;
+  memcpy(&header, bytes.p, 8);
+  ist_buf_str(&bytes, " ");
+  memmove(bytes.p + 8 + header + 1, bytes.p + 8 + header, bytes.len - 9 - header);
+  bytes.p[8 + header] = ' ';
+  header++;
+  memcpy(bytes.p, &header, 8);
+  MUST(ist_file_write("odd/model.safetensors", bytes.p, bytes.len, &err));
+  ist_buf_free(&bytes);
+
+  check_logits("odd", IST_GOLDEN_DIR "/llama_tiny/goldens.safetensors");
+  assert_true(train("odd", "odd-out") == train(WHOLE, "whole-out"));
+  ist_generate_options o;
+  ist_generate_options_init(&o);
+  o.max_new = 8;
+  for (int i = 0; i < 2; i++) {
+    ist_generate_result r;
+    ist_model *m = open_model(i ? "odd" : WHOLE);
+    MUST(ist_generate(m, "the sum", &o, add_text, &text[i], &r, &err));
+    ist_model_close(m);
+  }
+  assert_int_equal(text[0].len, text[1].len);
+  assert_memory_equal(text[0].p, text[1].p, text[0].len);
+  for (int i = 0; i < 2; i++) ist_buf_free(&text[i]);
+  ist_merge_result r;
+  MUST(merge_into("odd", "odd-out", "odd-merged", NULL, 0, &r, &err));
+  MUST(merge_into("odd", "odd-out", "odd-merged", "BF16", 0, &r, &err));
+}
+
 /* Mean loss on data.jsonl with the base in a type. */
 static double quantised_loss(const char *model, const char *type, const char *cache,
                              ist_model_info *info) {
@@ -268,11 +322,9 @@ static void test_split(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_logits),
-      cmocka_unit_test(test_tokenizer),
-      cmocka_unit_test(test_training),
-      cmocka_unit_test(test_base_type),
-      cmocka_unit_test(test_generate_and_inspect),
+      cmocka_unit_test(test_logits),    cmocka_unit_test(test_tokenizer),
+      cmocka_unit_test(test_training),  cmocka_unit_test(test_odd_header),
+      cmocka_unit_test(test_base_type), cmocka_unit_test(test_generate_and_inspect),
       cmocka_unit_test(test_split),
   };
   return cmocka_run_group_tests_name("folder", tests, enter_folder, leave_folder);

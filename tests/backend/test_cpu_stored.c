@@ -1,6 +1,7 @@
 /* Linears over stored matrices against the reference in double: every type that a file
  * may have, rows that end inside a chunk, several matrices at a time. */
 #include <stdio.h>
+#include <string.h>
 
 #include "backend/cpu_cases.h"
 #include "base/mem.h"
@@ -14,8 +15,9 @@ typedef struct stored_case {
   bool exact; /* inputs that rounding to bytes leaves as they are */
 } stored_case;
 
-/* A stored matrix of random values; free it. */
-static void *matrix_of(ist_dtype type, int64_t rows, int64_t cols, uint32_t seed) {
+/* A stored matrix of random values, one byte behind the address that is to be freed: a file may
+ * have it anywhere. */
+static unsigned char *matrix_of(ist_dtype type, int64_t rows, int64_t cols, uint32_t seed) {
   float *values = ist_calloc((size_t)(rows * cols), sizeof *values);
   void *stored = ist_calloc((size_t)ist_dtype_bytes(type, rows * cols), 1);
   ist_rng rng = ist_rng_stream(seed, IST_RNG_TEST, 1, 2, 3);
@@ -34,7 +36,10 @@ static void *matrix_of(ist_dtype type, int64_t rows, int64_t cols, uint32_t seed
     }
   }
   ist_free(values);
-  return stored;
+  unsigned char *odd = ist_calloc((size_t)ist_dtype_bytes(type, rows * cols) + 1, 1);
+  memcpy(odd + 1, stored, (size_t)ist_dtype_bytes(type, rows * cols));
+  ist_free(stored);
+  return odd;
 }
 
 /* Integers up to 127, of which every 32 hold one, times a power of two. */
@@ -53,8 +58,8 @@ static void stored(const place *p, const void *what, outputs *out) {
   const stored_case *c = what;
   /* Rows of the second matrix lie in runs of 3 with 2 others between them. */
   int64_t rows = c->grouped ? (c->out + 2) / 3 * 5 : c->out;
-  void *w[2] = {matrix_of(c->type, c->out, c->in, 1), matrix_of(c->type, rows, c->in, 2)};
-  void *plain = matrix_of(IST_F32, c->out, c->in, 3);
+  unsigned char *w[2] = {matrix_of(c->type, c->out, c->in, 1), matrix_of(c->type, rows, c->in, 2)};
+  unsigned char *plain = matrix_of(IST_F32, c->out, c->in, 3);
   tensor x = input(p, c->N, c->in, 1.0, 4), bias = input_wide(p, 1, c->out, 1.0, 5);
   tensor u = input(p, c->N, 2 * c->rank + 1, 1.0, 6);
   tensor b = input_wide(p, c->out, c->rank + 1, 1.0, 7), narrow = input(p, c->out, c->rank, 1.0, 8);
@@ -63,9 +68,9 @@ static void stored(const place *p, const void *what, outputs *out) {
   if (c->exact) make_exact(x);
   ist_view none = ist_view_none();
   ist_stored_linear l[3] = {
-      {.y = y[0].v, .x = x.v, .w = w[0], .type = c->type, .group = c->out, .period = c->out},
-      {.y = y[1].v, .x = x.v, .w = w[1], .type = c->type, .group = c->out, .period = c->out},
-      {.y = y[2].v, .x = x.v, .w = plain, .type = IST_F32, .group = c->out, .period = c->out}};
+      {.y = y[0].v, .x = x.v, .w = w[0] + 1, .type = c->type, .group = c->out, .period = c->out},
+      {.y = y[1].v, .x = x.v, .w = w[1] + 1, .type = c->type, .group = c->out, .period = c->out},
+      {.y = y[2].v, .x = x.v, .w = plain + 1, .type = IST_F32, .group = c->out, .period = c->out}};
   if (c->grouped) l[1].group = 3, l[1].period = 5;
   l[0].bias = c->bias ? bias.v : none;
   if (c->rank) {
@@ -130,12 +135,13 @@ static void test_rounding(void **state) {
 /* What is not a number stays none, in the row that it is in. */
 static void nan_input(const place *p, const void *what, outputs *out) {
   const ist_dtype *type = what;
-  void *w = matrix_of(*type, 5, 256, 1);
+  unsigned char *w = matrix_of(*type, 5, 256, 1);
   tensor x = input(p, 3, 256, 1.0, 2), y = tensor_new(p->wide, 3, 5);
   tensor_set(x, 0, 70, NAN);
   tensor_set(x, 1, 255, INFINITY);
   tensor_set(x, 1, 254, -INFINITY);
-  const ist_stored_linear l = {.y = y.v, .x = x.v, .w = w, .type = *type, .group = 5, .period = 5};
+  const ist_stored_linear l = {
+      .y = y.v, .x = x.v, .w = w + 1, .type = *type, .group = 5, .period = 5};
   p->be->linear_stored(p->ctx, &l, 1, IST_STORED_INT8);
   for (int r = 0; r < 5; r++) {
     assert_true(isnan(tensor_get(y, 0, r)));

@@ -119,6 +119,41 @@ static void test_refusals(void **state) {
   ist_peft_rules_free(NULL);
 }
 
+/* What a hostile adapter may bring. */
+static void test_limits(void **state) {
+  (void)state;
+  static const int64_t layers[] = {0, 1};
+  ist_peft_rules *r;
+  ist_error err;
+  ist_buf text = {0};
+  for (int groups = 0; groups <= 5000; groups += 5000) {
+    ist_buf_clear(&text);
+    for (int i = 0; i < groups; i++) ist_buf_str(&text, "()");
+    ist_buf_str(&text, "(?:(?:.|.+)+)+[^a-z0-9_.]");
+    ist_peft_config c = {.r = 8, .alpha = 8, .target_regex = text.p};
+    assert_int_equal(ist_peft_rules_new(&r, &c, &err), IST_OK);
+    assert_int_equal(ist_peft_rules_check(r, &err), IST_OK);
+    assert_false(ist_peft_rules_find(r, Q(0), IST_PEFT_LINEAR).target);
+    assert_int_equal(ist_peft_rules_check(r, &err), IST_ERR_FORMAT);
+    if (!strstr(err.message, "target_modules: an expression gave up")) fail_msg("%s", err.message);
+    ist_peft_rules_free(r);
+  }
+  ist_buf_free(&text);
+
+  /* Groups count as what they are, however many there are. */
+  ist_peft_config c = {.r = 8, .alpha = 8, .target_regex = "()()()()()()()()().*q_proj"};
+  assert_true(is_target(&c, Q(0)));
+  c = (ist_peft_config){
+      .r = 8, .alpha = 8, .targets = NAMES("q_proj"), .layers = layers, .n_layers = 2};
+  c.layers_pattern = (ist_peft_names)NAMES("()()()()()()()()()layers");
+  assert_true(is_target(&c, Q(1)));
+  c.layers_pattern = (ist_peft_names)NAMES("(*ACCEPT)"); /* without a number */
+  assert_false(is_target(&c, Q(1)));
+  c.layers_pattern = (ist_peft_names)NAMES("x)(?x)(.*)#"); /* whose last group is no number */
+  assert_int_equal(ist_peft_rules_new(&r, &c, &err), IST_ERR_FORMAT);
+  assert_non_null(strstr(err.message, "layers_pattern: found \"x)"));
+}
+
 /* ---- A table of what PEFT answers (tests/golden/make_peft_match.py) ---- */
 
 enum { MOST = 16 };
@@ -221,7 +256,7 @@ int main(void) {
       cmocka_unit_test(test_lists),       cmocka_unit_test(test_layers),
       cmocka_unit_test(test_expressions), cmocka_unit_test(test_patterns),
       cmocka_unit_test(test_refusals),    cmocka_unit_test(test_pefts_answers),
-      cmocka_unit_test(test_unused),
+      cmocka_unit_test(test_unused),      cmocka_unit_test(test_limits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

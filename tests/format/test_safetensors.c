@@ -157,6 +157,8 @@ static void test_entries_that_lie(void **state) {
   refuse("{" ENTRY("a", "F32", "[\"1\"]", 0, 4) "}", 4, "dimension 0");
   refuse("{" ENTRY("a", "F32", "[4611686018427387904]", 0, 4) "}", 4, "overflows");
   refuse("{" ENTRY("a", "F32", "[4294967296,4294967296]", 0, 0) "}", 0, "overflows");
+  refuse("{" ENTRY("a", "F32", "[0,4611686018427387904,4611686018427387904]", 0, 0) "}", 0,
+         "overflows");
   refuse("{" ENTRY("a", "F32", "{}", 0, 4) "}", 4, "shape is an object");
   refuse("{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, "shape is nothing");
   refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "data_offsets is not a pair");

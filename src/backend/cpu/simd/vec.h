@@ -44,10 +44,11 @@ typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
 typedef uint32_t vu __attribute__((vector_size(4 * VL)));
 typedef uint16_t vh __attribute__((vector_size(2 * VL)));
-/* The same in memory, at any address. */
-typedef float vf_mem __attribute__((vector_size(4 * VL), aligned(4), may_alias));
-typedef uint32_t vu_mem __attribute__((vector_size(4 * VL), aligned(2), may_alias));
-typedef uint16_t vh_mem __attribute__((vector_size(2 * VL), aligned(2), may_alias));
+/* The same in memory, at any address: the tensors of a safetensors file begin where its header
+ * happens to end. */
+typedef float vf_mem __attribute__((vector_size(4 * VL), aligned(1), may_alias));
+typedef uint32_t vu_mem __attribute__((vector_size(4 * VL), aligned(1), may_alias));
+typedef uint16_t vh_mem __attribute__((vector_size(2 * VL), aligned(1), may_alias));
 
 INLINE vf vf_set(float x) {
   return x - (vf){0};
