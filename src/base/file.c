@@ -140,8 +140,13 @@ static int create_temp(ist_buf *name, const char *path) {
       errno = ENOMEM;
       return -1;
     }
+    ist_unfinished_add(name->p); /* before it is there: a signal may come at once */
     int fd = open(name->p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0 || errno != EEXIST) return fd;
+    if (fd >= 0) return fd;
+    int number = errno;
+    ist_unfinished_remove(name->p);
+    errno = number;
+    if (number != EEXIST) return -1;
   }
   return -1;
 }
@@ -180,7 +185,6 @@ ist_status ist_wfile_open(ist_wfile *f, const char *path, ist_error *err) {
     return status;
   }
   *f = (ist_wfile){.fd = fd, .path = copy, .temp = name.p};
-  ist_unfinished_add(f->temp);
   return IST_OK;
 }
 
