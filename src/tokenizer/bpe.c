@@ -177,7 +177,9 @@ static int32_t chars_to_symbols(const ist_bpe *b, const ist_vocab *v, int32_t *s
 
 ist_status ist_bpe_encode(const ist_bpe *b, const ist_vocab *v, ist_bpe_scratch *s,
                           const char *piece, size_t len, ist_ids *out, ist_error *err) {
-  IST_ASSERT(len > 0 && len <= INT32_MAX);
+  if (len > INT32_MAX)
+    return ist_fail(err, IST_ERR_DATA, "a piece of %zu bytes, at most %d can be merged", len,
+                    INT32_MAX);
   IST_TRY(ist_grow(&s->first, &s->first_cap, (int64_t)len, sizeof *s->first, err));
   int32_t n = v->byte_level ? bytes_to_symbols(v, s->first, piece, (int32_t)len)
                             : chars_to_symbols(b, v, s->first, piece, len);

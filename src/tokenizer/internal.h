@@ -141,6 +141,16 @@ ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *te
 
 /* ---- normalize.c: rewriting text before it is split ---- */
 
+/* Normalizers and pre-tokenizers may make a text longer, each what the one before it made, so
+ * that a small file could ask for any amount of memory. All of them together may add so much to
+ * a text; what is left of that: */
+typedef struct ist_growth {
+  size_t of, left; /* bytes */
+} ist_growth;
+ist_growth ist_growth_of(size_t len);
+/* Takes off what a step added; an error where there is no more. */
+ist_status ist_growth_take(ist_growth *g, size_t before, size_t after, ist_error *err);
+
 typedef enum ist_norm_kind {
   IST_NORM_NFC,
   IST_NORM_NFD,
@@ -166,7 +176,7 @@ void ist_norm_free(ist_norm *norm);
 /* Rewrites `text` in place, with `spare` as working memory. `continued`: the text
  * goes on where another ended, nothing is put before it. */
 ist_status ist_norm_apply(const ist_norm *norm, ist_buf *text, ist_buf *spare, bool continued,
-                          ist_error *err);
+                          ist_growth *growth, ist_error *err);
 
 /* ---- pretokenize.c: splitting text into pieces ---- */
 
@@ -222,6 +232,7 @@ typedef struct ist_pieces {
   const ist_pre *pre;
   const char *at, *end, *valid_end; /* what is left of the text; of its valid stretch */
   bool first;                       /* the next stretch begins the text */
+  ist_growth growth;                /* of all texts since init; set where their length is known */
   struct ist_piece_level {
     ist_regex_match *match;
     const char *p, *end;              /* what is left of the piece to split */

@@ -5,7 +5,10 @@
 
 #include "tokenizer/json_tokenizer.h"
 
-enum { MAX_DEPTH = 8 };
+enum {
+  MAX_DEPTH = 8,
+  MAX_DECODED = 64 /* times: what a decoder writes for its pattern; usually one byte for three */
+};
 
 /* ---- Fields ---- */
 
@@ -263,6 +266,10 @@ ist_status ist_json_read_pre_tokenizer(ist_json_reader *r, const json_t *v, ist_
 static ist_status decode_replace(ist_decoding *d, const char *from, const char *to,
                                  ist_error *err) {
   if (d->from) return unsupported("a second decoder", "Replace", err);
+  if (strlen(to) / MAX_DECODED > strlen(from))
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "a decoder that writes %zu bytes for %zu, expected at most %d times as many",
+                    strlen(to), strlen(from), MAX_DECODED);
   IST_TRY(set_text(&d->from, from, err));
   return set_text(&d->to, to, err);
 }

@@ -15,6 +15,29 @@ void ist_norm_free(ist_norm *norm) {
   *norm = (ist_norm){0};
 }
 
+/* ---- Growth ---- */
+
+/* The forms of Unicode make 11 bytes out of one at most, a mark in the place of a space 7. */
+enum { GROWTH = 64, GROWTH_ANYWAY = 1 << 20 };
+
+ist_growth ist_growth_of(size_t len) {
+  const size_t most = INT32_MAX; /* positions in a text are 32 bits wide */
+  size_t room = len < most ? most - len : 0;
+  size_t left = len < most / GROWTH ? GROWTH * len + GROWTH_ANYWAY : room;
+  return (ist_growth){len, left < room ? left : room};
+}
+
+ist_status ist_growth_take(ist_growth *g, size_t before, size_t after, ist_error *err) {
+  size_t more = after > before ? after - before : 0;
+  if (more > g->left)
+    return ist_fail(err, IST_ERR_DATA,
+                    "the tokenizer's normalizer or pre_tokenizer adds more than %zu bytes to a "
+                    "text of %zu",
+                    ist_growth_of(g->of).left, g->of);
+  g->left -= more;
+  return IST_OK;
+}
+
 static bool is_ascii(const char *p, size_t len) {
   for (size_t i = 0; i < len; i++)
     if ((unsigned char)p[i] >= 0x80) return false;
@@ -28,20 +51,71 @@ static void add_char(ist_buf *out, utf8proc_int32_t c) {
 
 /* ---- Unicode normal forms ---- */
 
-/* One stretch of valid UTF-8. */
-static ist_status unicode_form(ist_buf *out, const char *p, size_t len, utf8proc_option_t options,
-                               ist_error *err) {
-  if (len == 0) return IST_OK;
+typedef struct characters {
+  utf8proc_int32_t *p;
+  int64_t n, cap;
+} characters;
+
+/* The characters of a stretch of valid UTF-8, each taken apart. */
+static ist_status decompose(characters *c, const char *p, size_t len, utf8proc_option_t options,
+                            ist_error *err) {
+  enum { MOST = 32 }; /* out of one: 18 in Unicode 15 */
   const utf8proc_uint8_t *text = (const utf8proc_uint8_t *)p;
-  utf8proc_ssize_t n = utf8proc_decompose(text, (utf8proc_ssize_t)len, NULL, 0, options);
+  c->n = 0;
+  for (size_t at = 0; at < len;) {
+    utf8proc_int32_t code;
+    utf8proc_ssize_t size = utf8proc_iterate(text + at, (utf8proc_ssize_t)(len - at), &code);
+    if (size <= 0) return ist_fail(err, IST_ERR_DATA, "%s", utf8proc_errmsg(size));
+    if (c->cap - c->n < MOST) IST_TRY(ist_grow(&c->p, &c->cap, c->n + MOST, sizeof *c->p, err));
+    utf8proc_ssize_t n = utf8proc_decompose_char(code, c->p + c->n, MOST, options, NULL);
+    if (n < 0 || n > MOST) return ist_fail(err, IST_ERR_DATA, "%s", utf8proc_errmsg(n));
+    c->n += n;
+    at += (size_t)size;
+  }
+  return IST_OK;
+}
+
+static int combining_class(utf8proc_int32_t c) {
+  return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+}
+
+/* Brings a run of combining marks in the order of their classes, equal ones as they stand.
+ * (utf8proc's own sort takes the square of the run's length.) */
+static ist_status sort_marks(utf8proc_int32_t *p, int64_t n, ist_error *err) {
+  int64_t i = 1, begin[257]; /* of each class */
+  while (i < n && combining_class(p[i - 1]) <= combining_class(p[i])) i++;
+  if (i == n) return IST_OK;
+  utf8proc_int32_t *copy = ist_calloc((size_t)n, sizeof *copy);
+  if (!copy) return ist_fail_nomem(err, "normalising a text", (size_t)n * sizeof *copy);
+  memcpy(copy, p, (size_t)n * sizeof *copy);
+  memset(begin, 0, sizeof begin);
+  for (i = 0; i < n; i++) begin[combining_class(p[i]) + 1]++;
+  for (int k = 0; k < 256; k++) begin[k + 1] += begin[k];
+  for (i = 0; i < n; i++) p[begin[combining_class(copy[i])]++] = copy[i];
+  ist_free(copy);
+  return IST_OK;
+}
+
+static ist_status order_marks(characters *c, ist_error *err) {
+  for (int64_t i = 0, end; i < c->n; i = end) {
+    end = i + 1;
+    if (combining_class(c->p[i]) == 0) continue;
+    while (end < c->n && combining_class(c->p[end]) > 0) end++;
+    if (end - i > 1) IST_TRY(sort_marks(c->p + i, end - i, err));
+  }
+  return IST_OK;
+}
+
+/* One stretch of valid UTF-8. */
+static ist_status unicode_form(ist_buf *out, characters *c, const char *p, size_t len,
+                               utf8proc_option_t options, ist_error *err) {
+  if (len == 0) return IST_OK;
+  IST_TRY(decompose(c, p, len, options, err));
+  IST_TRY(order_marks(c, err));
+  utf8proc_ssize_t n = utf8proc_normalize_utf32(c->p, (utf8proc_ssize_t)c->n, options);
   if (n < 0) return ist_fail(err, IST_ERR_DATA, "%s", utf8proc_errmsg(n));
-  utf8proc_int32_t *chars = ist_calloc((size_t)n + 1, sizeof *chars);
-  if (!chars) return ist_fail_nomem(err, "normalising a text", (size_t)n * sizeof *chars);
-  n = utf8proc_decompose(text, (utf8proc_ssize_t)len, chars, n, options);
-  if (n >= 0) n = utf8proc_normalize_utf32(chars, n, options);
-  for (utf8proc_ssize_t i = 0; i < n; i++) add_char(out, chars[i]);
-  ist_free(chars);
-  return n < 0 ? ist_fail(err, IST_ERR_DATA, "%s", utf8proc_errmsg(n)) : IST_OK;
+  for (utf8proc_ssize_t i = 0; i < n; i++) add_char(out, c->p[i]);
+  return IST_OK;
 }
 
 static ist_status normal_form(ist_buf *out, const ist_buf *text, ist_norm_kind kind,
@@ -53,14 +127,17 @@ static ist_status normal_form(ist_buf *out, const ist_buf *text, ist_norm_kind k
       [IST_NORM_NFKD] = UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
   };
   const char *p = text->p, *end = p + text->len;
-  while (p < end) {
+  characters c = {0};
+  ist_status status = IST_OK;
+  while (p < end && status == IST_OK) {
     const char *valid = ist_skip_valid(p, end);
-    IST_TRY(unicode_form(out, p, (size_t)(valid - p),
-                         (utf8proc_option_t)(options[kind] | UTF8PROC_STABLE), err));
+    status = unicode_form(out, &c, p, (size_t)(valid - p),
+                          (utf8proc_option_t)(options[kind] | UTF8PROC_STABLE), err);
     if (valid < end) ist_buf_add(out, valid++, 1);
     p = valid;
   }
-  return IST_OK;
+  ist_free(c.p);
+  return status;
 }
 
 /* ---- Others ---- */
@@ -88,10 +165,12 @@ static void strip(ist_buf *out, const ist_buf *text, bool left, bool right) {
   ist_buf_add(out, text->p + begin, end - begin);
 }
 
-static void replace_text(ist_buf *out, const ist_buf *text, const char *from, const char *to) {
+/* Replacing stops where the result is longer than `most`. */
+static void replace_text(ist_buf *out, const ist_buf *text, const char *from, const char *to,
+                         size_t most) {
   const char *p = text->p, *end = p + text->len;
   size_t size = strlen(from), to_size = strlen(to);
-  while (p < end) {
+  while (p < end && out->len <= most) {
     const char *hit =
         size == 1 ? memchr(p, *from, (size_t)(end - p)) : memmem(p, (size_t)(end - p), from, size);
     if (!hit || size == 0) hit = end;
@@ -102,7 +181,7 @@ static void replace_text(ist_buf *out, const ist_buf *text, const char *from, co
 }
 
 static ist_status replace_regex(ist_buf *out, const ist_buf *text, const ist_norm_step *step,
-                                ist_error *err) {
+                                size_t most, ist_error *err) {
   if (ist_skip_valid(text->p, text->p + text->len) != text->p + text->len) {
     ist_buf_add(out, text->p, text->len);
     return IST_OK;
@@ -110,7 +189,7 @@ static ist_status replace_regex(ist_buf *out, const ist_buf *text, const ist_nor
   ist_regex_match *m = ist_regex_match_new(&step->regex);
   if (!m) return ist_fail_nomem(err, "normalising a text", text->len);
   ist_status status = IST_OK;
-  for (size_t at = 0, from, to; at < text->len; at = to) {
+  for (size_t at = 0, from, to; at < text->len && out->len <= most; at = to) {
     status = ist_regex_find(&step->regex, m, text->p, text->len, at, &from, &to, err);
     if (status != IST_OK) break;
     ist_buf_add(out, text->p + at, from - at);
@@ -121,7 +200,7 @@ static ist_status replace_regex(ist_buf *out, const ist_buf *text, const ist_nor
 }
 
 static ist_status apply(const ist_norm_step *step, ist_buf *out, const ist_buf *text,
-                        bool continued, ist_error *err) {
+                        bool continued, size_t most, ist_error *err) {
   switch (step->kind) {
     case IST_NORM_NFC:
     case IST_NORM_NFD:
@@ -138,17 +217,18 @@ static ist_status apply(const ist_norm_step *step, ist_buf *out, const ist_buf *
       return IST_OK;
     case IST_NORM_REPLACE: break;
   }
-  if (step->is_regex) return replace_regex(out, text, step, err);
-  replace_text(out, text, step->from, step->to);
+  if (step->is_regex) return replace_regex(out, text, step, most, err);
+  replace_text(out, text, step->from, step->to, most);
   return IST_OK;
 }
 
 ist_status ist_norm_apply(const ist_norm *norm, ist_buf *text, ist_buf *spare, bool continued,
-                          ist_error *err) {
+                          ist_growth *growth, ist_error *err) {
   for (int i = 0; i < norm->n && text->len > 0; i++) {
     ist_buf_clear(spare);
-    IST_TRY(apply(&norm->step[i], spare, text, continued, err));
+    IST_TRY(apply(&norm->step[i], spare, text, continued, text->len + growth->left, err));
     if (spare->failed) return ist_fail_nomem(err, "normalising a text", text->len);
+    IST_TRY(ist_growth_take(growth, text->len, spare->len, err));
     ist_buf swap = *text;
     *text = *spare;
     *spare = swap;

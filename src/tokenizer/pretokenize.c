@@ -30,7 +30,7 @@ size_t ist_pre_bytes(const ist_pre *pre) {
 }
 
 ist_status ist_pieces_init(ist_pieces *it, const ist_pre *pre, ist_error *err) {
-  *it = (ist_pieces){.pre = pre};
+  *it = (ist_pieces){.pre = pre, .growth = ist_growth_of(0)};
   for (int i = 0; i < pre->n; i++) {
     if (!pre->step[i].regex.code) continue;
     it->level[i].match = ist_regex_match_new(&pre->step[i].regex);
@@ -62,14 +62,14 @@ static bool begins_with(const char *p, const char *end, const char *prefix) {
   return (size_t)(end - p) >= n && memcmp(p, prefix, n) == 0;
 }
 
-/* Spaces become marks, and one goes in front. */
+/* Spaces become marks, and one goes in front; no further than to a text longer than `most`. */
 static void rewrite_marks(level *l, const ist_pre_step *step, const char *p, const char *end,
-                          bool first) {
+                          bool first, size_t most) {
   ist_buf_clear(&l->text);
   bool marked = p < end && (*p == ' ' || begins_with(p, end, step->mark));
   if (!marked && (step->when == IST_MARK_ALWAYS || (step->when == IST_MARK_FIRST && first)))
     ist_buf_str(&l->text, step->mark);
-  while (p < end) {
+  while (p < end && l->text.len <= most) {
     const char *space = memchr(p, ' ', (size_t)(end - p));
     if (!space) space = end;
     ist_buf_add(&l->text, p, (size_t)(space - p));
@@ -80,14 +80,14 @@ static void rewrite_marks(level *l, const ist_pre_step *step, const char *p, con
 
 /* Gives a step a piece to split. */
 static ist_status begin(level *l, const ist_pre_step *step, const char *p, size_t len, bool first,
-                        ist_error *err) {
+                        ist_growth *growth, ist_error *err) {
   const char *end = p + len;
   bool rewritten = true;
   l->found = false;
   l->origin = p;
   l->counted = NULL;
   if (step->kind == IST_PRE_MARK) {
-    rewrite_marks(l, step, p, end, first);
+    rewrite_marks(l, step, p, end, first, len + growth->left);
   } else if (step->kind == IST_PRE_SPACE && *p != ' ') {
     ist_buf_clear(&l->text);
     ist_buf_str(&l->text, " ");
@@ -99,6 +99,7 @@ static ist_status begin(level *l, const ist_pre_step *step, const char *p, size_
     rewritten = false;
   }
   if (rewritten && l->text.failed) return ist_fail_nomem(err, "splitting a text", len);
+  if (rewritten) IST_TRY(ist_growth_take(growth, len, l->text.len, err));
   l->begin = l->p = rewritten ? l->text.p : p;
   l->end = l->p + (rewritten ? l->text.len : len);
   return IST_OK;
@@ -217,7 +218,7 @@ static ist_status pull(ist_pieces *it, int k, const char **piece, size_t *len, i
     bool first = it->first && it->at != it->valid_end;
     IST_TRY(pull(it, k - 1, piece, len, err));
     if (*len == 0) return IST_OK;
-    IST_TRY(begin(l, step, *piece, *len, first, err));
+    IST_TRY(begin(l, step, *piece, *len, first, &it->growth, err));
   }
 }
 

@@ -44,24 +44,26 @@ static ist_status mark_whole(ist_tokenizer *t, bool ignore_merges, ist_error *er
 
 /* The text that a token is matched as after normalising. */
 static ist_status add_normalized(ist_tokenizer *t, int32_t id, ist_buf *text, ist_buf *spare,
-                                 ist_error *err) {
+                                 ist_growth *growth, ist_error *err) {
   ist_buf_clear(text);
   ist_buf_add(text, t->vocab.bytes[id].p, t->vocab.bytes[id].len);
   if (text->failed) return ist_fail_nomem(err, "a special token", t->vocab.bytes[id].len);
-  IST_TRY(ist_norm_apply(&t->norm, text, spare, false, err));
+  IST_TRY(ist_norm_apply(&t->norm, text, spare, false, growth, err));
   return ist_specials_add(&t->normalized, text->p, text->len, id, err);
 }
 
 static ist_status index_specials(ist_tokenizer *t, ist_error *err) {
   const ist_vocab *v = &t->vocab;
   ist_buf text = {0}, spare = {0};
+  ist_growth growth = ist_growth_of(v->blob_size); /* of all of them */
   ist_status status = IST_OK;
   for (int32_t i = 0; i < v->n && status == IST_OK; i++) {
     if (!ist_token_is_special(v, i)) continue;
     if (v->flags[i] & IST_TOKEN_NORMALIZED)
-      status = add_normalized(t, i, &text, &spare, err);
+      status = add_normalized(t, i, &text, &spare, &growth, err);
     else
       status = ist_specials_add(&t->raw, v->bytes[i].p, v->bytes[i].len, i, err);
+    if (status != IST_OK) ist_error_context(err, "special token %" PRId32, i);
   }
   ist_buf_free(&text);
   ist_buf_free(&spare);
@@ -168,7 +170,7 @@ static ist_status encode_stretch(encoder *e, const char *text, size_t len, bool 
     ist_buf_clear(&e->text);
     ist_buf_add(&e->text, text, len);
     if (e->text.failed) return ist_fail_nomem(err, "normalising a text", len);
-    IST_TRY(ist_norm_apply(&e->t->norm, &e->text, &e->spare, continued, err));
+    IST_TRY(ist_norm_apply(&e->t->norm, &e->text, &e->spare, continued, &e->pieces.growth, err));
     text = e->text.p;
     len = e->text.len;
   }
@@ -187,6 +189,7 @@ static ist_status encode_stretch(encoder *e, const char *text, size_t len, bool 
 
 static ist_status encode_all(encoder *e, const ist_encode_query *q, ist_error *err) {
   IST_TRY(ist_pieces_init(&e->pieces, &e->t->pre, err));
+  e->pieces.growth = ist_growth_of(q->len);
   const ist_special_query special = {.text = q->text,
                                      .len = q->len,
                                      .leftmost = e->t->leftmost,
