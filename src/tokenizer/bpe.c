@@ -1,5 +1,6 @@
 /* Byte-pair encoding: the table of merges, and the symbols (bytes or characters)
  * that a piece of text is at first. bpe_merge.c merges them. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,8 +10,9 @@
 
 ist_status ist_bpe_begin(ist_bpe *b, int64_t n, ist_error *err) {
   uint32_t size = 16;
-  while (size < 2 * (uint64_t)n) size *= 2;
-  *b = (ist_bpe){.mask = size - 1};
+  int shift = 60;
+  for (; size < 2 * (uint64_t)n; size *= 2) shift--;
+  *b = (ist_bpe){.mask = size - 1, .shift = shift, .key = ist_hash_key() | 1};
   b->merge = ist_calloc(size, sizeof *b->merge);
   if (!b->merge) return ist_fail_nomem(err, "the merges", size * sizeof *b->merge);
   for (uint32_t i = 0; i < size; i++) b->merge[i].rank = IST_NO_MERGE;
@@ -62,11 +64,30 @@ static struct scored *sort_by_score(const ist_vocab *v, const double *score, int
   return list;
 }
 
+/* A part of a token is looked up by hashing all of it; the longest tokens of real models have
+ * some hundred bytes. */
+enum { MAX_TOKEN = 65536 };
+
+/* Which lengths tokens have: a token is split where both sides have one of them. */
+static ist_status note_lengths(const ist_vocab *v, const struct scored *list, int64_t n,
+                               bool is_length[MAX_TOKEN + 1], ist_error *err) {
+  for (int32_t i = 0; i < v->n; i++)
+    if (v->bytes[i].len <= MAX_TOKEN) is_length[v->bytes[i].len] = true;
+  for (int64_t i = 0; i < n; i++)
+    if (v->bytes[list[i].id].len > MAX_TOKEN)
+      return ist_fail(err, IST_ERR_UNSUPPORTED,
+                      "token %" PRId32 " has %zu bytes, expected at most %d", list[i].id,
+                      v->bytes[list[i].id].len, MAX_TOKEN);
+  return IST_OK;
+}
+
 /* Every way to split a token in two tokens; with b NULL they are only counted. */
-static int64_t split_token(ist_bpe *b, const ist_vocab *v, int32_t id, uint32_t rank) {
+static int64_t split_token(ist_bpe *b, const ist_vocab *v, const bool *is_length, int32_t id,
+                           uint32_t rank) {
   ist_str text = v->bytes[id];
   int64_t n = 0;
   for (size_t at = 1; at < text.len; at++) {
+    if (!is_length[at] || !is_length[text.len - at]) continue;
     if (((unsigned char)text.p[at] & 0xc0) == 0x80) continue;
     int32_t left = ist_strtab_find(&v->by_bytes, text.p, at);
     int32_t right = left < 0 ? -1 : ist_strtab_find(&v->by_bytes, text.p + at, text.len - at);
@@ -77,22 +98,33 @@ static int64_t split_token(ist_bpe *b, const ist_vocab *v, int32_t id, uint32_t 
   return n;
 }
 
-ist_status ist_bpe_from_scores(ist_bpe *b, const ist_vocab *v, const double *score,
-                               ist_error *err) {
-  int64_t n, merges = 0;
-  struct scored *list = sort_by_score(v, score, &n);
-  if (!list) return ist_fail_nomem(err, "the merges", (size_t)v->n * sizeof *list);
-  for (int64_t i = 0; i < n; i++) merges += split_token(NULL, v, list[i].id, 0);
-  ist_status status = merges < INT32_MAX / 4
-                          ? ist_bpe_begin(b, merges, err)
-                          : ist_fail(err, IST_ERR_FORMAT, "the vocabulary has too many merges");
+static ist_status add_merges(ist_bpe *b, const ist_vocab *v, const struct scored *list, int64_t n,
+                             bool is_length[MAX_TOKEN + 1], ist_error *err) {
+  int64_t merges = 0;
+  IST_TRY(note_lengths(v, list, n, is_length, err));
+  for (int64_t i = 0; i < n; i++) merges += split_token(NULL, v, is_length, list[i].id, 0);
+  if (merges >= INT32_MAX / 4)
+    return ist_fail(err, IST_ERR_FORMAT, "the vocabulary has too many merges");
+  IST_TRY(ist_bpe_begin(b, merges, err));
   /* Equal scores share a rank: then the leftmost pair goes first. */
   uint32_t rank = 0;
-  for (int64_t i = 0; i < n && status == IST_OK; i++) {
+  for (int64_t i = 0; i < n; i++) {
     if (i > 0 && list[i].score != list[i - 1].score) rank++;
-    split_token(b, v, list[i].id, rank);
+    split_token(b, v, is_length, list[i].id, rank);
   }
+  return IST_OK;
+}
+
+ist_status ist_bpe_from_scores(ist_bpe *b, const ist_vocab *v, const double *score,
+                               ist_error *err) {
+  int64_t n = 0;
+  struct scored *list = sort_by_score(v, score, &n);
+  bool *is_length = ist_calloc(MAX_TOKEN + 1, sizeof *is_length);
+  ist_status status = list && is_length
+                          ? add_merges(b, v, list, n, is_length, err)
+                          : ist_fail_nomem(err, "the merges", (size_t)v->n * sizeof *list);
   ist_free(list);
+  ist_free(is_length);
   return status;
 }
 

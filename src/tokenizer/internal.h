@@ -7,6 +7,7 @@
 #ifndef IST_TOKENIZER_INTERNAL_H
 #define IST_TOKENIZER_INTERNAL_H
 
+#include "base/hash.h"
 #include "tokenizer/tokenizer.h"
 
 /* U+2581, which stands for a space where tokens are not byte-level. */
@@ -21,6 +22,7 @@ typedef struct ist_strtab {
     int32_t index;
   } * slot; /* index -1: empty */
   uint32_t mask;
+  uint64_t key; /* of the hash */
 } ist_strtab;
 /* Room for `n` strings out of `str`; they are added one by one. */
 ist_status ist_strtab_init(ist_strtab *t, const ist_str *str, int64_t n, ist_error *err);
@@ -261,14 +263,16 @@ typedef struct ist_bpe {
     uint32_t rank;
   } * merge; /* hash table; rank IST_NO_MERGE: empty */
   uint32_t mask;
+  int shift;          /* 64 - the bits of the mask */
+  uint64_t key;       /* odd; of the process: no file knows which pairs share a place */
   bool fuse_unk;      /* characters without a token, side by side, are one unknown token */
   bool byte_fallback; /* such characters become the tokens of their bytes */
   int32_t ascii[128]; /* of character symbols: their tokens */
 } ist_bpe;
 /* The merge of a pair, or the empty place where it belongs. */
 static inline struct ist_merge *ist_bpe_probe(const ist_bpe *b, int32_t left, int32_t right) {
-  uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * UINT64_C(0x9E3779B97F4A7C15);
-  for (uint32_t at = (uint32_t)(h >> 32) & b->mask;; at = (at + 1) & b->mask) {
+  uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * b->key;
+  for (uint32_t at = (uint32_t)(h >> b->shift);; at = (at + 1) & b->mask) {
     struct ist_merge *m = &b->merge[at];
     if (m->rank == IST_NO_MERGE || (m->left == left && m->right == right)) return m;
   }

@@ -8,7 +8,14 @@
 
 /* ---- The tree ---- */
 
+/* At every place of a text as many bytes are looked at as the longest text has; those of real
+ * models have less than a hundred. */
+enum { MAX_SPECIAL = 1024 };
+
 static ist_status new_node(ist_specials *s, uint8_t byte, int32_t *out, ist_error *err) {
+  if (s->n == INT32_MAX)
+    return ist_fail(err, IST_ERR_UNSUPPORTED, "the special tokens have more than %d bytes",
+                    INT32_MAX);
   IST_TRY(ist_grow(&s->node, &s->cap, s->n + 1, sizeof *s->node, err));
   s->node[s->n] = (struct ist_special_node){-1, -1, -1, byte};
   *out = (int32_t)s->n++;
@@ -32,7 +39,10 @@ static void mark_begin(ist_specials *s, const char *text, size_t len) {
 ist_status ist_specials_add(ist_specials *s, const char *text, size_t len, int32_t id,
                             ist_error *err) {
   int32_t node = 0;
-  if (len == 0 || len > INT32_MAX) return IST_OK;
+  if (len == 0) return IST_OK;
+  if (len > MAX_SPECIAL)
+    return ist_fail(err, IST_ERR_UNSUPPORTED, "its text has %zu bytes, expected at most %d", len,
+                    MAX_SPECIAL);
   if (s->n == 0) IST_TRY(new_node(s, 0, &node, err));
   for (size_t i = 0; i < len; i++) {
     uint8_t byte = (uint8_t)text[i];
@@ -61,13 +71,7 @@ static bool may_begin(const ist_specials *s, const char *text, size_t len, size_
   return s->begins[pair >> 6] >> (pair & 63) & 1;
 }
 
-/* ---- Which hits count ---- */
-
-static bool allowed(const ist_vocab *v, const ist_special_query *q, ist_special_hit hit) {
-  if (!(v->flags[hit.id] & IST_TOKEN_CONTROL)) return true;
-  if (!q->literal) return q->control;
-  return memchr(q->literal + hit.at, 0, (size_t)hit.len) == NULL;
-}
+/* ---- Hits ---- */
 
 static ist_status add_hit(ist_special_hits *out, ist_special_hit hit, ist_error *err) {
   IST_TRY(ist_grow(&out->p, &out->cap, out->n + 1, sizeof *out->p, err));
@@ -75,24 +79,31 @@ static ist_status add_hit(ist_special_hits *out, ist_special_hit hit, ist_error 
   return IST_OK;
 }
 
-/* ---- Longest first, anywhere ---- */
-
-/* Every occurrence of every special token that counts. */
-static ist_status collect(const ist_specials *s, const ist_vocab *v, const ist_special_query *q,
-                          ist_special_hits *out, ist_error *err) {
-  for (size_t at = 0; at < q->len; at++) {
-    if (!may_begin(s, q->text, q->len, at)) continue;
-    int32_t node = 0;
-    for (size_t i = at; i < q->len && node >= 0; i++) {
-      node = find_child(s, node, (uint8_t)q->text[i]);
-      if (node < 0 || s->node[node].token < 0) continue;
-      ist_special_hit hit = {(int32_t)at, (int32_t)(i + 1 - at), s->node[node].token};
-      if (allowed(v, q, hit)) IST_TRY(add_hit(out, hit, err));
-    }
+/* The longest special token at a place, of `room` bytes at most; id -1: none. With `counting`
+ * only those that count: control tokens where the query lets them be. */
+static ist_special_hit longest_at(const ist_specials *s, const ist_vocab *v,
+                                  const ist_special_query *q, size_t at, size_t room,
+                                  bool counting) {
+  ist_special_hit hit = {(int32_t)at, 0, -1};
+  bool control = !counting || q->literal || q->control;
+  int32_t node = 0;
+  for (size_t i = at; i < at + room && node >= 0; i++) {
+    node = find_child(s, node, (uint8_t)q->text[i]);
+    if (counting && q->literal && !q->literal[i]) control = false;
+    int32_t id = node < 0 ? -1 : s->node[node].token;
+    if (id < 0 || (!control && (v->flags[id] & IST_TOKEN_CONTROL))) continue;
+    hit.len = (int32_t)(i + 1 - at);
+    hit.id = id;
   }
-  return IST_OK;
+  return hit;
 }
 
+/* ---- Longest first, anywhere ----
+ * Of all tokens at all places the best is taken, then the best of those that do not overlap it,
+ * and so on. A heap holds no more than one hit for a place, the longest that has room: a shorter
+ * one is looked up when that turns out to overlap a better one. */
+
+/* Which of two hits goes first. */
 static int by_length(const void *a, const void *b) {
   const ist_special_hit *x = a, *y = b;
   if (x->len != y->len) return x->len > y->len ? -1 : 1;
@@ -105,21 +116,48 @@ static int by_position(const void *a, const void *b) {
   return (x->at > y->at) - (x->at < y->at);
 }
 
-/* Keeps the hits that do not overlap one that goes before them. Those are at
- * least as long, so an overlap shows at the first or the last byte of the hit. */
-static ist_status drop_overlaps(size_t len, ist_special_hits *hits, ist_error *err) {
-  char *covered = ist_calloc(len, 1);
-  if (!covered) return ist_fail_nomem(err, "special tokens in a text", len);
-  int64_t kept = 0;
-  for (int64_t i = 0; i < hits->n; i++) {
-    ist_special_hit hit = hits->p[i];
-    if (covered[hit.at] || covered[hit.at + hit.len - 1]) continue;
-    memset(covered + hit.at, 1, (size_t)hit.len);
-    hits->p[kept++] = hit;
+/* Puts a hit in the place of the heap's first. */
+static void replace_first(ist_special_hit *heap, int64_t n, ist_special_hit hit) {
+  int64_t at = 0;
+  for (int64_t child = 1; child < n; child = 2 * at + 1) {
+    if (child + 1 < n && by_length(&heap[child + 1], &heap[child]) < 0) child++;
+    if (by_length(&heap[child], &hit) > 0) break;
+    heap[at] = heap[child];
+    at = child;
   }
-  hits->n = kept;
-  ist_free(covered);
-  return IST_OK;
+  heap[at] = hit;
+}
+
+/* Of the hits, the longest at each place, makes those that are cut out. `covered`: a zero for
+ * each byte of the text. */
+static void choose(const ist_specials *s, const ist_vocab *v, const ist_special_query *q,
+                   ist_special_hits *hits, char *covered) {
+  ist_special_hit *heap = hits->p;
+  int64_t n = hits->n, kept = hits->n; /* in the heap; those kept are behind it, from `kept` on */
+  qsort(heap, (size_t)n, sizeof *heap, by_length); /* what is sorted is a heap */
+  while (n > 0) {
+    ist_special_hit hit = heap[0];
+    size_t at = (size_t)hit.at, len = (size_t)hit.len;
+    /* What is covered was at least as long: an overlap shows at the first or the last byte. */
+    bool whole = !covered[at] && !covered[at + len - 1], gone = covered[at];
+    if (!whole && !gone) {
+      const char *end = memchr(covered + at, 1, len);
+      hit = longest_at(s, v, q, at, (size_t)(end - (covered + at)), true);
+      gone = hit.id < 0;
+    }
+    if (!whole && !gone) {
+      replace_first(heap, n, hit);
+      continue;
+    }
+    n--;
+    if (n > 0) replace_first(heap, n, heap[n]);
+    if (!whole) continue;
+    memset(covered + at, 1, len);
+    hits->p[--kept] = hit;
+  }
+  hits->n -= kept;
+  memmove(hits->p, hits->p + kept, (size_t)hits->n * sizeof *hits->p);
+  qsort(hits->p, (size_t)hits->n, sizeof *hits->p, by_position);
 }
 
 /* A token that takes white space grows up to its neighbours. */
@@ -136,11 +174,16 @@ static void strip_hits(const ist_vocab *v, const ist_special_query *q, ist_speci
 
 static ist_status find_longest(const ist_specials *s, const ist_vocab *v,
                                const ist_special_query *q, ist_special_hits *out, ist_error *err) {
-  IST_TRY(collect(s, v, q, out, err));
+  for (size_t at = 0; at < q->len; at++) {
+    if (!may_begin(s, q->text, q->len, at)) continue;
+    ist_special_hit hit = longest_at(s, v, q, at, q->len - at, true);
+    if (hit.id >= 0) IST_TRY(add_hit(out, hit, err));
+  }
   if (out->n > 1) {
-    qsort(out->p, (size_t)out->n, sizeof *out->p, by_length);
-    IST_TRY(drop_overlaps(q->len, out, err));
-    qsort(out->p, (size_t)out->n, sizeof *out->p, by_position);
+    char *covered = ist_calloc(q->len, 1);
+    if (!covered) return ist_fail_nomem(err, "special tokens in a text", q->len);
+    choose(s, v, q, out, covered);
+    ist_free(covered);
   }
   strip_hits(v, q, out);
   return IST_OK;
@@ -190,6 +233,12 @@ static bool is_word(int32_t c) {
   }
 }
 
+static bool allowed(const ist_vocab *v, const ist_special_query *q, ist_special_hit hit) {
+  if (!(v->flags[hit.id] & IST_TOKEN_CONTROL)) return true;
+  if (!q->literal) return q->control;
+  return memchr(q->literal + hit.at, 0, (size_t)hit.len) == NULL;
+}
+
 /* Applies the token's conditions; false: no match after all. `from`: where the
  * last match ended. */
 static bool fit(const ist_vocab *v, const ist_special_query *q, size_t from, ist_special_hit *hit) {
@@ -211,15 +260,13 @@ static ist_status find_leftmost(const ist_specials *s, const ist_vocab *v,
                                 const ist_special_query *q, ist_special_hits *out, ist_error *err) {
   size_t from = 0; /* behind the last token cut out */
   for (size_t at = 0; at < q->len;) {
-    ist_special_hit hit = {(int32_t)at, 0, -1};
-    int32_t node = may_begin(s, q->text, q->len, at) ? 0 : -1;
-    for (size_t i = at; i < q->len && node >= 0; i++) {
-      node = find_child(s, node, (uint8_t)q->text[i]);
-      if (node >= 0 && s->node[node].token >= 0)
-        hit = (ist_special_hit){(int32_t)at, (int32_t)(i + 1 - at), s->node[node].token};
+    if (!may_begin(s, q->text, q->len, at)) {
+      at++;
+      continue;
     }
-    at += hit.len ? (size_t)hit.len : 1;
-    if (hit.len == 0 || !allowed(v, q, hit) || !fit(v, q, from, &hit)) continue;
+    ist_special_hit hit = longest_at(s, v, q, at, q->len - at, false);
+    at += hit.id >= 0 ? (size_t)hit.len : 1;
+    if (hit.id < 0 || !allowed(v, q, hit) || !fit(v, q, from, &hit)) continue;
     from = (size_t)(hit.at + hit.len);
     IST_TRY(add_hit(out, hit, err));
     if (from > at) at = from;

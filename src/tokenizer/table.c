@@ -4,25 +4,14 @@
 
 #include "tokenizer/internal.h"
 
-static uint32_t hash_bytes(const char *p, size_t len) {
-  const uint64_t k = UINT64_C(0x9E3779B97F4A7C15);
-  uint64_t h = len * k;
-  for (; len >= 8; p += 8, len -= 8) {
-    uint64_t w;
-    memcpy(&w, p, 8);
-    h = (h ^ w) * k;
-    h ^= h >> 29;
-  }
-  uint64_t w = 0;
-  for (size_t i = 0; i < len; i++) w = w << 8 | (unsigned char)p[i];
-  h = (h ^ w) * k;
-  return (uint32_t)(h >> 32);
+static uint32_t hash_bytes(const ist_strtab *t, const char *p, size_t len) {
+  return (uint32_t)(ist_hash(t->key, p, len) >> 32);
 }
 
 ist_status ist_strtab_init(ist_strtab *t, const ist_str *str, int64_t n, ist_error *err) {
   uint32_t size = 16;
   while (size < 2 * (uint64_t)n) size *= 2;
-  *t = (ist_strtab){.str = str, .mask = size - 1};
+  *t = (ist_strtab){.str = str, .mask = size - 1, .key = ist_hash_key()};
   t->slot = ist_calloc(size, sizeof *t->slot);
   if (!t->slot) return ist_fail_nomem(err, "a table of tokens", size * sizeof *t->slot);
   for (uint32_t i = 0; i < size; i++) t->slot[i].index = -1;
@@ -43,7 +32,7 @@ static struct ist_strtab_slot *probe(const ist_strtab *t, const char *p, size_t 
 
 int32_t ist_strtab_add(ist_strtab *t, int32_t index) {
   const ist_str *s = &t->str[index];
-  uint32_t hash = hash_bytes(s->p, s->len);
+  uint32_t hash = hash_bytes(t, s->p, s->len);
   struct ist_strtab_slot *slot = probe(t, s->p, s->len, hash);
   if (slot->index >= 0) return slot->index;
   *slot = (struct ist_strtab_slot){hash, index};
@@ -51,7 +40,7 @@ int32_t ist_strtab_add(ist_strtab *t, int32_t index) {
 }
 
 int32_t ist_strtab_find(const ist_strtab *t, const char *p, size_t len) {
-  return probe(t, p, len, hash_bytes(p, len))->index;
+  return probe(t, p, len, hash_bytes(t, p, len))->index;
 }
 
 void ist_strtab_free(ist_strtab *t) {

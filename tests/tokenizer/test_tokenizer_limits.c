@@ -268,12 +268,229 @@ static void test_long_run_of_marks(void **state) {
   ist_tokenizer_free(t);
 }
 
+/* ---- Special tokens ---- */
+
+enum { NESTED = 999, LETTERS = 200000 };
+
+static void test_long_special_tokens(void **state) {
+  (void)state;
+  ist_buf added = {0}, as = repeated("a", 1024);
+  for (int more = 0; more < 2; more++) {
+    ist_buf_clear(&added);
+    ist_buf_printf(&added,
+                   "[{\"id\":4,\"content\":\"%sb%s\",\"special\":false,\"normalized\":false}]",
+                   as.p + 1, more ? "c" : "");
+    if (more) {
+      not_opened(none, none, added.p, "special token 4: its text has 1025 bytes, expected at most");
+      continue;
+    }
+    /* Nearly a match at every place. */
+    ist_tokenizer *t = opened(none, none, added.p);
+    ist_buf text = repeated("a", LETTERS);
+    ist_ids ids = {0};
+    assert_int_equal(encode(t, text.p, text.len, &ids, NULL), IST_OK);
+    assert_int_equal(ids.n, LETTERS);
+    ist_ids_free(&ids);
+    ist_buf_free(&text);
+    ist_tokenizer_free(t);
+  }
+  ist_buf_free(&added);
+  ist_buf_free(&as);
+}
+
+/* Tokens a, aa, aaa, ...: at every place there are all of them. */
+static void test_nested_special_tokens(void **state) {
+  (void)state;
+  ist_buf text = repeated("a", LETTERS);
+  uint16_t flags[NESTED + 1];
+  ist_specials s = {0};
+  ist_vocab v = {.n = NESTED + 1, .flags = flags};
+  for (int32_t i = 1; i <= NESTED; i++) {
+    flags[i] = IST_TOKEN_USER;
+    assert_int_equal(ist_specials_add(&s, text.p, (size_t)i, i, NULL), IST_OK);
+  }
+  ist_special_hits hits = {0};
+  const ist_special_query q = {.text = text.p, .len = text.len};
+  alarm(SECONDS);
+  assert_int_equal(ist_specials_find(&s, &v, &q, &hits, NULL), IST_OK);
+  alarm(0);
+  assert_int_equal(hits.n, LETTERS / NESTED + 1);
+  assert_true(hits.cap <= 2 * LETTERS);
+  for (int64_t i = 0; i < hits.n; i++) {
+    assert_int_equal(hits.p[i].at, i * NESTED);
+    assert_int_equal(hits.p[i].len, i + 1 < hits.n ? NESTED : LETTERS % NESTED);
+  }
+  ist_free(hits.p);
+  ist_specials_free(&s);
+  ist_buf_free(&text);
+}
+
+/* The plain way to cut out the longest first: of all tokens at all places that count, again and
+ * again the longest, then the one of the lowest id, then the first, that overlaps none before. */
+static int choose_plainly(const ist_str *token, const uint16_t *flags, int n,
+                          const ist_special_query *q, ist_special_hit *out) {
+  int kept = 0;
+  for (;;) {
+    ist_special_hit best = {0, 0, -1};
+    for (int id = 0; id < n; id++)
+      for (size_t at = 0; at + token[id].len <= q->len; at++) {
+        bool fits = memcmp(q->text + at, token[id].p, token[id].len) == 0;
+        if ((flags[id] & IST_TOKEN_CONTROL) && memchr(q->literal + at, 0, token[id].len))
+          fits = false;
+        for (int k = 0; k < kept; k++)
+          if ((int32_t)at < out[k].at + out[k].len && out[k].at < (int32_t)(at + token[id].len))
+            fits = false;
+        if (fits && (int32_t)token[id].len > best.len)
+          best = (ist_special_hit){(int32_t)at, (int32_t)token[id].len, id};
+      }
+    if (best.id < 0) return kept;
+    int at = kept++;
+    for (; at > 0 && out[at - 1].at > best.at; at--) out[at] = out[at - 1];
+    out[at] = best;
+  }
+}
+
+static void test_longest_special_tokens(void **state) {
+  (void)state;
+  static const char *const texts[] = {"a", "ab", "aba", "bab", "bb", "abba", "ba", "aa", "babb"};
+  enum { TOKENS = sizeof texts / sizeof texts[0], LONGEST = 24 };
+  ist_str token[TOKENS];
+  uint16_t flags[TOKENS];
+  ist_rng rng = ist_rng_stream(6, IST_RNG_SPLIT, 0, 0, 0);
+  ist_special_hits hits = {0};
+  for (int i = 0; i < 20000; i++) {
+    ist_specials s = {0};
+    int n = 1 + (int)ist_rng_below(&rng, TOKENS), first = (int)ist_rng_below(&rng, TOKENS);
+    for (int id = 0; id < n; id++) {
+      const char *text = texts[(first + id) % TOKENS];
+      token[id] = (ist_str){text, strlen(text)};
+      flags[id] = ist_rng_below(&rng, 3) ? IST_TOKEN_USER : IST_TOKEN_CONTROL;
+      assert_int_equal(ist_specials_add(&s, text, token[id].len, id, NULL), IST_OK);
+    }
+    char text[LONGEST];
+    uint8_t literal[LONGEST];
+    size_t len = 1 + (size_t)ist_rng_below(&rng, LONGEST);
+    for (size_t k = 0; k < len; k++) {
+      text[k] = "aabbc"[ist_rng_below(&rng, 5)];
+      literal[k] = ist_rng_below(&rng, 8) > 0;
+    }
+    const ist_special_query q = {.text = text, .len = len, .literal = literal};
+    const ist_vocab v = {.n = n, .flags = flags};
+    ist_special_hit want[LONGEST];
+    int kept = choose_plainly(token, flags, n, &q, want);
+    assert_int_equal(ist_specials_find(&s, &v, &q, &hits, NULL), IST_OK);
+    assert_int_equal(hits.n, kept);
+    assert_memory_equal(hits.p, want, (size_t)kept * sizeof want[0]);
+    ist_specials_free(&s);
+  }
+  ist_free(hits.p);
+}
+
+/* ---- Vocabularies ---- */
+
+/* SentencePiece's merges of a vocabulary of "a" and `n` tokens of `len` bytes. */
+static ist_status merges_of_long_tokens(int32_t n, size_t len, ist_error *err) {
+  ist_buf blob = {0};
+  ist_str *text = ist_calloc((size_t)n + 1, sizeof *text);
+  double *score = ist_calloc((size_t)n + 1, sizeof *score);
+  for (int32_t i = 0; i < n; i++)
+    for (size_t k = 0; k < len; k++) ist_buf_str(&blob, k == (size_t)i ? "b" : "a");
+  text[n] = (ist_str){"a", 1};
+  for (int32_t i = 0; i < n; i++) text[i] = (ist_str){blob.p + (size_t)i * len, len};
+  const ist_tokens tokens = {.path = "test", .text = text, .n = n + 1};
+  ist_vocab v;
+  ist_bpe b = {0};
+  assert_int_equal(ist_vocab_begin(&v, n + 1, err), IST_OK);
+  assert_int_equal(ist_vocab_finish(&v, &tokens, err), IST_OK);
+  alarm(SECONDS);
+  ist_status status = ist_bpe_from_scores(&b, &v, score, err);
+  alarm(0);
+  ist_bpe_free(&b);
+  ist_vocab_free(&v);
+  ist_free(text);
+  ist_free(score);
+  ist_buf_free(&blob);
+  return status;
+}
+
+static void test_long_tokens(void **state) {
+  (void)state;
+  ist_error err = {0};
+  assert_int_equal(merges_of_long_tokens(100, 65536, &err), IST_OK);
+  assert_int_equal(merges_of_long_tokens(1, 65537, &err), IST_ERR_UNSUPPORTED);
+  assert_non_null(strstr(err.message, "token 0 has 65537 bytes, expected at most 65536"));
+}
+
+/* ---- Tables ---- */
+
+/* 2^17 texts, each made of 17 blocks out of two that a hash by multiplications without a key
+ * takes for one another: their difference stays in the upper bits. */
+static void test_texts_that_collide(void **state) {
+  (void)state;
+  enum { BLOCKS = 17, TEXTS = 1 << BLOCKS };
+  uint64_t(*words)[2 * BLOCKS] = ist_calloc(TEXTS, sizeof *words);
+  ist_str *text = ist_calloc(TEXTS, sizeof *text);
+  ist_strtab t;
+  for (uint64_t i = 0; i < TEXTS; i++) {
+    for (int k = 0; k < BLOCKS; k++)
+      if (i >> k & 1) {
+        words[i][2 * k] = UINT64_C(1) << 63;
+        words[i][2 * k + 1] = UINT64_C(1) << 63 | UINT64_C(1) << 34;
+      }
+    text[i] = (ist_str){(const char *)words[i], sizeof words[i]};
+  }
+  assert_int_equal(ist_strtab_init(&t, text, TEXTS, NULL), IST_OK);
+  alarm(SECONDS);
+  for (int32_t i = 0; i < TEXTS; i++) assert_int_equal(ist_strtab_add(&t, i), -1);
+  alarm(0);
+  for (int32_t i = 0; i < TEXTS; i++)
+    assert_int_equal(ist_strtab_find(&t, text[i].p, text[i].len), i);
+  ist_strtab_free(&t);
+  ist_free(words);
+  ist_free(text);
+}
+
+/* Pairs whose product with the golden ratio's 64 bits is small: one place for all, without a key.
+ */
+static void test_merges_that_collide(void **state) {
+  (void)state;
+  enum { MERGES = 4096 };
+  const uint64_t golden = UINT64_C(0x9E3779B97F4A7C15);
+  uint64_t inverse = 1; /* of golden, by Newton's steps */
+  for (int i = 0; i < 6; i++) inverse *= 2 - golden * inverse;
+  ist_bpe b;
+  assert_int_equal(ist_bpe_begin(&b, MERGES, NULL), IST_OK);
+  for (uint64_t i = 0; i < MERGES; i++) {
+    uint64_t pair = i * inverse;
+    int32_t left = (int32_t)(uint32_t)(pair >> 32), right = (int32_t)(uint32_t)pair;
+    *ist_bpe_probe(&b, left, right) = (struct ist_merge){left, right, 0, (uint32_t)i};
+    assert_int_equal(ist_bpe_probe(&b, left, right)->rank, i);
+  }
+  uint32_t longest = 0, run = 0; /* of places that are taken */
+  for (uint32_t i = 0; i <= b.mask; i++) {
+    run = b.merge[i].rank != IST_NO_MERGE ? run + 1 : 0;
+    if (run > longest) longest = run;
+  }
+  assert_true(longest < MERGES / 4);
+  ist_bpe_free(&b);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_matches_backwards),   cmocka_unit_test(test_half_characters),
-      cmocka_unit_test(test_endless_matches),     cmocka_unit_test(test_normalizers_that_multiply),
-      cmocka_unit_test(test_marks_that_multiply), cmocka_unit_test(test_decoder_that_multiplies),
-      cmocka_unit_test(test_forms_of_marks),      cmocka_unit_test(test_long_run_of_marks),
+      cmocka_unit_test(test_matches_backwards),
+      cmocka_unit_test(test_half_characters),
+      cmocka_unit_test(test_endless_matches),
+      cmocka_unit_test(test_normalizers_that_multiply),
+      cmocka_unit_test(test_marks_that_multiply),
+      cmocka_unit_test(test_decoder_that_multiplies),
+      cmocka_unit_test(test_forms_of_marks),
+      cmocka_unit_test(test_long_run_of_marks),
+      cmocka_unit_test(test_long_special_tokens),
+      cmocka_unit_test(test_nested_special_tokens),
+      cmocka_unit_test(test_longest_special_tokens),
+      cmocka_unit_test(test_long_tokens),
+      cmocka_unit_test(test_texts_that_collide),
+      cmocka_unit_test(test_merges_that_collide),
   };
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
