@@ -117,6 +117,8 @@ typedef struct ist_special_query {
 } ist_special_query;
 ist_status ist_specials_find(const ist_specials *s, const ist_vocab *v, const ist_special_query *q,
                              ist_special_hits *out, ist_error *err);
+/* Unicode's white space; -1 is none. */
+bool ist_is_space(int32_t c);
 
 /* ---- regex.c: regular expressions over UTF-8 ---- */
 

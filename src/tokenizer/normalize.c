@@ -157,12 +157,23 @@ static void lower(ist_buf *out, const ist_buf *text) {
   }
 }
 
+/* The size of the white space that begins, or with `back` ends, a text; 0: there is none. */
+static size_t space_at(const char *p, const char *end, bool back) {
+  utf8proc_int32_t c;
+  const char *from = p;
+  if (back && p < end) {
+    from = end - 1;
+    while (from > p && end - from < 4 && ((unsigned char)*from & 0xc0) == 0x80) from--;
+  }
+  utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)from, end - from, &c);
+  return n > 0 && (!back || from + n == end) && ist_is_space(c) ? (size_t)n : 0;
+}
+
 static void strip(ist_buf *out, const ist_buf *text, bool left, bool right) {
-  size_t begin = 0, end = text->len;
-  static const char spaces[] = " \t\n\v\f\r";
-  while (left && begin < end && memchr(spaces, text->p[begin], sizeof spaces - 1)) begin++;
-  while (right && end > begin && memchr(spaces, text->p[end - 1], sizeof spaces - 1)) end--;
-  ist_buf_add(out, text->p + begin, end - begin);
+  const char *begin = text->p, *end = begin + text->len;
+  for (size_t n; left && (n = space_at(begin, end, false)) > 0;) begin += n;
+  for (size_t n; right && (n = space_at(begin, end, true)) > 0;) end -= n;
+  ist_buf_add(out, begin, (size_t)(end - begin));
 }
 
 /* Replacing stops where the result is longer than `most`. */

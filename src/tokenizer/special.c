@@ -205,11 +205,12 @@ static int32_t char_at(const ist_special_query *q, size_t at, bool back, size_t 
   size_t room = back ? at - from : q->len - from;
   utf8proc_ssize_t n =
       utf8proc_iterate((const utf8proc_uint8_t *)q->text + from, (utf8proc_ssize_t)room, &c);
-  *size = n > 0 ? (size_t)n : 1;
-  return n > 0 ? c : -1;
+  bool whole = n > 0 && (!back || (size_t)n == room);
+  *size = whole ? (size_t)n : 1;
+  return whole ? c : -1;
 }
 
-static bool is_space(int32_t c) {
+bool ist_is_space(int32_t c) {
   if ((c >= 9 && c <= 13) || c == 0x85) return true;
   utf8proc_category_t k = c < 0 ? UTF8PROC_CATEGORY_CN : utf8proc_category(c);
   return k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL || k == UTF8PROC_CATEGORY_ZP;
@@ -248,10 +249,10 @@ static bool fit(const ist_vocab *v, const ist_special_query *q, size_t from, ist
       (is_word(char_at(q, begin, true, &size)) || is_word(char_at(q, end, false, &size))))
     return false;
   if (flags & IST_TOKEN_LSTRIP)
-    while (begin > from && is_space(char_at(q, begin, true, &size))) begin -= size;
+    while (begin > from && ist_is_space(char_at(q, begin, true, &size))) begin -= size;
   if (begin < from) begin = from;
   if (flags & IST_TOKEN_RSTRIP)
-    while (is_space(char_at(q, end, false, &size))) end += size;
+    while (ist_is_space(char_at(q, end, false, &size))) end += size;
   *hit = (ist_special_hit){(int32_t)begin, (int32_t)(end - begin), hit->id};
   return true;
 }
