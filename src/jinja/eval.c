@@ -17,6 +17,7 @@ static jinja_frame *push_frame(jinja_run *r, jinja_frame *parent) {
 
 static void assign(jinja_run *r, jinja_frame *f, const char *name, jinja_value v) {
   for (int32_t i = 0; i < f->n; i++) {
+    if (i % 32 == 31) ist_jinja_step(r, 1);
     if (f->var[i].name != name) continue;
     f->var[i].value = v;
     return;
@@ -31,10 +32,12 @@ static void assign(jinja_run *r, jinja_frame *f, const char *name, jinja_value v
   f->var[f->n++] = (struct ist_jinja_variable){name, v};
 }
 
-static jinja_value look_up(const jinja_run *r, const char *name) {
+static jinja_value look_up(jinja_run *r, const char *name) {
   for (const jinja_frame *f = r->frame; f; f = f->parent)
-    for (int32_t i = 0; i < f->n; i++)
+    for (int32_t i = 0; i < f->n; i++) {
+      if (i % 32 == 31) ist_jinja_step(r, 1);
       if (f->var[i].name == name) return f->var[i].value;
+    }
   int function = ist_jinja_function(name);
   if (function >= 0) return (jinja_value){.kind = V_FUNCTION, .function = function};
   return ist_jinja_undefined(name);
@@ -104,14 +107,15 @@ jinja_value ist_jinja_index(jinja_run *r, jinja_value v, jinja_value key) {
     if (found) return *found;
   }
   if ((v.kind == V_LIST || v.kind == V_STRING) && (key.kind == V_INT || key.kind == V_BOOL)) {
-    int64_t n = v.kind == V_LIST ? v.list->n : ist_jinja_length(v.s);
     int64_t i = key.kind == V_BOOL ? key.b : key.i;
-    if (i < 0) i += n;
-    if (i < 0 || i >= n) return ist_jinja_undefined("an item out of range");
-    if (v.kind == V_LIST) return v.list->p[i];
-    return ist_jinja_sub(r, v.s, ist_jinja_char_at(v.s, i), ist_jinja_char_at(v.s, i + 1));
+    if (v.kind == V_STRING) return ist_jinja_char(r, v.s, i);
+    if (i < 0) i += v.list->n;
+    if (i < 0 || i >= v.list->n) return ist_jinja_undefined("an item out of range");
+    return v.list->p[i];
   }
-  if (key.kind != V_STRING) return ist_jinja_undefined("an item");
+  /* No name holds a NUL, with which a string may go on. */
+  if (key.kind != V_STRING || memchr(key.s->p, 0, key.s->len))
+    return ist_jinja_undefined("an item");
   return ist_jinja_attribute(r, v, name_of(r, key.s));
 }
 
@@ -143,17 +147,12 @@ static jinja_value capture_in_frame(jinja_run *r, const jinja_node *body, jinja_
   return text;
 }
 
-static const char *known_name(const jinja_run *r, const char *name) {
-  for (int32_t i = 0; i < r->t->n_names; i++)
-    if (strcmp(r->t->names[i], name) == 0) return r->t->names[i];
-  return NULL;
-}
-
 static jinja_value call_macro(jinja_run *r, const jinja_macro *m, const jinja_args *a) {
   const jinja_node *n = m->node;
   jinja_frame *before = r->frame, *frame = push_frame(r, m->frame);
   if (a->n > n->n_items)
     ist_jinja_fail(r, "macro '%s' takes not more than %d argument(s)", n->name, (int)n->n_items);
+  ist_jinja_step(r, n->n_items * (1 + a->n_named / 8));
   for (int32_t i = 0; i < n->n_items; i++) {
     const jinja_node *parameter = n->items[i];
     jinja_value v = ist_jinja_arg(a, i, parameter->name, ist_jinja_undefined(parameter->name));
@@ -164,7 +163,7 @@ static jinja_value call_macro(jinja_run *r, const jinja_macro *m, const jinja_ar
     }
     assign(r, frame, parameter->name, v);
   }
-  const char *caller = known_name(r, "caller");
+  const char *caller = ist_jinja_known(r->t, "caller");
   for (int64_t k = 0; k < a->n_named; k++) {
     bool taken = caller && a->name[k] == caller;
     if (taken) assign(r, frame, caller, a->named[k]);
@@ -425,7 +424,7 @@ static jinja_list *loop_items(jinja_run *r, const jinja_node *n) {
 static void run_for(jinja_run *r, const jinja_node *n) {
   jinja_loop *loop = ist_jinja_new(r, 1, sizeof *loop);
   jinja_frame *before = r->frame;
-  const char *name = known_name(r, "loop");
+  const char *name = ist_jinja_known(r->t, "loop");
   loop->items = loop_items(r, n);
   r->loops++;
   for (; loop->at < loop->items->n && r->flow != FLOW_BREAK; loop->at++) {
@@ -492,6 +491,7 @@ static void run_with(jinja_run *r, const jinja_node *n) {
 static void run_generation(jinja_run *r, const jinja_node *n) {
   size_t from = r->out->len;
   execute(r, n->b);
+  ist_jinja_step_bytes(r, r->out->len - from);
   for (; from < r->out->len; from++) r->out->origin[from] |= IST_JINJA_GENERATED;
 }
 
@@ -537,7 +537,7 @@ void ist_jinja_execute(jinja_run *r, const json_t *globals) {
   json_t *v;
   r->frame = push_frame(r, NULL);
   json_object_foreach((json_t *)(uintptr_t)globals, key, v) {
-    const char *name = known_name(r, key);
+    const char *name = ist_jinja_known(r->t, key);
     if (!name) continue; /* the template never mentions it */
     size_t len = strlen(key);
     bool input = len < 6 || strcmp(key + len - 6, "_token") != 0;

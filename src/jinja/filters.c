@@ -41,17 +41,23 @@ static jinja_value f_capitalize(jinja_run *r, jinja_value v, const jinja_args *a
   return ist_jinja_case(r, ist_jinja_string(r, v), 'c');
 }
 
+static bool one_of(const char *chars, char c) {
+  return c && strchr(chars, c);
+}
+
 /* Words begin behind white space and -({[< (jinja2's own rule). */
 static jinja_value f_title(jinja_run *r, jinja_value v, const jinja_args *a) {
   (void)a;
   const jinja_str *s = ist_jinja_string(r, v);
   jinja_out *o = ist_jinja_out_new(r);
+  ist_jinja_step_chars(r, s->len);
   for (size_t at = 0; at < s->len;) {
     size_t end = at;
-    while (end < s->len && !strchr(" \t\n\r\v\f-({[<", s->p[end])) end++;
+    ist_jinja_step(r, 1);
+    while (end < s->len && !one_of(" \t\n\r\v\f-({[<", s->p[end])) end++;
     const jinja_str *word = ist_jinja_case(r, ist_jinja_sub(r, s, at, end).s, 'c').s;
     ist_jinja_write(r, o, word->p, word->len, word->origin);
-    for (; end < s->len && strchr(" \t\n\r\v\f-({[<", s->p[end]); end++)
+    for (; end < s->len && one_of(" \t\n\r\v\f-({[<", s->p[end]); end++)
       ist_jinja_write_one(r, o, s->p + end, 1, s->origin ? s->origin[end] : 0);
     at = end;
   }
@@ -77,6 +83,7 @@ static jinja_value f_indent(jinja_run *r, jinja_value v, const jinja_args *a) {
   const char *put = width.kind == V_STRING ? width.s->p : spaces;
   size_t len = width.kind == V_STRING ? width.s->len : (size_t)n;
   bool line_start = first;
+  ist_jinja_step_chars(r, s->len);
   for (size_t i = 0; i < s->len; i++) {
     if (line_start && (blank || s->p[i] != '\n')) ist_jinja_write(r, o, put, len, NULL);
     ist_jinja_write_one(r, o, s->p + i, 1, s->origin ? s->origin[i] : 0);
@@ -90,6 +97,7 @@ static jinja_value f_escape(jinja_run *r, jinja_value v, const jinja_args *a) {
   (void)a;
   const jinja_str *s = ist_jinja_string(r, v);
   jinja_out *o = ist_jinja_out_new(r);
+  ist_jinja_step_chars(r, s->len);
   for (size_t i = 0; i < s->len; i++) {
     char c = s->p[i];
     const char *t = c == '&'    ? "&amp;"
@@ -128,6 +136,7 @@ static jinja_value f_urlencode(jinja_run *r, jinja_value v, const jinja_args *a)
   (void)a;
   const jinja_str *s = ist_jinja_string(r, v);
   jinja_out *o = ist_jinja_out_new(r);
+  ist_jinja_step(r, (int64_t)s->len); /* most become three */
   for (size_t i = 0; i < s->len; i++) {
     unsigned char c = (unsigned char)s->p[i];
     char text[4] = {(char)c};
@@ -144,8 +153,9 @@ static jinja_value f_wordcount(jinja_run *r, jinja_value v, const jinja_args *a)
   const jinja_str *s = ist_jinja_string(r, v);
   int64_t n = 0;
   bool inside = false;
+  ist_jinja_step_chars(r, s->len);
   for (size_t i = 0; i < s->len; i++) {
-    bool space = strchr(" \t\n\r\v\f", s->p[i]) != NULL;
+    bool space = one_of(" \t\n\r\v\f", s->p[i]);
     n += !space && !inside;
     inside = !space;
   }
@@ -224,7 +234,7 @@ static jinja_value f_round(jinja_run *r, jinja_value v, const jinja_args *a) {
 
 static jinja_value f_length(jinja_run *r, jinja_value v, const jinja_args *a) {
   (void)a;
-  if (v.kind == V_STRING) return ist_jinja_int(ist_jinja_length(v.s));
+  if (v.kind == V_STRING) return ist_jinja_int(ist_jinja_length(r, v.s));
   if (v.kind == V_DICT) return ist_jinja_int(v.dict->n);
   if ((v.kind != V_LIST && v.kind != V_UNDEFINED) || v.lazy)
     ist_jinja_fail(r, "object of type '%s' has no len()", ist_jinja_kind_name(v));
@@ -252,6 +262,7 @@ static jinja_value f_reverse(jinja_run *r, jinja_value v, const jinja_args *a) {
   jinja_value out = ist_jinja_new_list(r, l->n);
   jinja_out *text = ist_jinja_out_new(r);
   for (int64_t i = l->n; i-- > 0;) {
+    ist_jinja_step(r, 1);
     if (v.kind == V_STRING)
       ist_jinja_print(r, text, l->p[i]);
     else
@@ -276,6 +287,7 @@ static jinja_value attribute(jinja_run *r, jinja_value v, jinja_value path) {
   if (path.kind == V_NONE) return v;
   if (path.kind != V_STRING) return ist_jinja_index(r, v, path);
   for (size_t at = 0; at <= path.s->len;) {
+    ist_jinja_step(r, 1);
     const char *dot = memchr(path.s->p + at, '.', path.s->len - at);
     size_t end = dot ? (size_t)(dot - path.s->p) : path.s->len;
     v = ist_jinja_index(r, v, path_part(r, path.s, at, end));
@@ -290,6 +302,7 @@ static jinja_value f_join(jinja_run *r, jinja_value v, const jinja_args *a) {
   jinja_value attr = arg(a, 1, "attribute");
   jinja_out *o = ist_jinja_out_new(r);
   for (int64_t i = 0; i < l->n; i++) {
+    if (i % 4 == 3) ist_jinja_step(r, 1);
     if (i) ist_jinja_print(r, o, by);
     ist_jinja_print(r, o, attribute(r, l->p[i], attr));
   }
@@ -299,6 +312,11 @@ static jinja_value f_join(jinja_run *r, jinja_value v, const jinja_args *a) {
 /* The items that lazy filters go through: of what is false, none. */
 static const jinja_list *lazy_items(jinja_run *r, jinja_value v) {
   return ist_jinja_items(r, ist_jinja_true(v) ? v : ist_jinja_undefined("nothing"));
+}
+
+/* A name as C has it, in `size` bytes. */
+static bool short_name(const jinja_str *s, size_t size) {
+  return s->len < size && !memchr(s->p, 0, s->len);
 }
 
 static jinja_value f_map(jinja_run *r, jinja_value v, const jinja_args *a) {
@@ -319,7 +337,7 @@ static jinja_value f_map(jinja_run *r, jinja_value v, const jinja_args *a) {
       rest.p++;
       rest.n--;
       char name[64] = "";
-      if (a->p[0].s->len >= sizeof name) ist_jinja_fail(r, "no such filter");
+      if (!short_name(a->p[0].s, sizeof name)) ist_jinja_fail(r, "no such filter");
       memcpy(name, a->p[0].s->p, a->p[0].s->len);
       item = ist_jinja_filter(r, name, l->p[i], &rest);
     }
@@ -338,7 +356,7 @@ static jinja_value pick(jinja_run *r, jinja_value v, const jinja_args *a, bool b
   char name[64] = "";
   if (a->n > skip) {
     const jinja_str *s = ist_jinja_string(r, a->p[skip]);
-    if (s->len >= sizeof name) ist_jinja_fail(r, "no such test");
+    if (!short_name(s, sizeof name)) ist_jinja_fail(r, "no such test");
     memcpy(name, s->p, s->len);
   }
   jinja_args rest = *a;
@@ -347,6 +365,7 @@ static jinja_value pick(jinja_run *r, jinja_value v, const jinja_args *a, bool b
   rest.n -= skip;
   for (int64_t i = 0; i < l->n; i++) {
     jinja_value item = by_attr ? attribute(r, l->p[i], a->p[0]) : l->p[i];
+    if (i % 4 == 3) ist_jinja_step(r, 1);
     bool yes = *name ? ist_jinja_test(r, name, item, &rest) : ist_jinja_true(item);
     if (yes == keep) ist_jinja_append(r, out, l->p[i]);
   }
@@ -368,6 +387,7 @@ static jinja_value f_rejectattr(jinja_run *r, jinja_value v, const jinja_args *a
 /* What values are ordered by: text without case, unless case_sensitive. */
 static jinja_value sort_key(jinja_run *r, jinja_value v, jinja_value attr, bool sensitive) {
   jinja_value key = attribute(r, v, attr);
+  ist_jinja_step(r, 1);
   return key.kind == V_STRING && !sensitive ? ist_jinja_case(r, key.s, 'l') : key;
 }
 
@@ -465,6 +485,7 @@ static jinja_value f_sum(jinja_run *r, jinja_value v, const jinja_args *a) {
   if (!ist_jinja_is_number(sum)) ist_jinja_fail(r, "sum of what is no number");
   for (int64_t i = 0; i < l->n; i++) {
     jinja_value item = attribute(r, l->p[i], attr);
+    ist_jinja_step(r, 1);
     if (!ist_jinja_is_number(item)) ist_jinja_fail(r, "sum of what is no number");
     sum = ist_jinja_add(r, sum, item);
   }

@@ -52,7 +52,10 @@ static jinja_value strftime_now(jinja_run *r, const jinja_args *a) {
   char text[256] = "", format[128] = "";
   struct tm now;
   const jinja_str *f = ist_jinja_string(r, ist_jinja_arg(a, 0, "format", ist_jinja_none()));
-  if (f->len >= sizeof format) ist_jinja_fail(r, "a date format of %zu bytes", f->len);
+  if (f->len >= sizeof format || memchr(f->p, 0, f->len))
+    ist_jinja_fail(r, "a date format of %zu bytes, expected less than %zu, and no NUL", f->len,
+                   sizeof format);
+  ist_jinja_step(r, 1 + (int64_t)f->len);
   memcpy(format, f->p, f->len);
   localtime_r(&r->now, &now);
   if (*format && strftime(text, sizeof text, format, &now) == 0)

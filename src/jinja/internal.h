@@ -166,11 +166,15 @@ typedef struct ist_jinja_macro {
 struct ist_jinja {
   jinja_arena arena;
   jinja_node *root;
-  const char **names; /* interned */
-  int32_t n_names, cap_names;
+  const char **names; /* interned: a hash table, at most half full; NULL: empty */
+  uint32_t n_names, size_names;
+  uint64_t key; /* of the hash */
   bool generation;
 };
+/* NULL where memory ends. */
 const char *ist_jinja_intern(ist_jinja *t, const char *p, size_t len);
+/* The interned name; NULL: the template never mentions it. */
+const char *ist_jinja_known(const ist_jinja *t, const char *name);
 
 /* ---- lex.c ---- */
 
@@ -251,6 +255,12 @@ typedef struct ist_jinja_args {
 _Noreturn void ist_jinja_fail(jinja_run *r, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 void ist_jinja_step(jinja_run *r, int64_t n);
+/* Work on bytes, in steps that take about as long as one of the walk through the tree: bytes that
+ * are copied or compared many at a time; those that are looked at one by one. What goes through
+ * a list takes a step for each item. */
+void ist_jinja_step_bytes(jinja_run *r, size_t n);
+void ist_jinja_step_chars(jinja_run *r, size_t n);
+enum { IST_JINJA_FLOAT = 32 }; /* the steps of printing a float */
 /* Expressions, blocks and filters within each other; every enter has its leave. */
 void ist_jinja_enter(jinja_run *r);
 void ist_jinja_leave(jinja_run *r);
@@ -295,9 +305,9 @@ void ist_jinja_print(jinja_run *r, jinja_out *o, jinja_value v);
 void ist_jinja_repr(jinja_run *r, jinja_out *o, jinja_value v);
 const jinja_str *ist_jinja_string(jinja_run *r, jinja_value v); /* str(v) */
 void ist_jinja_format_float(char out[64], double f);
-int64_t ist_jinja_length(const jinja_str *s); /* in characters */
-/* The byte where character i begins; the end for i past it. */
-size_t ist_jinja_char_at(const jinja_str *s, int64_t i);
+int64_t ist_jinja_length(jinja_run *r, const jinja_str *s); /* in characters */
+/* Character i, of negative ones from the end. */
+jinja_value ist_jinja_char(jinja_run *r, const jinja_str *s, int64_t i);
 jinja_value ist_jinja_sub(jinja_run *r, const jinja_str *s, size_t begin, size_t end);
 /* Where i, on its way to `to`, is after one more step: never past 64 bits. */
 static inline int64_t ist_jinja_advance(int64_t i, int64_t step, int64_t to) {
@@ -310,7 +320,8 @@ jinja_value ist_jinja_replace(jinja_run *r, const jinja_str *s, const jinja_str 
                               const jinja_str *to, int64_t count);
 jinja_value ist_jinja_case(jinja_run *r, const jinja_str *s, char how); /* u, l, t, c */
 jinja_value ist_jinja_percent(jinja_run *r, const jinja_str *s, jinja_value args);
-int64_t ist_jinja_find(const jinja_str *s, const jinja_str *what, size_t from); /* bytes; -1 */
+/* Where it is, in bytes; -1: nowhere. */
+int64_t ist_jinja_find(jinja_run *r, const jinja_str *s, const jinja_str *what, size_t from);
 
 /* json.c */
 void ist_jinja_to_json(jinja_run *r, jinja_out *o, jinja_value v, const jinja_args *args);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "jinja/internal.h"
 
 enum { MAX_TEMPLATE = 4 << 20, MAX_TREE = 256 << 20 };
@@ -14,7 +15,7 @@ enum { MAX_DEPTH = 400 }; /* what the smallest usual stack holds many times over
 /* ---- Memory ---- */
 
 void *ist_jinja_take(jinja_arena *a, size_t size) {
-  if (size > a->limit) return NULL;
+  if (size >= a->limit / 2) return NULL;
   size = (size + 15) & ~(size_t)15;
   if (!a->block || a->used + size > a->size) {
     size_t room = size > 65536 ? size : 65536;
@@ -43,22 +44,42 @@ void ist_jinja_drop(jinja_arena *a) {
 
 /* ---- Parsing ---- */
 
-const char *ist_jinja_intern(ist_jinja *t, const char *p, size_t len) {
-  for (int32_t i = 0; i < t->n_names; i++)
-    if (strlen(t->names[i]) == len && memcmp(t->names[i], p, len) == 0) return t->names[i];
-  if (t->n_names == t->cap_names) {
-    int32_t cap = t->cap_names ? 2 * t->cap_names : 64;
-    const char **grown = ist_jinja_take(&t->arena, (size_t)cap * sizeof *grown);
-    if (!grown) return NULL;
-    if (t->n_names) memcpy(grown, t->names, (size_t)t->n_names * sizeof *grown);
-    t->names = grown;
-    t->cap_names = cap;
+/* The place of a name, or the empty one where it belongs. */
+static const char **place(const ist_jinja *t, const char *p, size_t len) {
+  uint32_t mask = t->size_names - 1;
+  for (uint32_t at = (uint32_t)ist_hash(t->key, p, len) & mask;; at = (at + 1) & mask) {
+    const char *name = t->names[at];
+    if (!name || (strncmp(name, p, len) == 0 && name[len] == 0)) return &t->names[at];
   }
+}
+
+static bool make_room(ist_jinja *t) {
+  uint32_t size = t->size_names;
+  const char **names = t->names;
+  if (2 * (t->n_names + 1) <= size) return true;
+  const char **grown = ist_jinja_take(&t->arena, (size_t)(size ? 2 * size : 128) * sizeof *grown);
+  if (!grown) return false;
+  t->names = grown;
+  t->size_names = size ? 2 * size : 128;
+  for (uint32_t i = 0; i < size; i++)
+    if (names[i]) *place(t, names[i], strlen(names[i])) = names[i];
+  return true;
+}
+
+const char *ist_jinja_intern(ist_jinja *t, const char *p, size_t len) {
+  if (!make_room(t)) return NULL;
+  const char **at = place(t, p, len);
+  if (*at) return *at;
   char *name = ist_jinja_take(&t->arena, len + 1);
   if (!name) return NULL;
   memcpy(name, p, len);
   name[len] = 0;
-  return t->names[t->n_names++] = name;
+  t->n_names++;
+  return *at = name;
+}
+
+const char *ist_jinja_known(const ist_jinja *t, const char *name) {
+  return t->size_names ? *place(t, name, strlen(name)) : NULL;
 }
 
 ist_status ist_jinja_parse(ist_jinja **out, const char *text, size_t len, ist_error *err) {
@@ -69,6 +90,7 @@ ist_status ist_jinja_parse(ist_jinja **out, const char *text, size_t len, ist_er
   ist_jinja *t = ist_calloc(1, sizeof *t);
   if (!t) return ist_fail_nomem(err, "a template", sizeof *t);
   t->arena.limit = MAX_TREE;
+  t->key = ist_hash_key();
   jinja_tokens tokens = {0};
   ist_status status = ist_jinja_lex(&tokens, &t->arena, text, len, err);
   if (status == IST_OK) status = ist_jinja_build(t, &tokens, err);
@@ -105,6 +127,13 @@ void ist_jinja_fail(jinja_run *r, const char *fmt, ...) {
 void ist_jinja_step(jinja_run *r, int64_t n) {
   r->steps += n > 0 ? n : 0;
   if (r->steps > r->max_steps) ist_jinja_fail(r, "more than %lld steps", (long long)r->max_steps);
+}
+
+void ist_jinja_step_bytes(jinja_run *r, size_t n) {
+  ist_jinja_step(r, (int64_t)(n / 128));
+}
+void ist_jinja_step_chars(jinja_run *r, size_t n) {
+  ist_jinja_step(r, (int64_t)(n / 8));
 }
 
 void ist_jinja_enter(jinja_run *r) {

@@ -21,6 +21,7 @@ static void put_char(dumper *d, const char *p, size_t size, uint16_t origin) {
   unsigned char c = (unsigned char)*p;
   char text[16];
   const char *found = size == 1 ? memchr(names, c, 7) : NULL;
+  if (found || c < 0x20 || size > 1) ist_jinja_step(d->r, 1);
   utf8proc_int32_t code = c;
   if (size > 1) utf8proc_iterate((const utf8proc_uint8_t *)p, (utf8proc_ssize_t)size, &code);
   if (found) {
@@ -38,6 +39,7 @@ static void put_char(dumper *d, const char *p, size_t size, uint16_t origin) {
 }
 
 static void put_string(dumper *d, const jinja_str *s) {
+  ist_jinja_step_chars(d->r, s->len);
   ist_jinja_puts(d->r, d->o, "\"");
   for (size_t at = 0, size; at < s->len; at += size) {
     size = 1;
@@ -110,6 +112,7 @@ static void put(dumper *d, jinja_value v) {
     case V_DICT: put_items(d, v); break;
     case V_INT: ist_jinja_repr(d->r, d->o, v); break;
     case V_FLOAT:
+      ist_jinja_step(d->r, IST_JINJA_FLOAT);
       ist_jinja_format_float(text, v.f);
       ist_jinja_puts(d->r, d->o,
                      isnan(v.f)   ? "NaN"

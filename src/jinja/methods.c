@@ -54,7 +54,8 @@ static jinja_value s_capitalize(jinja_run *r, const jinja_str *s, const jinja_ar
   return ist_jinja_case(r, s, 'c');
 }
 
-static bool has_end(const jinja_str *s, const jinja_str *part, bool begin) {
+static bool has_end(jinja_run *r, const jinja_str *s, const jinja_str *part, bool begin) {
+  ist_jinja_step_bytes(r, part->len);
   return part->len <= s->len &&
          memcmp(begin ? s->p : s->p + s->len - part->len, part->p, part->len) == 0;
 }
@@ -62,10 +63,12 @@ static bool has_end(const jinja_str *s, const jinja_str *part, bool begin) {
 /* startswith and endswith take a string or a tuple of strings. */
 static jinja_value affix(jinja_run *r, const jinja_str *s, const jinja_args *a, bool begin) {
   jinja_value v = ist_jinja_arg(a, 0, "prefix", ist_jinja_none());
-  if (v.kind != V_LIST) return ist_jinja_bool(has_end(s, string_arg(r, a, 0, "prefix"), begin));
-  for (int64_t i = 0; i < v.list->n; i++)
-    if (v.list->p[i].kind == V_STRING && has_end(s, v.list->p[i].s, begin))
+  if (v.kind != V_LIST) return ist_jinja_bool(has_end(r, s, string_arg(r, a, 0, "prefix"), begin));
+  for (int64_t i = 0; i < v.list->n; i++) {
+    if (i % 4 == 3) ist_jinja_step(r, 1);
+    if (v.list->p[i].kind == V_STRING && has_end(r, s, v.list->p[i].s, begin))
       return ist_jinja_bool(true);
+  }
   return ist_jinja_bool(false);
 }
 static jinja_value s_startswith(jinja_run *r, const jinja_str *s, const jinja_args *a) {
@@ -76,11 +79,11 @@ static jinja_value s_endswith(jinja_run *r, const jinja_str *s, const jinja_args
 }
 static jinja_value s_removeprefix(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   const jinja_str *part = string_arg(r, a, 0, "prefix");
-  return ist_jinja_sub(r, s, has_end(s, part, true) ? part->len : 0, s->len);
+  return ist_jinja_sub(r, s, has_end(r, s, part, true) ? part->len : 0, s->len);
 }
 static jinja_value s_removesuffix(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   const jinja_str *part = string_arg(r, a, 0, "suffix");
-  return ist_jinja_sub(r, s, 0, s->len - (has_end(s, part, false) ? part->len : 0));
+  return ist_jinja_sub(r, s, 0, s->len - (has_end(r, s, part, false) ? part->len : 0));
 }
 
 static jinja_value s_replace(jinja_run *r, const jinja_str *s, const jinja_args *a) {
@@ -88,32 +91,43 @@ static jinja_value s_replace(jinja_run *r, const jinja_str *s, const jinja_args 
                            count_arg(a, 2, "count"));
 }
 
+/* The last place of `by`, which is not empty, that ends at or before `end`; -1: none. */
+static int64_t find_back(jinja_run *r, const jinja_str *s, const jinja_str *by, size_t end) {
+  int64_t at = (int64_t)end - (int64_t)by->len;
+  for (; at >= 0; at--) {
+    if (s->p[at] != by->p[0]) continue;
+    ist_jinja_step_bytes(r, by->len);
+    if (memcmp(s->p + at, by->p, by->len) == 0) break;
+  }
+  ist_jinja_step_chars(r, end - (at > 0 ? (size_t)at : 0));
+  return at < 0 ? -1 : at;
+}
+
 /* The place of `what`, in characters; -1. */
-static int64_t place(const jinja_str *s, const jinja_str *what, bool last) {
-  int64_t hit = ist_jinja_find(s, what, 0);
-  for (int64_t next = hit; last && next >= 0 && what->len;
-       next = ist_jinja_find(s, what, (size_t)next + 1))
-    hit = next;
+static int64_t place(jinja_run *r, const jinja_str *s, const jinja_str *what, bool last) {
+  int64_t hit = !last            ? ist_jinja_find(r, s, what, 0)
+                : what->len == 0 ? (int64_t)s->len
+                                 : find_back(r, s, what, s->len);
   if (hit < 0) return -1;
   const jinja_str before = {s->p, (size_t)hit, NULL};
-  return ist_jinja_length(&before);
+  return ist_jinja_length(r, &before);
 }
 static jinja_value s_find(jinja_run *r, const jinja_str *s, const jinja_args *a) {
-  return ist_jinja_int(place(s, string_arg(r, a, 0, "sub"), false));
+  return ist_jinja_int(place(r, s, string_arg(r, a, 0, "sub"), false));
 }
 static jinja_value s_rfind(jinja_run *r, const jinja_str *s, const jinja_args *a) {
-  return ist_jinja_int(place(s, string_arg(r, a, 0, "sub"), true));
+  return ist_jinja_int(place(r, s, string_arg(r, a, 0, "sub"), true));
 }
 static jinja_value s_index(jinja_run *r, const jinja_str *s, const jinja_args *a) {
-  int64_t i = place(s, string_arg(r, a, 0, "sub"), false);
+  int64_t i = place(r, s, string_arg(r, a, 0, "sub"), false);
   if (i < 0) ist_jinja_fail(r, "substring not found");
   return ist_jinja_int(i);
 }
 static jinja_value s_count(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   const jinja_str *what = string_arg(r, a, 0, "sub");
   int64_t n = 0;
-  if (what->len == 0) return ist_jinja_int(ist_jinja_length(s) + 1);
-  for (int64_t at = 0; (at = ist_jinja_find(s, what, (size_t)at)) >= 0; at += (int64_t)what->len)
+  if (what->len == 0) return ist_jinja_int(ist_jinja_length(r, s) + 1);
+  for (int64_t at = 0; (at = ist_jinja_find(r, s, what, (size_t)at)) >= 0; at += (int64_t)what->len)
     n++;
   return ist_jinja_int(n);
 }
@@ -137,6 +151,7 @@ static size_t space_at(const jinja_str *s, size_t at) {
 static jinja_value split_words(jinja_run *r, const jinja_str *s, int64_t max) {
   jinja_value out = ist_jinja_new_list(r, 0);
   size_t at = 0, space;
+  ist_jinja_step_chars(r, s->len);
   for (;;) {
     while (at < s->len && (space = space_at(s, at)) > 0) at += space;
     if (at == s->len) return out;
@@ -157,19 +172,12 @@ static jinja_value s_split(jinja_run *r, const jinja_str *s, const jinja_args *a
   if (by->len == 0) ist_jinja_fail(r, "empty separator");
   jinja_value out = ist_jinja_new_list(r, 0);
   size_t at = 0;
-  for (int64_t hit; (max < 0 || out.list->n < max) && (hit = ist_jinja_find(s, by, at)) >= 0;) {
+  for (int64_t hit; (max < 0 || out.list->n < max) && (hit = ist_jinja_find(r, s, by, at)) >= 0;) {
     add_part(r, out, s, at, (size_t)hit);
     at = (size_t)hit + by->len;
   }
   add_part(r, out, s, at, s->len);
   return out;
-}
-
-/* The last place of `by` that ends at or before `end`. */
-static int64_t find_back(const jinja_str *s, const jinja_str *by, size_t end) {
-  for (int64_t at = (int64_t)end - (int64_t)by->len; at >= 0; at--)
-    if (memcmp(s->p + at, by->p, by->len) == 0) return at;
-  return -1;
 }
 
 static jinja_value s_rsplit(jinja_run *r, const jinja_str *s, const jinja_args *a) {
@@ -179,7 +187,7 @@ static jinja_value s_rsplit(jinja_run *r, const jinja_str *s, const jinja_args *
   if (by->len == 0) ist_jinja_fail(r, "empty separator");
   jinja_value back = ist_jinja_new_list(r, 0), out = ist_jinja_new_list(r, 0);
   size_t end = s->len;
-  for (int64_t hit; back.list->n < max && (hit = find_back(s, by, end)) >= 0; end = (size_t)hit)
+  for (int64_t hit; back.list->n < max && (hit = find_back(r, s, by, end)) >= 0; end = (size_t)hit)
     add_part(r, back, s, (size_t)hit + by->len, end);
   add_part(r, out, s, 0, end);
   for (int64_t i = back.list->n; i-- > 0;) ist_jinja_append(r, out, back.list->p[i]);
@@ -189,7 +197,7 @@ static jinja_value s_rsplit(jinja_run *r, const jinja_str *s, const jinja_args *
 static jinja_value partition(jinja_run *r, const jinja_str *s, const jinja_args *a, bool last) {
   const jinja_str *by = string_arg(r, a, 0, "sep");
   if (by->len == 0) ist_jinja_fail(r, "empty separator");
-  int64_t hit = last ? find_back(s, by, s->len) : ist_jinja_find(s, by, 0);
+  int64_t hit = last ? find_back(r, s, by, s->len) : ist_jinja_find(r, s, by, 0);
   size_t at = hit >= 0 ? (size_t)hit : last ? 0 : s->len, behind = hit >= 0 ? at + by->len : at;
   jinja_value out = ist_jinja_new_list(r, 3);
   out.tuple = true;
@@ -208,6 +216,7 @@ static jinja_value s_rpartition(jinja_run *r, const jinja_str *s, const jinja_ar
 static jinja_value s_splitlines(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   bool keep = ist_jinja_true(ist_jinja_arg(a, 0, "keepends", ist_jinja_bool(false)));
   jinja_value out = ist_jinja_new_list(r, 0);
+  ist_jinja_step_chars(r, s->len);
   for (size_t at = 0; at < s->len;) {
     size_t end = at;
     while (end < s->len && s->p[end] != '\n' && s->p[end] != '\r') end++;
@@ -223,6 +232,7 @@ static jinja_value s_join(jinja_run *r, const jinja_str *s, const jinja_args *a)
   const jinja_list *l = ist_jinja_items(r, ist_jinja_arg(a, 0, "iterable", ist_jinja_none()));
   jinja_out *o = ist_jinja_out_new(r);
   for (int64_t i = 0; i < l->n; i++) {
+    if (i % 4 == 3) ist_jinja_step(r, 1);
     if (l->p[i].kind != V_STRING)
       ist_jinja_fail(r, "sequence item %lld: expected str instance, %s found", (long long)i,
                      ist_jinja_kind_name(l->p[i]));
@@ -236,6 +246,7 @@ static jinja_value s_join(jinja_run *r, const jinja_str *s, const jinja_args *a)
 static jinja_value s_format(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   jinja_out *o = ist_jinja_out_new(r);
   int64_t used = 0;
+  ist_jinja_step_chars(r, s->len);
   for (size_t i = 0; i < s->len; i++) {
     char c = s->p[i];
     bool twice = i + 1 < s->len && s->p[i + 1] == c;
@@ -248,10 +259,11 @@ static jinja_value s_format(jinja_run *r, const jinja_str *s, const jinja_args *
     if (!close) ist_jinja_fail(r, "a single '%c' in a format string", c);
     char name[64] = "";
     size_t n = (size_t)(close - (s->p + i)) - 1;
-    if (n >= sizeof name || memchr(s->p + i, ':', n + 1))
+    if (n >= sizeof name || memchr(s->p + i, ':', n + 1) || memchr(s->p + i, 0, n + 1))
       ist_jinja_fail(r, "a format string with more than names is not supported");
     memcpy(name, s->p + i + 1, n);
     jinja_value v = ist_jinja_undefined(name);
+    ist_jinja_step(r, 1 + a->n_named / 4);
     if (n == 0 && used < a->n) v = a->p[used++];
     for (int64_t k = 0; k < a->n_named; k++)
       if (strcmp(a->name[k], name) == 0) v = a->named[k];
@@ -264,7 +276,9 @@ static jinja_value s_format(jinja_run *r, const jinja_str *s, const jinja_args *
 }
 
 /* True for a string that is not empty and whose characters all are such. */
-static jinja_value all_of(const jinja_str *s, bool (*is)(utf8proc_category_t k, int32_t c)) {
+static jinja_value all_of(jinja_run *r, const jinja_str *s,
+                          bool (*is)(utf8proc_category_t k, int32_t c)) {
+  ist_jinja_step_chars(r, s->len);
   for (size_t at = 0; at < s->len;) {
     utf8proc_int32_t c;
     utf8proc_ssize_t n =
@@ -290,20 +304,20 @@ static bool space(utf8proc_category_t k, int32_t c) {
          k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL || k == UTF8PROC_CATEGORY_ZP;
 }
 static jinja_value s_isdigit(jinja_run *r, const jinja_str *s, const jinja_args *a) {
-  (void)r, (void)a;
-  return all_of(s, digit);
+  (void)a;
+  return all_of(r, s, digit);
 }
 static jinja_value s_isalpha(jinja_run *r, const jinja_str *s, const jinja_args *a) {
-  (void)r, (void)a;
-  return all_of(s, alpha);
+  (void)a;
+  return all_of(r, s, alpha);
 }
 static jinja_value s_isalnum(jinja_run *r, const jinja_str *s, const jinja_args *a) {
-  (void)r, (void)a;
-  return all_of(s, alnum);
+  (void)a;
+  return all_of(r, s, alnum);
 }
 static jinja_value s_isspace(jinja_run *r, const jinja_str *s, const jinja_args *a) {
-  (void)r, (void)a;
-  return all_of(s, space);
+  (void)a;
+  return all_of(r, s, space);
 }
 static jinja_value is_case(jinja_run *r, const jinja_str *s, char how) {
   jinja_value same = ist_jinja_case(r, s, how),
@@ -404,6 +418,7 @@ static jinja_value list_method(jinja_run *r, const jinja_method *m, const jinja_
   jinja_value what = ist_jinja_arg(a, 0, "value", ist_jinja_none());
   int64_t n = 0;
   for (int64_t i = 0; i < l->n; i++) {
+    if (i % 4 == 3) ist_jinja_step(r, 1);
     if (!ist_jinja_equal(r, l->p[i], what)) continue;
     if (strcmp(m->name, "index") == 0) return ist_jinja_int(i);
     n++;

@@ -16,7 +16,7 @@ jinja_out *ist_jinja_out_new(jinja_run *r) {
 }
 
 static void reserve(jinja_run *r, jinja_out *o, size_t len) {
-  ist_jinja_step(r, (int64_t)len / 256);
+  ist_jinja_step_bytes(r, len);
   if (o->len + len <= o->cap) return;
   size_t cap = o->cap ? 2 * o->cap : 128;
   while (cap < o->len + len) cap *= 2;
@@ -57,6 +57,10 @@ static void write_str(jinja_run *r, jinja_out *o, const jinja_str *s) {
   ist_jinja_write(r, o, s->p, s->len, s->origin);
 }
 
+static void write_part(jinja_run *r, jinja_out *o, const jinja_str *s, size_t begin, size_t end) {
+  ist_jinja_write(r, o, s->p + begin, end - begin, s->origin ? s->origin + begin : NULL);
+}
+
 jinja_value ist_jinja_out_value(jinja_run *r, const jinja_out *o) {
   return ist_jinja_text(r, o->p ? o->p : "", o->len, o->origin);
 }
@@ -84,6 +88,7 @@ void ist_jinja_format_float(char out[64], double f) {
 }
 
 static void repr_string(jinja_run *r, jinja_out *o, const jinja_str *s) {
+  ist_jinja_step_chars(r, s->len);
   char quote = memchr(s->p, '\'', s->len) && !memchr(s->p, '"', s->len) ? '"' : '\'';
   ist_jinja_write(r, o, &quote, 1, NULL);
   for (size_t i = 0; i < s->len; i++) {
@@ -137,6 +142,7 @@ void ist_jinja_repr(jinja_run *r, jinja_out *o, jinja_value v) {
       ist_jinja_puts(r, o, text);
       break;
     case V_FLOAT:
+      ist_jinja_step(r, IST_JINJA_FLOAT);
       ist_jinja_format_float(text, v.f);
       ist_jinja_puts(r, o, text);
       break;
@@ -170,17 +176,34 @@ static bool continues(char c) {
   return ((unsigned char)c & 0xc0) == 0x80;
 }
 
-int64_t ist_jinja_length(const jinja_str *s) {
+int64_t ist_jinja_length(jinja_run *r, const jinja_str *s) {
   int64_t n = 0;
+  ist_jinja_step_bytes(r, s->len);
   for (size_t i = 0; i < s->len; i++) n += !continues(s->p[i]);
   return n;
 }
 
-size_t ist_jinja_char_at(const jinja_str *s, int64_t i) {
+/* The byte where character i begins; the end for i past it. */
+static size_t char_at(jinja_run *r, const jinja_str *s, int64_t i) {
   size_t at = 0;
-  for (; at < s->len; at++)
-    if (!continues(s->p[at]) && i-- == 0) return at;
-  return s->len;
+  while (at < s->len && (continues(s->p[at]) || i-- > 0)) at++;
+  ist_jinja_step_bytes(r, at);
+  return at;
+}
+
+/* The byte where character -i from the end begins; the end where there are not so many. */
+static size_t char_back(jinja_run *r, const jinja_str *s, int64_t i) {
+  size_t at = s->len;
+  while (i < 0 && at > 0) i += !continues(s->p[--at]);
+  ist_jinja_step_bytes(r, s->len - at);
+  return i < 0 ? s->len : at;
+}
+
+jinja_value ist_jinja_char(jinja_run *r, const jinja_str *s, int64_t i) {
+  size_t begin = i < 0 ? char_back(r, s, i) : char_at(r, s, i), end = begin + 1;
+  if (begin == s->len) return ist_jinja_undefined("an item out of range");
+  while (end < s->len && continues(s->p[end])) end++;
+  return ist_jinja_sub(r, s, begin, end);
 }
 
 jinja_value ist_jinja_sub(jinja_run *r, const jinja_str *s, size_t begin, size_t end) {
@@ -188,10 +211,12 @@ jinja_value ist_jinja_sub(jinja_run *r, const jinja_str *s, size_t begin, size_t
   return ist_jinja_text(r, s->p + begin, end - begin, s->origin ? s->origin + begin : NULL);
 }
 
-int64_t ist_jinja_find(const jinja_str *s, const jinja_str *what, size_t from) {
+int64_t ist_jinja_find(jinja_run *r, const jinja_str *s, const jinja_str *what, size_t from) {
   if (from > s->len) return -1;
   if (what->len == 0) return (int64_t)from;
   const char *hit = memmem(s->p + from, s->len - from, what->p, what->len);
+  size_t end = hit ? (size_t)(hit - s->p) + what->len : s->len;
+  ist_jinja_step_chars(r, 8 + end - from);
   return hit ? hit - s->p : -1;
 }
 
@@ -212,12 +237,10 @@ jinja_value ist_jinja_slice(jinja_run *r, jinja_value v, const jinja_value bound
   int64_t step = bound[2].kind == V_INT ? bound[2].i : 1;
   if (step == 0) ist_jinja_fail(r, "slice step cannot be zero");
   if (v.kind != V_STRING && v.kind != V_LIST) return ist_jinja_undefined("a slice");
-  int64_t n = v.kind == V_STRING ? ist_jinja_length(v.s) : v.list->n;
+  int64_t n = v.kind == V_STRING ? ist_jinja_length(r, v.s) : v.list->n;
   int64_t from = clamp(r, bound[0], n, step, true), to = clamp(r, bound[1], n, step, false);
-  ist_jinja_step(r, n / 64 + 1);
   if (v.kind == V_STRING && step == 1)
-    return ist_jinja_sub(r, v.s, ist_jinja_char_at(v.s, from),
-                         to > from ? ist_jinja_char_at(v.s, to) : 0);
+    return ist_jinja_sub(r, v.s, char_at(r, v.s, from), to > from ? char_at(r, v.s, to) : 0);
   const jinja_list *l = ist_jinja_items(r, v);
   jinja_value out = ist_jinja_new_list(r, 0);
   jinja_out *text = ist_jinja_out_new(r);
@@ -249,25 +272,27 @@ static bool is_space(int32_t c) {
          c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-static bool strips(const jinja_str *s, size_t at, const jinja_str *chars) {
+static bool strips(jinja_run *r, const jinja_str *s, size_t at, const jinja_str *chars) {
   size_t size;
   int32_t c = decode(s, at, &size);
   if (!chars) return is_space(c);
+  ist_jinja_step_bytes(r, chars->len);
   return memmem(chars->p, chars->len, s->p + at, size) != NULL;
 }
 
 jinja_value ist_jinja_strip(jinja_run *r, const jinja_str *s, const jinja_str *chars, int sides) {
   size_t begin = 0, end = s->len, size;
-  while ((sides & 1) && begin < end && strips(s, begin, chars)) {
+  while ((sides & 1) && begin < end && strips(r, s, begin, chars)) {
     decode(s, begin, &size);
     begin += size;
   }
   while ((sides & 2) && end > begin) {
     size_t at = end - 1;
     while (at > begin && continues(s->p[at])) at--;
-    if (!strips(s, at, chars)) break;
+    if (!strips(r, s, at, chars)) break;
     end = at;
   }
+  ist_jinja_step_chars(r, begin + (s->len - end));
   return ist_jinja_sub(r, s, begin, end);
 }
 
@@ -282,19 +307,20 @@ jinja_value ist_jinja_replace(jinja_run *r, const jinja_str *s, const jinja_str 
       write_str(r, o, to);
       if (at == s->len) return ist_jinja_out_value(r, o);
       decode(s, at, &size);
-      write_str(r, o, ist_jinja_sub(r, s, at, at + size).s);
+      write_part(r, o, s, at, at + size);
+      ist_jinja_step(r, 1);
       at += size;
       count--;
       continue;
     }
-    hit = ist_jinja_find(s, from, at);
+    hit = ist_jinja_find(r, s, from, at);
     if (hit < 0) break;
-    write_str(r, o, ist_jinja_sub(r, s, at, (size_t)hit).s);
+    write_part(r, o, s, at, (size_t)hit);
     write_str(r, o, to);
     at = (size_t)hit + from->len;
     count--;
   }
-  write_str(r, o, ist_jinja_sub(r, s, at, s->len).s);
+  write_part(r, o, s, at, s->len);
   return ist_jinja_out_value(r, o);
 }
 
@@ -302,6 +328,7 @@ jinja_value ist_jinja_case(jinja_run *r, const jinja_str *s, char how) {
   jinja_out *o = ist_jinja_out_new(r);
   bool first = true; /* of the string, or of a word */
   size_t size;
+  ist_jinja_step_chars(r, s->len);
   for (size_t at = 0; at < s->len; at += size) {
     int32_t c = decode(s, at, &size);
     utf8proc_category_t k = utf8proc_category(c);
@@ -333,6 +360,7 @@ static jinja_value next_argument(jinja_run *r, jinja_value args, int64_t *at) {
 
 static void put_number(jinja_run *r, jinja_out *o, const char *spec, char type, jinja_value v) {
   char format[32], text[400];
+  ist_jinja_step(r, IST_JINJA_FLOAT);
   if (!ist_jinja_is_number(v))
     ist_jinja_fail(r, "%%%c format: a number is required, not %s", type, ist_jinja_kind_name(v));
   double f = ist_jinja_number(v);
@@ -349,6 +377,7 @@ static void put_number(jinja_run *r, jinja_out *o, const char *spec, char type, 
 jinja_value ist_jinja_percent(jinja_run *r, const jinja_str *s, jinja_value args) {
   jinja_out *o = ist_jinja_out_new(r);
   int64_t used = 0;
+  ist_jinja_step_chars(r, s->len);
   for (size_t i = 0; i < s->len; i++) {
     if (s->p[i] != '%') {
       ist_jinja_write_one(r, o, s->p + i, 1, s->origin ? s->origin[i] : 0);

@@ -74,7 +74,7 @@ jinja_value *ist_jinja_get(jinja_run *r, const jinja_dict *d, jinja_value key) {
   if (key.kind == V_LIST || key.kind == V_DICT)
     if (!key.tuple) ist_jinja_fail(r, "unhashable type: '%s'", ist_jinja_kind_name(key));
   for (int64_t i = 0; i < d->n; i++) {
-    if (i % 16 == 15) ist_jinja_step(r, 1);
+    if (i % 4 == 3) ist_jinja_step(r, 1);
     if (ist_jinja_equal(r, d->p[i].key, key)) return &d->p[i].value;
   }
   return NULL;
@@ -167,7 +167,10 @@ bool ist_jinja_equal(jinja_run *r, jinja_value a, jinja_value b) {
   switch (a.kind) {
     case V_UNDEFINED:
     case V_NONE: return true;
-    case V_STRING: return a.s->len == b.s->len && memcmp(a.s->p, b.s->p, a.s->len) == 0;
+    case V_STRING:
+      if (a.s->len != b.s->len) return false;
+      ist_jinja_step_bytes(r, a.s->len);
+      return memcmp(a.s->p, b.s->p, a.s->len) == 0;
     case V_LIST:
       ist_jinja_step(r, a.list->n);
       if (a.tuple != b.tuple) return false;
@@ -207,6 +210,7 @@ int ist_jinja_order(jinja_run *r, jinja_value a, jinja_value b) {
   if (a.kind == V_STRING && b.kind == V_STRING) {
     /* The order of UTF-8's bytes is that of the characters. */
     size_t n = a.s->len < b.s->len ? a.s->len : b.s->len;
+    ist_jinja_step_bytes(r, n);
     int c = n ? memcmp(a.s->p, b.s->p, n) : 0;
     return c ? c : (a.s->len > b.s->len) - (a.s->len < b.s->len);
   }
@@ -220,14 +224,14 @@ bool ist_jinja_contains(jinja_run *r, jinja_value where, jinja_value what) {
     if (what.kind != V_STRING)
       ist_jinja_fail(r, "'in <string>' requires string as left operand, not %s",
                      ist_jinja_kind_name(what));
-    ist_jinja_step(r, (int64_t)where.s->len / 64);
-    return ist_jinja_find(where.s, what.s, 0) >= 0;
+    return ist_jinja_find(r, where.s, what.s, 0) >= 0;
   }
   if (where.kind == V_DICT) return ist_jinja_get(r, where.dict, what) != NULL;
   const jinja_list *l = ist_jinja_items(r, where);
-  ist_jinja_step(r, l->n);
-  for (int64_t i = 0; i < l->n; i++)
+  for (int64_t i = 0; i < l->n; i++) {
+    if (i % 4 == 3) ist_jinja_step(r, 1);
     if (ist_jinja_equal(r, l->p[i], what)) return true;
+  }
   return false;
 }
 

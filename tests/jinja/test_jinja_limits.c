@@ -91,6 +91,36 @@ static void test_numbers_in_parts_of_strings(void **state) {
   gives("{% set s = '1' * 131072 %}{{ [[1]]|map(attribute=s, default='none')|list }}", "['none']");
 }
 
+/* A NUL is a character like others: what stands before it is no name of its own. */
+static void test_strings_with_a_nul(void **state) {
+  (void)state;
+  gives("{{ 'abc'['upper\\0x'] is defined }} {{ 'abc'['upper'] is defined }}", "False True");
+  gives("{{ namespace(a=1)['a\\0'] is defined }} {{ {'a\\0': 1}['a\\0'] }}", "False 1");
+  refuses("{{ ['a']|map('upper\\0x')|list }}", "no such filter");
+  refuses("{{ ['a']|select('string\\0x')|list }}", "no such test");
+  refuses("{{ strftime_now('%Y\\0%m') }}", "and no NUL");
+  refuses("{{ '{a\\0b}'.format(a=1) }}", "more than names");
+  gives("{{ 'ab\\0cd'|title|tojson }}", "\"Ab\\u0000cd\"");
+  gives("{{ '12\\0'|int(7) }} {{ '1.5\\0'|float(7) }}", "7 7");
+}
+
+static void test_characters_of_strings(void **state) {
+  (void)state;
+  gives("{{ 'a\u00f6\u6f22z'[1] }}{{ 'a\u00f6\u6f22z'[-2] }}{{ '\u00f6z'[-2] }}",
+        "\u00f6\u6f22\u00f6");
+  gives("{{ 'az'[true] }}{{ 'az'[0] }}{{ 'az'[-1] }}", "zaz");
+  gives("{% for i in [2, -3, " MOST ", " LEAST
+        "] %}{{ '\u00f6z'[i] is defined }}{% endfor %}"
+        "{{ ''[0] is defined }}{{ ''[-1] is defined }}",
+        "FalseFalseFalseFalseFalseFalse");
+  gives(
+      "{{ 'a\u00f6a\u00f6a'.rfind('\u00f6a') }} {{ 'aaa'.rfind('aa') }} {{ 'ab'.rfind('') }}"
+      " {{ 'a'.rfind('ab') }} {{ 'ab'.rfind('ab') }} {{ ''.rfind('a') }}",
+      "3 1 2 -1 0 -1");
+  gives("{{ 'a-b-c'.rsplit('-', 1) }} {{ 'a-b-c'.rpartition('-') }}",
+        "['a-b', 'c'] ('a-b', '-', 'c')");
+}
+
 /* ---- Nesting ---- */
 
 static void test_filters_that_call_filters(void **state) {
@@ -115,13 +145,177 @@ static void test_order_of_nested_lists(void **state) {
   gives("{{ [[1], 5] < [[1, 0]] }} {{ [2] < [1, 0] }}", "True False");
 }
 
+/* ---- Work ---- */
+
+static ist_status render_limited(const char *source, int64_t steps, size_t memory, ist_error *err) {
+  const ist_jinja_options o = {.max_steps = steps, .max_memory = memory};
+  ist_jinja *t = NULL;
+  ist_buf text = {0};
+  json_t *globals = json_object();
+  alarm(SECONDS);
+  ist_status status = ist_jinja_parse(&t, source, strlen(source), err);
+  if (status != IST_OK) fail_msg("%s: %s", source, err->message);
+  status = ist_jinja_render(t, globals, &o, &text, NULL, err);
+  alarm(0);
+  ist_jinja_free(t);
+  ist_buf_free(&text);
+  json_decref(globals);
+  return status;
+}
+
+/* An expression over what `set` sets costs in proportion: once it is fine, `times` times too much.
+ */
+static void costs(const char *set, const char *expression, int times) {
+  for (int often = 0; often < 2; often++) {
+    ist_error err = {0};
+    ist_buf b = {0};
+    ist_buf_printf(&b, "%s{%% for i in range(%d) %%}{%% if %s %%}{%% endif %%}{%% endfor %%}", set,
+                   often ? times : 1, expression);
+    ist_status status = render_limited(b.p, 1000000, 0, &err);
+    if ((status != IST_OK) != often || (often && !strstr(err.message, "more than 1000000 steps")))
+      fail_msg("%s, %s: '%s'", expression, often ? "often" : "once", err.message);
+    ist_buf_free(&b);
+  }
+}
+
+static void test_work_on_long_strings(void **state) {
+  (void)state;
+  static const char *const expressions[] = {
+      "s == t",
+      "s < t",
+      "[s] == [t]",
+      "t in [s]",
+      "t in {s: 1}",
+      "'b' in s",
+      "s|length",
+      "s[999999]",
+      "s[-999999]",
+      "s[999999:]",
+      "s.find('b')",
+      "s.rfind('b')",
+      "s.rfind('b' + s[1:])",
+      "s.rfind(s[:100] + 'b')",
+      "s.count('b')",
+      "s.startswith(t)",
+      "s.endswith((t + 'b', t))",
+      "s.removeprefix(t)",
+      "s.split('b')",
+      "s.split()",
+      "s.rsplit('b', 1)",
+      "s.splitlines()",
+      "s.partition('b')",
+      "s.strip('a')",
+      "s.strip('b' * 2 + 'a')",
+      "s.isalpha()",
+      "s is lower",
+      "s.upper()",
+      "s|title",
+      "s|capitalize",
+      "s|trim('a')",
+      "s|e",
+      "s|indent",
+      "s|wordcount",
+      "s|tojson",
+      "s|replace('b', 'c')",
+      "s % ()",
+      "s.format()",
+      "[s, t]|sort",
+      "[s, t]|max",
+      "[s]|string",
+      "loop.changed(s)",
+  };
+  for (size_t k = 0; k < sizeof expressions / sizeof expressions[0]; k++)
+    costs("{% set s = 'a' * 1000 %}{% set s = s * 1000 %}{% set t = s * 1 %}", expressions[k], 200);
+  /* The square of the length, once. */
+  refuses("{% set s = 'a' * 1000000 %}{{ s.rfind(s[:500000] + 'b') }}", "steps");
+  refuses("{% set s = 'a' * 1000000 %}{{ s.strip('b' * 500000 + 'a') }}", "steps");
+}
+
+static void test_work_on_long_lists(void **state) {
+  (void)state;
+  static const char *const expressions[] = {
+      "''.join(e)",
+      "e|join",
+      "e|select",
+      "e|reject",
+      "n|sum",
+      "n|max",
+      "n|reverse",
+      "n|map(attribute='x')",
+      "n.index(9999)",
+      "n.count(1)",
+      "0.5 in n",
+      "n == m",
+      "'b'.startswith(e[:1] * 0 + c)",
+      "f|string",
+      "f|tojson",
+      "'%5.3f' * 2000 % g",
+  };
+  for (size_t k = 0; k < sizeof expressions / sizeof expressions[0]; k++)
+    costs(
+        "{% set n = range(10000)|list %}{% set m = range(10000)|list %}{% set e = [''] * 10000 %}"
+        "{% set c = ['c'] * 10000 %}{% set f = [0.1] * 10000 %}{% set g = (0.1,) * 2000 %}",
+        expressions[k], 600);
+}
+
+/* Names by the thousand: what a macro, a call or a look-up goes through. */
+static void test_work_on_many_names(void **state) {
+  (void)state;
+  ist_buf b = {0};
+  for (int i = 0; i < 4000; i++) ist_buf_printf(&b, "{%% set n%d = 1 %%}", i);
+  costs(b.p, "n3999", 20000);
+  costs(b.p, "absent", 20000);
+  ist_buf_clear(&b);
+  ist_buf_str(&b, "{% macro f(a");
+  for (int i = 0; i < 4000; i++) ist_buf_printf(&b, ", n%d", i);
+  ist_buf_str(&b, ") %}{% endmacro %}");
+  costs(b.p, "f()", 200);
+  ist_buf_free(&b);
+}
+
+/* Parsing takes no longer for a name when there are many. */
+static void test_many_names(void **state) {
+  (void)state;
+  ist_buf b = {0}, text = {0};
+  for (int i = 0; i < 250000; i++) ist_buf_printf(&b, "{{ n%d }}", i);
+  ist_error err = {0};
+  if (render(b.p, b.len, &text, &err) != IST_OK) fail_msg("%s", err.message);
+  assert_int_equal(text.len, 0);
+  ist_buf_free(&text);
+  ist_buf_free(&b);
+  gives("{% set a = 1 %}{% set ab = 2 %}{{ a }}{{ ab }}{{ b }}", "12");
+}
+
+static void test_memory(void **state) {
+  (void)state;
+  ist_error err = {0};
+  const char *const sources[] = {
+      "{% set n = namespace(a='x') %}{% for i in range(60) %}{% set n.a = n.a ~ n.a %}{% endfor %}",
+      "{% set n = namespace(a=[1]) %}{% for i in range(60) %}{% set n.a = n.a * 2 %}{% endfor %}",
+      "{{ 'a' * 100000000 }}",
+      "{% for i in range(100000) %}{% for k in range(100000) %}{% endfor %}{% endfor %}",
+  };
+  for (size_t k = 0; k < sizeof sources / sizeof sources[0]; k++) {
+    assert_int_equal(render_limited(sources[k], 0, (size_t)16 << 20, &err), IST_ERR_DATA);
+    if (!strstr(err.message, "more than 16 MB of memory"))
+      fail_msg("%s: %s", sources[k], err.message);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_steps_past_64_bits),
       cmocka_unit_test(test_results_past_64_bits),
       cmocka_unit_test(test_numbers_in_parts_of_strings),
+      cmocka_unit_test(test_strings_with_a_nul),
+      cmocka_unit_test(test_characters_of_strings),
       cmocka_unit_test(test_filters_that_call_filters),
       cmocka_unit_test(test_order_of_nested_lists),
+      cmocka_unit_test(test_work_on_long_strings),
+      cmocka_unit_test(test_work_on_long_lists),
+      cmocka_unit_test(test_work_on_many_names),
+      cmocka_unit_test(test_many_names),
+      cmocka_unit_test(test_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
