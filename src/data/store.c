@@ -45,7 +45,9 @@ ist_status ist_store_take(ist_store *s, ist_sample *sample, ist_error *err) {
     return IST_OK;
   }
   if (s->written == 0) IST_TRY(begin_file(s, err));
-  IST_TRY(write_block(s, sample->ids, bytes, err));
+  ist_status status = write_block(s, sample->ids, bytes, err);
+  if (status != IST_OK && s->written == 0) close(s->fd); /* there is no file yet */
+  IST_TRY(status);
   ist_free(sample->ids);
   sample->stored = true;
   sample->ids = NULL;
