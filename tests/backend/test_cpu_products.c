@@ -16,10 +16,11 @@ typedef struct shape {
   int64_t m, n, k;
 } shape;
 
-/* Tiles, blocks and vectors that end inside; few rows; long sums; both orders of C. */
-static const shape shapes[] = {{1, 1, 1},     {3, 5, 7},      {2, 40, 33},   {14, 32, 16},
-                               {15, 33, 17},  {1, 300, 129},  {70, 9, 260},  {97, 131, 65},
-                               {4, 700, 515}, {260, 45, 300}, {33, 64, 1100}};
+/* Tiles, blocks and vectors that end inside; few rows; long sums, one of several parts; both
+ * orders of C. */
+static const shape shapes[] = {{1, 1, 1},     {3, 5, 7},      {2, 40, 33},    {14, 32, 16},
+                               {15, 33, 17},  {1, 300, 129},  {70, 9, 260},   {97, 131, 65},
+                               {4, 700, 515}, {260, 45, 300}, {33, 64, 1100}, {9, 21, 4500}};
 #define N_SHAPES ((int)(sizeof shapes / sizeof *shapes))
 
 /* Without padding between the rows: what a matrix library takes. */

@@ -300,6 +300,26 @@ static void test_disk_too_small(void **state) {
   close_shape(&s);
 }
 
+/* Moments on disk: memory is counted for those of the active layers, twice, with a page or so of
+ * each neighbour, and the disk for all of them. */
+static void test_moments_on_disk(void **state) {
+  (void)state;
+  ist_error err = {0};
+  shape s;
+  ist_run_plan p;
+  open_shape(&s, &large_shape, IST_Q4_0, 32, 8, 512);
+  s.in.max_memory = 1;
+  ist_plan_make(&p, &s.in, &err);
+  s.in.max_memory = needed_bytes(&err);
+  MUST(ist_plan_make(&p, &s.in, &err));
+  assert_true(p.moments_on_disk);
+  int64_t layer = 4 * s.adapters.layout.params, held = term_bytes(&p, "optimizer moments");
+  int64_t active = 2 * s.in.active_layers * layer;
+  assert_true(held >= active && held <= active + 2 * s.in.active_layers * 3 * 4096);
+  assert_true(p.scratch_bytes >= 2 * 32 * layer);
+  close_shape(&s);
+}
+
 static int64_t pass_of_700(void *user, int64_t micro) {
   ++*(int *)user;
   return micro < 700 ? micro : 700;
@@ -395,6 +415,7 @@ int main(void) {
       cmocka_unit_test(test_growth_with_settings),
       cmocka_unit_test(test_choices_are_kept),
       cmocka_unit_test(test_disk_too_small),
+      cmocka_unit_test(test_moments_on_disk),
       cmocka_unit_test(test_sizes_of_this_run),
       cmocka_unit_test(test_plan_says_why),
       cmocka_unit_test(test_saved_plan_is_repeated),

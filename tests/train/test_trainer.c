@@ -233,6 +233,48 @@ static void test_frozen_layers_stand_still(void **state) {
   }
 }
 
+/* What lies outside the layers: every step moves it by AdamW, the part behind `plain` at its own
+ * rate (LoRA+), and the frozen layers before it stand still. */
+static void test_outer_step(void **state) {
+  (void)state;
+  ist_train_options o = run_options();
+  o.targets = "q,embed_tokens,lm_head";
+  o.lr_ratio = 4;
+  o.weight_decay = 0.1;
+  o.warmup_steps = 0;
+  ist_model *m = open_tiny();
+  ist_trainer *t = open_run(m, &o);
+  int64_t at = t->adapters.L * t->adapters.layout.params, n = t->adapters.outer.params;
+  int64_t plain = t->adapters.outer.plain, moved[2] = {0};
+  assert_true(plain > 0 && plain < n);
+  const float *p = (const float *)(const void *)t->adapters.params + at;
+  const float *m1 = (const float *)(const void *)t->m + at;
+  const float *m2 = (const float *)(const void *)t->v + at;
+  float *before = malloc((size_t)n * sizeof *before);
+  snapshot layers = {0};
+  for (int k = 1; k <= 6; k++) {
+    take_snapshot(&layers, t);
+    memcpy(before, p, (size_t)n * sizeof *before);
+    ist_step_report r = take_step(t);
+    check_layers(t, &layers, r.active);
+    assert_int_equal(t->outer_steps, k);
+    for (int64_t i = 0; i < n; i++) {
+      double lr = i < plain ? r.lr : 4 * r.lr, old = (double)before[i];
+      double mean = (double)m1[i] / (1 - pow(o.beta1, k));
+      double square = (double)m2[i] / (1 - pow(o.beta2, k));
+      double now = old - lr * (mean / (sqrt(square) + o.eps) + o.weight_decay * old);
+      if (!(fabs((double)p[i] - now) <= 1e-5 * lr + 1e-6 * fabs(now)))
+        fail_msg("step %d, parameter %d: found %.9g, expected %.9g", k, (int)i, (double)p[i], now);
+      moved[i >= plain] += fabs(now - old) > lr / 2;
+    }
+  }
+  assert_true(moved[0] > plain / 4 && moved[1] > (n - plain) / 4);
+  free(before);
+  free_snapshot(&layers);
+  ist_trainer_close(t);
+  ist_model_close(m);
+}
+
 /* ---- Memory ---------------------------------------------------------------------------- */
 
 /* Without an output directory nothing is written, and after two steps no step,
@@ -432,6 +474,38 @@ static void test_loss_is_mean_over_targets(void **state) {
   ist_model_close(m);
 }
 
+/* Probes go through their set: every sample once a pass, in another order the next time, and the
+ * same again whenever it is asked for. */
+static void test_probe_batches(void **state) {
+  (void)state;
+  ist_train_options o = run_options();
+  o.probe_examples = 10;
+  o.probe_batch = 4;
+  ist_model *m = open_tiny();
+  ist_trainer *t = open_run(m, &o);
+  int64_t order[2][10], n;
+  assert_int_equal(t->split.n_probe, 10);
+  for (int pass = 0; pass < 2; pass++) {
+    int64_t got = 0;
+    for (int i = 0; i < 3; i++) {
+      const int64_t *batch = ist_trainer_probe_batch(t, 3 * pass + i, &n);
+      assert_int_equal(n, i < 2 ? 4 : 2);
+      memcpy(order[pass] + got, batch, (size_t)n * sizeof *batch);
+      got += n;
+    }
+    for (int64_t i = 0; i < 10; i++) {
+      int count = 0;
+      for (int64_t k = 0; k < 10; k++) count += order[pass][k] == t->split.probe[i];
+      assert_int_equal(count, 1);
+    }
+  }
+  assert_memory_not_equal(order[0], order[1], sizeof order[0]);
+  const int64_t *again = ist_trainer_probe_batch(t, 1, &n);
+  assert_memory_equal(again, order[0] + 4, 4 * sizeof *again);
+  ist_trainer_close(t);
+  ist_model_close(m);
+}
+
 /* ---- The end, and what is not finite ------------------------------------------------------- */
 
 static void test_after_the_end(void **state) {
@@ -451,6 +525,26 @@ static void test_after_the_end(void **state) {
   ist_model_close(m);
 }
 
+static char last_warning[512];
+static void keep_warning(void *user, ist_log_level level, const char *message) {
+  (void)user;
+  if (level == IST_LOG_WARN) snprintf(last_warning, sizeof last_warning, "%s", message);
+}
+
+/* The warning names the step, and the lines of the data that its samples are from. */
+static void expect_lines(ist_trainer *t, int64_t batch) {
+  char lines[200] = "(data lines ";
+  int64_t n;
+  const int64_t *sample = ist_trainer_batch(t, batch, &n);
+  for (int64_t i = 0; i < n; i++) {
+    size_t len = strlen(lines);
+    snprintf(lines + len, sizeof lines - len, "%lld%s", (long long)t->data.p[sample[i]].line,
+             i + 1 < n ? ", " : ")");
+  }
+  if (!strstr(last_warning, lines) || !strstr(last_warning, "step 5 skipped"))
+    fail_msg("found \"%s\", expected \"%s\" in it", last_warning, lines);
+}
+
 /* A parameter becomes NaN: steps are skipped, change nothing and count for
  * nothing; healed in time the run goes on, else the eighth in a row is an error. */
 static void test_not_finite(void **state) {
@@ -465,9 +559,11 @@ static void test_not_finite(void **state) {
   take_snapshot(&before, t);
   int64_t observed[4], batch = t->progress.batch;
   memcpy(observed, t->scores.observed, sizeof observed);
+  ist_log_set(keep_warning, NULL);
   for (int k = 0; k < 5; k++) {
     ist_step_report r = take_step(t);
     assert_true(r.skipped);
+    expect_lines(t, batch + k);
     assert_int_equal(r.step, 4);
     assert_int_equal(r.probed, k == 0);
     assert_false(r.evaluated);
@@ -477,6 +573,7 @@ static void test_not_finite(void **state) {
   assert_memory_equal(t->scores.observed, observed, sizeof observed);
   const uint8_t none[4] = {0};
   check_layers(t, &before, none);
+  ist_log_set(NULL, NULL);
   *weak = value;
   ist_step_report r = take_step(t);
   assert_false(r.skipped);
@@ -555,10 +652,12 @@ int main(void) {
       cmocka_unit_test(test_scores),
       cmocka_unit_test(test_resume_scores),
       cmocka_unit_test(test_frozen_layers_stand_still),
+      cmocka_unit_test(test_outer_step),
       cmocka_unit_test(test_steps_allocate_nothing),
       cmocka_unit_test(test_open_without_memory),
       cmocka_unit_test(test_schedules_agree),
       cmocka_unit_test(test_loss_is_mean_over_targets),
+      cmocka_unit_test(test_probe_batches),
       cmocka_unit_test(test_after_the_end),
       cmocka_unit_test(test_not_finite),
       cmocka_unit_test(test_patience),

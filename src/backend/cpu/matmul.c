@@ -68,11 +68,17 @@ static void run_in_parts(ist_ctx *ctx, const ist_gemm *g) {
   }
 }
 
+/* A library may share a long sum out among threads, and its order then depends on how many there
+ * are. The sums of weight gradients (a^T b, over all positions) are the long ones: never there. */
+static bool library_may(const ist_gemm *g) {
+  return !g->term[0].ta;
+}
+
 static void run(ist_ctx *ctx, ist_gemm *g) {
   ist_cpu *cpu = ctx->backend_state;
   if (g->c.rows == 0 || g->c.cols == 0) return;
   join_terms(g);
-  if (cpu->products != NULL && cpu->products->run(cpu->products_state, g)) return;
+  if (library_may(g) && cpu->products != NULL && cpu->products->run(cpu->products_state, g)) return;
   bool parts = g->n_terms == 1 && g->bias == NULL && g->c.dt == IST_F32;
   if (parts && g->term[0].k > LONGEST_SUM) {
     run_in_parts(ctx, g);
