@@ -165,6 +165,9 @@ static ist_status open_chat(ist_chat *c, ist_model *m, int64_t context, ist_erro
   if (c->options.raw)
     return ist_fail(err, IST_ERR_ARG, "raw: a conversation has no text without a template");
   IST_TRY(ist_generate_template(&c->template, m, &c->options, err));
+  if (context > IST_MAX_REGION)
+    return ist_fail(err, IST_ERR_ARG, "context: found %lld, expected at most %lld",
+                    (long long)context, (long long)IST_MAX_REGION);
   c->context = context > 0 ? context : CONTEXT;
   if (context <= 0 && made_for > 0 && made_for < c->context) c->context = made_for;
   if (c->options.max_new >= c->context)

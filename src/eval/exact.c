@@ -116,14 +116,23 @@ static ist_status generate_lanes(exact_task *t, int64_t lanes, int64_t max_new, 
   return status;
 }
 
+/* A prompt to answer, and an answer to compare with: a text alone has no prompt, a conversation
+ * that the user ends no answer. */
+static ist_status build_prompt(exact_task *t, int64_t index, int lane, ist_error *err) {
+  const ist_record *r = &t->records->p[index];
+  t->prompt[lane].n = t->answer[lane].n = 0;
+  IST_TRY(
+      ist_prompt_build(&t->prompt[lane], r, t->model->tokenizer, t->tmpl, &t->expected[lane], err));
+  if (t->prompt[lane].n > 0 && t->expected[lane]) return IST_OK;
+  return ist_fail(err, IST_ERR_DATA, "%s:%lld: found no %s, expected a prompt and an answer",
+                  t->records->path, (long long)r->line, t->expected[lane] ? "prompt" : "answer");
+}
+
 static ist_status run_lanes(exact_task *t, int64_t first, int64_t lanes, int64_t max_new,
                             ist_error *err) {
   ist_status status = IST_OK;
-  for (int64_t s = 0; s < lanes && status == IST_OK; s++) {
-    t->prompt[s].n = t->answer[s].n = 0;
-    status = ist_prompt_build(&t->prompt[s], &t->records->p[first + s], t->model->tokenizer,
-                              t->tmpl, &t->expected[s], err);
-  }
+  for (int64_t s = 0; s < lanes && status == IST_OK; s++)
+    status = build_prompt(t, first + s, (int)s, err);
   if (status == IST_OK) status = generate_lanes(t, lanes, max_new, err);
   for (int64_t s = 0; s < lanes && status == IST_OK; s++) status = judge(t, first + s, (int)s, err);
   return status;
@@ -132,6 +141,9 @@ static ist_status run_lanes(exact_task *t, int64_t first, int64_t lanes, int64_t
 ist_status ist_eval_exact(ist_model *m, const ist_eval_options *o, ist_exact_fn each, void *user,
                           ist_exact_result *r, ist_error *err) {
   *r = (ist_exact_result){0};
+  if (o->max_new < 1 || o->max_new > IST_MAX_REGION)
+    return ist_fail(err, IST_ERR_ARG, "max_new: found %lld, expected 1 to %lld",
+                    (long long)o->max_new, (long long)IST_MAX_REGION);
   IST_TRY(ist_model_check_free(m, err));
   ist_records records = {0};
   exact_task t = {.model = m, .records = &records, .each = each, .user = user, .result = r};

@@ -73,9 +73,9 @@ static bool emit(ist_buf *pending, bool all, ist_text_fn each, void *user) {
 
 ist_status ist_generate_check(ist_step_products *products, const ist_model *m,
                               const ist_generate_options *o, ist_error *err) {
-  if (o->max_new < 1)
-    return ist_fail(err, IST_ERR_ARG, "max_new: found %lld, expected at least 1",
-                    (long long)o->max_new);
+  if (o->max_new < 1 || o->max_new > IST_MAX_REGION)
+    return ist_fail(err, IST_ERR_ARG, "max_new: found %lld, expected 1 to %lld",
+                    (long long)o->max_new, (long long)IST_MAX_REGION);
   if (!(o->top_p > 0 && o->top_p <= 1))
     return ist_fail(err, IST_ERR_ARG, "top_p: found %g, expected more than 0 and at most 1",
                     o->top_p);

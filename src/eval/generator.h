@@ -11,6 +11,9 @@ typedef struct ist_sampling {
   uint64_t seed;
 } ist_sampling;
 
+/* The most tokens that may be asked for: many times what any model was made for. */
+#define IST_MAX_REGION (INT64_C(1) << 24)
+
 /* One sequence: its region of the cache and what it has produced. */
 typedef struct ist_sequence {
   int64_t row0;   /* first row of its region */

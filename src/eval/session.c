@@ -108,6 +108,9 @@ void ist_evaluation_close(ist_evaluation *e) {
 ist_status ist_evaluation_open(ist_evaluation *e, ist_model *m, const ist_eval_options *o,
                                bool trials, ist_error *err) {
   *e = (ist_evaluation){0};
+  if (o->micro_tokens < 0 || o->micro_tokens > 1 << 22) /* as in training */
+    return ist_fail(err, IST_ERR_ARG, "micro_tokens: found %lld, expected 0 to %d",
+                    (long long)o->micro_tokens, 1 << 22);
   IST_TRY(ist_model_check_free(m, err));
   IST_TRY(ist_eval_dataset(&e->data, m, o, err));
   e->all = ist_calloc((size_t)e->data.n, sizeof *e->all);
