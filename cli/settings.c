@@ -3,8 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "opts.h"
+
+/* Ours has some 2 KB. What jansson makes of a text may be 80 times as large. */
+enum { MOST_BYTES = 1 << 20 };
 
 /* --resume sets these itself. */
 static bool belongs_to_the_line(const char *key) {
@@ -35,6 +39,13 @@ ist_status ist_settings_apply(ist_args *a, const char *dir, ist_error *err) {
   char path[4096];
   if (snprintf(path, sizeof path, "%s/settings.json", dir) >= (int)sizeof path)
     return ist_cli_fail(err, IST_ERR_ARG, "--resume: the name of the directory is too long");
+  struct stat st;
+  if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+    return ist_cli_fail(err, IST_ERR_IO,
+                        "%s: found no regular file, expected the settings of a run", path);
+  if (stat(path, &st) == 0 && st.st_size > MOST_BYTES)
+    return ist_cli_fail(err, IST_ERR_FORMAT, "%s: found %lld bytes, expected at most %d", path,
+                        (long long)st.st_size, MOST_BYTES);
   json_error_t problem;
   json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &problem);
   if (!root && problem.line > 0)

@@ -1,5 +1,6 @@
 /* ist_inspect: a file or directory as JSON. No weights are read. */
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -7,6 +8,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "format/gguf.h"
+#include "format/json.h"
 #include "format/peft_dir.h"
 #include "format/safetensors.h"
 #include "format/source.h"
@@ -36,7 +38,9 @@ static json_t *element(const ist_gguf_kv *kv, ist_gguf_type type, uint64_t i) {
   if (type == IST_GGUF_STRING) return text(kv->strings[i].p, kv->strings[i].len);
   double v = ist_gguf_elem_f64(kv, i);
   if (type == IST_GGUF_BOOL) return json_boolean(v != 0);
-  return is_integer(type) ? json_integer((json_int_t)v) : json_real(v);
+  /* Doubles hold whole numbers to 2^53; what is beyond is shown as they have it. */
+  json_t *out = is_integer(type) && fabs(v) <= 0x1p53 ? json_integer((json_int_t)v) : json_real(v);
+  return out ? out : json_null(); /* NaN and infinities, which JSON lacks */
 }
 
 /* A single value read through the typed look-ups. */
@@ -156,10 +160,14 @@ static ist_status inspect_safetensors(const char *path, const char *kind, json_t
   return IST_OK;
 }
 
-/* Adds DIR/NAME (a JSON file) to the object under `key`, where it is there. */
+/* Adds DIR/NAME (a JSON file) to the object under `key`, where it is there and can be read. */
 static void add_json_file(json_t *root, const char *dir, const char *name, const char *key) {
   char *path = ist_path_join(dir, name);
-  json_t *value = path && ist_file_exists(path) ? json_load_file(path, 0, NULL) : NULL;
+  json_t *value = NULL;
+  ist_error why;
+  if (path && ist_file_exists(path) &&
+      ist_json_read(&value, path, IST_JSON_SETTINGS, &why) != IST_OK)
+    ist_log(IST_LOG_WARN, "left out: %s", why.message);
   if (value) json_object_set_new(root, key, value);
   ist_free(path);
 }

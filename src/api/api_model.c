@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "export/adapter_files.h"
+#include "format/json.h"
 
 void ist_free_memory(void *p) {
   ist_free(p);
@@ -15,7 +16,8 @@ void ist_free_memory(void *p) {
  * directory is not a run's. Fresh memory. */
 static char *run_template(const char *dir) {
   char *path = ist_path_join(dir, "settings.json"), *name = NULL;
-  json_t *root = path ? json_load_file(path, 0, NULL) : NULL;
+  json_t *root = NULL;
+  if (path && ist_file_exists(path)) ist_json_read(&root, path, IST_JSON_SETTINGS, NULL);
   const char *text = json_string_value(json_object_get(root, "template"));
   if (text) name = ist_strdup(text);
   json_decref(root);

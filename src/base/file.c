@@ -21,29 +21,39 @@ static ist_status fail_errno(ist_error *err, const char *what, const char *path,
 
 /* ---- Reading ---- */
 
-ist_status ist_map_open(ist_map *m, const char *path, ist_error *err) {
-  *m = (ist_map){0};
-  /* O_NONBLOCK: a FIFO must be refused, not waited for. */
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return fail_errno(err, "open", path, errno);
+/* Opens a regular file; *size (may be NULL) is its length. O_NONBLOCK: a FIFO must be refused, not
+ * waited for. */
+static ist_status open_regular(int *fd, off_t *size, const char *path, ist_error *err) {
   struct stat st;
+  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (*fd < 0) return fail_errno(err, "open", path, errno);
   ist_status status = IST_OK;
-  if (fstat(fd, &st) != 0) {
+  if (fstat(*fd, &st) != 0)
     status = fail_errno(err, "read", path, errno);
-  } else if (!S_ISREG(st.st_mode)) {
+  else if (!S_ISREG(st.st_mode))
     status = ist_fail(err, IST_ERR_IO, "cannot read '%s': it is %s, expected a regular file", path,
                       S_ISDIR(st.st_mode) ? "a directory" : "a device or pipe");
-  } else if (st.st_size == 0) {
+  else if (size)
+    *size = st.st_size;
+  if (status != IST_OK) close(*fd);
+  return status;
+}
+
+ist_status ist_map_open(ist_map *m, const char *path, ist_error *err) {
+  *m = (ist_map){0};
+  int fd;
+  off_t size;
+  IST_TRY(open_regular(&fd, &size, path, err));
+  ist_status status = IST_OK;
+  void *p = size ? mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
+  if (size == 0) {
     status = ist_fail(err, IST_ERR_FORMAT, "'%s' is empty", path);
+  } else if (p == MAP_FAILED) {
+    status = fail_errno(err, "map", path, errno);
   } else {
-    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (p == MAP_FAILED) {
-      status = fail_errno(err, "map", path, errno);
-    } else {
-      m->p = p;
-      m->size = (size_t)st.st_size;
-      ist_mapped_add(m, path);
-    }
+    m->p = p;
+    m->size = (size_t)size;
+    ist_mapped_add(m, path);
   }
   close(fd);
   return status;
@@ -74,6 +84,15 @@ static ist_status read_all(ist_buf *out, int fd, const char *path, size_t limit,
 }
 
 ist_status ist_file_read(ist_buf *out, const char *path, size_t limit, ist_error *err) {
+  ist_buf_clear(out);
+  int fd;
+  IST_TRY(open_regular(&fd, NULL, path, err));
+  ist_status status = read_all(out, fd, path, limit, err);
+  close(fd);
+  return status;
+}
+
+ist_status ist_file_read_any(ist_buf *out, const char *path, size_t limit, ist_error *err) {
   ist_buf_clear(out);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return fail_errno(err, "open", path, errno);

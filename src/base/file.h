@@ -25,8 +25,11 @@ void ist_mapped_remove(const ist_map *m);
 void ist_unfinished_add(const char *path);
 void ist_unfinished_remove(const char *path);
 
-/* Reads `path` whole into `out` (NUL after the end); at most `limit` bytes. */
+/* Reads `path` whole into `out` (NUL after the end); at most `limit` bytes. Refuses what is no
+ * regular file: a pipe in a folder from elsewhere would keep us waiting. */
 ist_status ist_file_read(ist_buf *out, const char *path, size_t limit, ist_error *err);
+/* The same for a path that the user named, which may be a pipe or /dev/stdin. */
+ist_status ist_file_read_any(ist_buf *out, const char *path, size_t limit, ist_error *err);
 
 /* The bounds-checked reader that every binary format goes through.
  * A read past the end sets `failed` and yields zero; check once per record. */
@@ -57,8 +60,9 @@ void ist_wfile_printf(ist_wfile *f, const char *fmt, ...) __attribute__((format(
 ist_status ist_wfile_commit(ist_wfile *f, ist_error *err);
 void ist_wfile_close(ist_wfile *f); /* discards when not committed; idempotent */
 
-/* Tests: makes the n-th write, sync (of a directory too), rename or new directory from now fail once, as on a
- * full disk; n and result as of ist_alloc_fail_at. ist_write_fails is asked before each. */
+/* Tests: makes the n-th write, sync (of a directory too), rename or new directory from now fail
+ * once, as on a full disk; n and result as of ist_alloc_fail_at. ist_write_fails is asked before
+ * each. */
 uint64_t ist_write_fail_at(uint64_t n);
 bool ist_write_fails(void);
 

@@ -5,6 +5,8 @@
 
 #include <inttypes.h>
 
+#include "base/hash.h"
+
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF data is used in place");
 
 /* Caps far above any real file, so that a hostile header cannot make us allocate
@@ -324,15 +326,9 @@ static ist_status read_alignment(ist_gguf *g, ist_error *err) {
 
 /* Open-addressing tables of indices, -1 where empty, half full at most. The
  * names are reached through `stride`: both records begin with their ist_str. */
-static uint32_t hash_name(const char *p, size_t len) {
-  uint32_t h = 2166136261u;
-  for (size_t i = 0; i < len; i++) h = (h ^ (unsigned char)p[i]) * 16777619u;
-  return h ^ h >> 15;
-}
-
 static int32_t hash_find(const int32_t *table, uint32_t mask, const void *records, size_t stride,
                          const char *name, size_t len, uint32_t *slot) {
-  for (uint32_t at = hash_name(name, len) & mask;; at = (at + 1) & mask) {
+  for (uint32_t at = (uint32_t)ist_hash(ist_hash_key(), name, len) & mask;; at = (at + 1) & mask) {
     *slot = at;
     if (table[at] < 0) return -1;
     const ist_str *s = (const ist_str *)((const char *)records + (size_t)table[at] * stride);

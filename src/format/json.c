@@ -1,5 +1,66 @@
 #include "format/json.h"
 
+#include <string.h>
+
+#include "base/file.h"
+
+/* What jansson 2.14 takes on a 64-bit machine, with malloc's share, rounded up: an object of eight
+ * places, an array of eight; a string or a key, beside its bytes; a number with its place, or the
+ * place of a key. */
+enum { OBJECT = 240, ARRAY = 144, STRING = 96, VALUE = 48 };
+
+/* Behind the string that begins at text[at] (a quotation mark); len where it does not end. */
+static size_t behind_string(const char *text, size_t at, size_t len) {
+  for (at++; at < len; at++) {
+    const char *quote = memchr(text + at, '"', len - at);
+    if (!quote) return len;
+    at = (size_t)(quote - text);
+    size_t slashes = 0;
+    while (text[at - slashes - 1] == '\\') slashes++;
+    if (slashes % 2 == 0) return at + 1;
+  }
+  return len;
+}
+
+size_t ist_json_memory(const char *text, size_t len, size_t limit, size_t *end) {
+  size_t bytes = 0, depth = 0, at = 0;
+  if (end) *end = len;
+  while (at < len && bytes <= limit) {
+    size_t next = at + 1;
+    bool opens = text[at] == '{' || text[at] == '[', closes = text[at] == '}' || text[at] == ']';
+    if (depth == 0 && (closes || text[at] == ',')) { /* behind a value that holds none */
+      if (end) *end = at;
+      break;
+    }
+    switch (text[at]) {
+      case '{': bytes += OBJECT; break;
+      case '[': bytes += ARRAY; break;
+      case ',':
+      case ':': bytes += VALUE; break;
+      case '"':
+        next = behind_string(text, at, len);
+        bytes += STRING + next - at;
+        break;
+      default: break;
+    }
+    at = next;
+    if (opens) depth++;
+    if (closes && --depth == 0) {
+      if (end) *end = at;
+      break;
+    }
+  }
+  return bytes;
+}
+
+static ist_status check_memory(const char *text, size_t len, size_t memory, ist_error *err) {
+  if (ist_json_memory(text, len, memory, NULL) <= memory) return IST_OK;
+  return ist_fail(err, IST_ERR_FORMAT,
+                  "found JSON whose values would take more than %zu MiB of memory, the limit for "
+                  "such a file",
+                  memory >> 20);
+}
+
 static ist_status parse(json_t **out, const char *text, size_t len, size_t flags, ist_error *err) {
   json_error_t e;
   *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | flags, &e);
@@ -14,16 +75,43 @@ static ist_status parse(json_t **out, const char *text, size_t len, size_t flags
   return s;
 }
 
-ist_status ist_json_parse(json_t **out, const char *text, size_t len, ist_error *err) {
+ist_status ist_json_parse_within(json_t **out, const char *text, size_t len, size_t memory,
+                                 ist_error *err) {
+  *out = NULL;
+  IST_TRY(check_memory(text, len, memory, err));
   return parse(out, text, len, 0, err);
 }
 
-ist_status ist_json_parse_config(json_t **out, const char *text, size_t len, ist_error *err) {
+ist_status ist_json_parse(json_t **out, const char *text, size_t len, ist_error *err) {
+  return ist_json_parse_within(out, text, len, IST_JSON_SETTINGS.memory, err);
+}
+
+static ist_status parse_config(json_t **out, const char *text, size_t len, size_t memory,
+                               ist_error *err) {
+  *out = NULL;
+  IST_TRY(check_memory(text, len, memory, err));
   json_error_t e;
-  json_t *v = json_loadb(text, len, 0, &e);
-  bool huge = !v && json_error_code(&e) == json_error_numeric_overflow;
-  json_decref(v);
+  *out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
+  bool huge = !*out && json_error_code(&e) == json_error_numeric_overflow;
+  if (json_is_object(*out)) return IST_OK;
+  json_decref(*out);
   return parse(out, text, len, huge ? JSON_DECODE_INT_AS_REAL : 0, err);
+}
+
+ist_status ist_json_parse_config(json_t **out, const char *text, size_t len, ist_error *err) {
+  return parse_config(out, text, len, IST_JSON_SETTINGS.memory, err);
+}
+
+ist_status ist_json_read(json_t **out, const char *path, ist_json_limit limit, ist_error *err) {
+  ist_buf text = {0};
+  *out = NULL;
+  ist_status status = ist_file_read(&text, path, limit.text, err);
+  if (status == IST_OK) {
+    status = parse_config(out, text.p, text.len, limit.memory, err);
+    if (status != IST_OK) ist_error_context(err, "%s", path);
+  }
+  ist_buf_free(&text);
+  return status;
 }
 
 const char *ist_json_kind(const json_t *v) {

@@ -6,13 +6,37 @@
 
 #include "base/error.h"
 
+/* What a JSON file may have of bytes, and its values of memory: jansson takes up to 80 bytes for
+ * one of the text ("{},{},{},..."). */
+typedef struct ist_json_limit {
+  size_t text, memory;
+} ist_json_limit;
+/* Settings of every kind; those of real models have some KiB, a list of many labels or added
+ * tokens a few MiB. */
+#define IST_JSON_SETTINGS ((ist_json_limit){(size_t)16 << 20, (size_t)128 << 20})
+/* An index names every tensor: 14 MB and 60 MB for the 140,000 of the largest mixtures. */
+#define IST_JSON_INDEX ((ist_json_limit){(size_t)32 << 20, (size_t)256 << 20})
+/* Half a million merges as pairs, the most there are: 35 MB and 260 MB. */
+#define IST_JSON_TOKENIZER ((ist_json_limit){(size_t)64 << 20, (size_t)512 << 20})
+
+/* What jansson would take, at most, for the JSON value that `text` begins with, counted before it
+ * is parsed; counts no further than `limit`. *end (may be NULL): the bytes of the value, as far
+ * as brackets and commas tell; `len` where it does not end. */
+size_t ist_json_memory(const char *text, size_t len, size_t limit, size_t *end);
+
 /* Parses `len` bytes that must be one JSON object in UTF-8, without duplicate
- * keys. The caller frees with json_decref. Errors say where in the text. */
+ * keys. The caller frees with json_decref. Errors say where in the text. Refuses what would take
+ * more memory than `memory` or, in ist_json_parse, than settings may. */
 ist_status ist_json_parse(json_t **out, const char *text, size_t len, ist_error *err);
+ist_status ist_json_parse_within(json_t **out, const char *text, size_t len, size_t memory,
+                                 ist_error *err);
 
 /* The same for settings that a program wrote: transformers has an integer of 100 bits
  * for "no limit". Where one is beyond 64, every number of the text is given as real. */
 ist_status ist_json_parse_config(json_t **out, const char *text, size_t len, ist_error *err);
+
+/* A regular file, as ist_json_parse_config; errors name it. */
+ist_status ist_json_read(json_t **out, const char *path, ist_json_limit limit, ist_error *err);
 
 /* "an object", "a string", ... for error messages; NULL is "nothing". */
 const char *ist_json_kind(const json_t *v);

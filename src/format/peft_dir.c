@@ -6,9 +6,6 @@
 
 #include "format/json.h"
 
-/* Far above any real adapter_config.json. */
-#define MAX_CONFIG ((size_t)16 << 20)
-
 static ist_status fail_kind(const char *key, const json_t *v, const char *expected,
                             ist_error *err) {
   return ist_fail(err, IST_ERR_FORMAT, "%s is %s, expected %s", key, ist_json_kind(v), expected);
@@ -318,7 +315,7 @@ static ist_status read_config(json_t *root, ist_peft_config *c, ist_error *err) 
 static ist_status open_config(ist_peft_dir *d, const char *path, ist_error *err) {
   ist_buf text = {0};
   json_t *root = NULL;
-  ist_status s = ist_file_read(&text, path, MAX_CONFIG, err);
+  ist_status s = ist_file_read(&text, path, IST_JSON_SETTINGS.text, err);
   if (s == IST_OK) {
     s = ist_json_parse(&root, text.p, text.len, err);
     if (s == IST_OK) {

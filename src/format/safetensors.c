@@ -10,6 +10,8 @@
 #include "format/quant.h"
 
 #define MAX_HEADER 100000000u
+/* Some 1.5 KB a tensor: half a million, three times the most there are in all files together. */
+#define MAX_MEMORY ((size_t)768 << 20)
 
 /* A JSON integer that is not negative; false otherwise. */
 static bool get_size(const json_t *v, int64_t *out) {
@@ -186,7 +188,7 @@ static ist_status parse(ist_safetensors *s, ist_error *err) {
     return ist_fail(err, IST_ERR_FORMAT,
                     "not a safetensors file: the header does not begin with '{'");
   json_t *header;
-  ist_status status = ist_json_parse(&header, text, (size_t)len, err);
+  ist_status status = ist_json_parse_within(&header, text, (size_t)len, MAX_MEMORY, err);
   if (status != IST_OK) {
     ist_error_context(err, "safetensors header");
     return status;

@@ -7,9 +7,8 @@
 
 #include "base/arena.h"
 
-#define SINGLE     "model.safetensors"
-#define INDEX      "model.safetensors.index.json"
-#define JSON_LIMIT (INT64_C(256) << 20) /* an index names every tensor */
+#define SINGLE "model.safetensors"
+#define INDEX  "model.safetensors.index.json"
 
 ist_source ist_source_of_gguf(const ist_gguf *g) {
   return (ist_source){
@@ -18,16 +17,11 @@ ist_source ist_source_of_gguf(const ist_gguf *g) {
 
 /* ---- Hugging Face folder ---------------------------------------------------------- */
 
-static ist_status read_json(json_t **out, const char *dir, const char *name, ist_error *err) {
+static ist_status read_json(json_t **out, const char *dir, const char *name, ist_json_limit limit,
+                            ist_error *err) {
   char *path = ist_path_join(dir, name);
   if (!path) return ist_fail_nomem(err, name, strlen(dir));
-  ist_buf text = {0};
-  ist_status status = ist_file_read(&text, path, JSON_LIMIT, err);
-  if (status == IST_OK) {
-    status = ist_json_parse_config(out, text.p, text.len, err);
-    if (status != IST_OK) ist_error_context(err, "%s", path);
-  }
-  ist_buf_free(&text);
+  ist_status status = ist_json_read(out, path, limit, err);
   ist_free(path);
   return status;
 }
@@ -85,7 +79,7 @@ static ist_status check_indexed(const ist_source *s, const char *dir, json_t *ma
 
 static ist_status open_index(ist_source *s, const char *dir, ist_error *err) {
   json_t *index = NULL;
-  IST_TRY(read_json(&index, dir, INDEX, err));
+  IST_TRY(read_json(&index, dir, INDEX, IST_JSON_INDEX, err));
   json_t *map = json_object_get(index, "weight_map");
   ist_status status = IST_OK;
   if (!json_is_object(map) || json_object_size(map) == 0)
@@ -187,7 +181,7 @@ static ist_status join_shards(ist_source *s, ist_error *err) {
 
 ist_status ist_source_open_folder(ist_source *s, const char *path, ist_error *err) {
   memset(s, 0, sizeof *s);
-  ist_status status = read_json(&s->config, path, "config.json", err);
+  ist_status status = read_json(&s->config, path, "config.json", IST_JSON_SETTINGS, err);
   if (status == IST_OK) status = open_shards(s, path, err);
   if (status == IST_OK) status = join_shards(s, err);
   if (status != IST_OK) ist_source_close(s);

@@ -5,23 +5,15 @@
 #include "base/file.h"
 #include "tokenizer/json_tokenizer.h"
 
-enum { MAX_CONFIG = 64 << 20, MAX_TOKENIZER = 512 << 20, MAX_TEMPLATE = 4 << 20 };
+enum { MAX_TEMPLATE = 4 << 20 };
 
 /* Reads a JSON file of the folder; one that may be absent leaves *out NULL. */
 static ist_status read_json(json_t **out, const char *folder, const char *name, bool required,
-                            size_t limit, ist_error *err) {
+                            ist_json_limit limit, ist_error *err) {
   char *path = ist_path_join(folder, name);
   if (!path) return ist_fail_nomem(err, "a path", strlen(folder));
   ist_status status = IST_OK;
-  ist_buf text = {0};
-  if (required || ist_file_exists(path)) {
-    status = ist_file_read(&text, path, limit, err);
-    if (status == IST_OK) {
-      status = ist_json_parse_config(out, text.p, text.len, err);
-      if (status != IST_OK) ist_error_context(err, "%s", path);
-    }
-  }
-  ist_buf_free(&text);
+  if (required || ist_file_exists(path)) status = ist_json_read(out, path, limit, err);
   ist_free(path);
   return status;
 }
@@ -44,10 +36,12 @@ static ist_status read_template_file(ist_json_reader *r, const char *folder, ist
 }
 
 ist_status ist_json_read_files(ist_json_reader *r, const char *folder, ist_error *err) {
-  IST_TRY(read_json(&r->root, folder, "tokenizer.json", true, MAX_TOKENIZER, err));
-  IST_TRY(read_json(&r->config, folder, "tokenizer_config.json", false, MAX_CONFIG, err));
-  IST_TRY(read_json(&r->specials, folder, "special_tokens_map.json", false, MAX_CONFIG, err));
-  IST_TRY(read_json(&r->generation, folder, "generation_config.json", false, MAX_CONFIG, err));
+  IST_TRY(read_json(&r->root, folder, "tokenizer.json", true, IST_JSON_TOKENIZER, err));
+  IST_TRY(read_json(&r->config, folder, "tokenizer_config.json", false, IST_JSON_SETTINGS, err));
+  IST_TRY(
+      read_json(&r->specials, folder, "special_tokens_map.json", false, IST_JSON_SETTINGS, err));
+  IST_TRY(
+      read_json(&r->generation, folder, "generation_config.json", false, IST_JSON_SETTINGS, err));
   return read_template_file(r, folder, err);
 }
 

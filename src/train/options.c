@@ -314,7 +314,7 @@ ist_status ist_options_scores(const ist_train_options *o, int64_t L, const int32
   ist_buf text = {0};
   json_t *root = NULL;
   double *by_layer = ist_calloc((size_t)L, sizeof *by_layer);
-  ist_status s = by_layer ? ist_file_read(&text, path, (size_t)16 << 20, err)
+  ist_status s = by_layer ? ist_file_read_any(&text, path, (size_t)16 << 20, err)
                           : ist_fail_nomem(err, path, (size_t)L * sizeof *by_layer);
   if (s == IST_OK && (s = ist_json_parse(&root, text.p, text.len, err)) != IST_OK)
     ist_error_context(err, "%s", path);

@@ -80,10 +80,35 @@ static void test_read(void **state) {
   assert_string_equal(b.p, "12345");
   assert_int_equal(ist_file_read(&b, "f", 4, &err), IST_ERR_FORMAT);
   assert_non_null(strstr(err.message, "at most 4 bytes"));
-  assert_int_equal(ist_file_read(&b, "/dev/zero", 100000, &err), IST_ERR_FORMAT);
+  assert_int_equal(ist_file_read_any(&b, "/dev/zero", 100000, &err), IST_ERR_FORMAT);
+  assert_int_equal(ist_file_read(&b, "/dev/zero", 100000, &err), IST_ERR_IO);
+  assert_non_null(strstr(err.message, "a device or pipe, expected a regular file"));
   assert_int_equal(ist_file_read(&b, ".", 4, &err), IST_ERR_IO);
   assert_int_equal(ist_file_read(&b, "absent", 4, &err), IST_ERR_IO);
   unlink("f");
+  ist_buf_free(&b);
+}
+
+/* A pipe that nobody writes into is refused at once; one that the user names is read. */
+static void test_pipes(void **state) {
+  (void)state;
+  ist_buf b = {0};
+  ist_error err;
+  int ends[2];
+  char name[32];
+  assert_int_equal(mkfifo("fifo", 0600), 0);
+  alarm(30);
+  assert_int_equal(ist_file_read(&b, "fifo", 5, &err), IST_ERR_IO);
+  alarm(0);
+  assert_non_null(strstr(err.message, "cannot read 'fifo'"));
+  unlink("fifo");
+  assert_int_equal(pipe(ends), 0);
+  assert_int_equal(write(ends[1], "12345", 5), 5);
+  close(ends[1]);
+  snprintf(name, sizeof name, "/dev/fd/%d", ends[0]);
+  assert_int_equal(ist_file_read_any(&b, name, 5, &err), IST_OK);
+  assert_string_equal(b.p, "12345");
+  close(ends[0]);
   ist_buf_free(&b);
 }
 
@@ -249,9 +274,13 @@ static void test_paths(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_map),         cmocka_unit_test(test_read),
-      cmocka_unit_test(test_cursor),      cmocka_unit_test(test_atomic_write),
-      cmocka_unit_test(test_large_write), cmocka_unit_test(test_refused_writes),
+      cmocka_unit_test(test_map),
+      cmocka_unit_test(test_read),
+      cmocka_unit_test(test_pipes),
+      cmocka_unit_test(test_cursor),
+      cmocka_unit_test(test_atomic_write),
+      cmocka_unit_test(test_large_write),
+      cmocka_unit_test(test_refused_writes),
       cmocka_unit_test(test_paths),
   };
   return cmocka_run_group_tests(tests, enter, leave);
