@@ -20,12 +20,24 @@ static void text_free(text *t) {
   *t = (text){0};
 }
 
+/* Where a text stands in the whole; end 0: nowhere. */
+typedef struct span {
+  size_t begin, end;
+} span;
+
+/* A reply is found by rendering what stands before it, which for all of them takes the square of
+ * the conversation's length: this for 500 replies among 1 MB. */
+#define MOST_RENDERED ((size_t)512 << 20)
+
 typedef struct chat {
   const ist_record *record;
   const ist_tokenizer *tok;
   ist_rendered *out;
+  int64_t max_tokens; /* what stands behind them is cut away; 0: nothing is */
   text whole;
   uint8_t *literal; /* a byte for each of the whole's: from the template */
+  span *message;    /* a message's text in the whole */
+  size_t rendered;  /* bytes, to find replies; more than MOST_RENDERED: given up */
   int turn;
 } chat;
 
@@ -92,32 +104,31 @@ static ist_status render(text *out, const chat *c, int64_t n, bool reply, ist_er
 
 /* ---- What the assistant wrote ---- */
 
-typedef struct span {
-  size_t begin, end;
-} span;
-
 /* How much of the text of the first n messages the whole begins with; *all: it
  * begins with all of it. A template may refuse a part of a conversation: then 0. */
-static size_t common(const chat *c, int64_t n, bool reply, bool *all) {
+static size_t common(chat *c, int64_t n, bool reply, bool *all) {
   text part = {0};
   size_t same = 0;
-  bool fine = n > 0 && render(&part, c, n, reply, NULL) == IST_OK;
+  bool fine = n > 0 && c->rendered <= MOST_RENDERED && render(&part, c, n, reply, NULL) == IST_OK;
   while (fine && same < part.b.len && same < c->whole.b.len && part.b.p[same] == c->whole.b.p[same])
     same++;
   *all = fine && same == part.b.len;
+  c->rendered += part.b.len + (size_t)n * sizeof(ist_message);
   text_free(&part);
   return same;
 }
 
-/* Where the text of message i stands, by the origin of bytes; false: nowhere. */
-static bool find_message(const chat *c, int64_t i, span *s) {
-  *s = (span){c->whole.b.len, 0};
+/* Where the text of every message stands, by the origin of bytes. */
+static ist_status find_messages(chat *c, int64_t n, ist_error *err) {
+  c->message = ist_calloc((size_t)n, sizeof *c->message);
+  if (!c->message) return ist_fail_nomem(err, "a conversation", (size_t)n * sizeof *c->message);
   for (size_t at = 0; at < c->whole.b.len; at++) {
-    if ((c->whole.origin[at] & IST_JINJA_INPUT) != i + 1) continue;
-    if (at < s->begin) s->begin = at;
-    s->end = at + 1;
+    int64_t i = (c->whole.origin[at] & IST_JINJA_INPUT) - 1;
+    if (i < 0 || i >= n || i + 1 == IST_JINJA_INPUT) continue; /* the last: of no message */
+    if (c->message[i].end == 0) c->message[i].begin = at;
+    c->message[i].end = at + 1;
   }
-  return s->end > 0;
+  return IST_OK;
 }
 
 /* Behind the token that ends a reply, in what the template writes from `at` on
@@ -144,9 +155,9 @@ static size_t behind_end_token(const chat *c, size_t at) {
 }
 
 /* Where the reply that is message i begins and ends in the whole text. */
-static bool find_reply(const chat *c, int64_t i, int64_t n, span *s) {
-  span inside;
-  bool all, found = find_message(c, i, &inside);
+static bool find_reply(chat *c, int64_t i, int64_t n, span *s) {
+  const span inside = c->message[i];
+  bool all, found = inside.end > 0;
   s->begin = common(c, i, true, &all);
   /* A template may open a reply in another way than it shows one, or change what
    * goes before once the conversation goes on. */
@@ -222,24 +233,43 @@ static ist_status put_between(chat *c, size_t *at, span s, ist_error *err) {
   return IST_OK;
 }
 
+static bool is_full(const chat *c) {
+  return c->max_tokens > 0 && c->out->ids.n > c->max_tokens;
+}
+
+static ist_status put_replies(chat *c, size_t *at, int64_t n, ist_error *err) {
+  IST_TRY(find_messages(c, n, err));
+  for (int64_t i = 0; i < n && !is_full(c); i++) {
+    span s;
+    if (c->record->message[i].role != IST_ROLE_ASSISTANT) continue;
+    bool found = find_reply(c, i, n, &s);
+    if (c->rendered > MOST_RENDERED)
+      return ist_fail(err, IST_ERR_DATA,
+                      "found a conversation of %" PRId64
+                      " messages: to find its replies the "
+                      "template would have to write more than %zu MiB",
+                      n, MOST_RENDERED >> 20);
+    if (found) IST_TRY(put_between(c, at, s, err));
+  }
+  return IST_OK;
+}
+
 /* The whole text, replies apart. */
 static ist_status put_whole(chat *c, int64_t n, ist_error *err) {
   size_t at = 0;
   span s;
   if (ist_jinja_has_generation(ist_tokenizer_chat(c->tok))) {
-    for (size_t from = 0; find_generated(c, from, &s); from = s.end)
+    for (size_t from = 0; !is_full(c) && find_generated(c, from, &s); from = s.end)
       IST_TRY(put_between(c, &at, s, err));
   } else {
-    for (int64_t i = 0; i < n; i++)
-      if (c->record->message[i].role == IST_ROLE_ASSISTANT && find_reply(c, i, n, &s))
-        IST_TRY(put_between(c, &at, s, err));
+    IST_TRY(put_replies(c, &at, n, err));
   }
-  return put(c, (span){at, c->whole.b.len}, false, err);
+  return is_full(c) ? IST_OK : put(c, (span){at, c->whole.b.len}, false, err);
 }
 
 static ist_status write(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok, int64_t n,
-                        bool reply, ist_error *err) {
-  chat c = {.record = r, .tok = tok, .out = out};
+                        bool reply, int64_t max_tokens, ist_error *err) {
+  chat c = {.record = r, .tok = tok, .out = out, .max_tokens = max_tokens};
   ist_status status = render(&c.whole, &c, n, reply, err);
   size_t len = c.whole.b.len;
   if (status == IST_OK) {
@@ -250,17 +280,18 @@ static ist_status write(ist_rendered *out, const ist_record *r, const ist_tokeni
     c.literal[i] = (c.whole.origin[i] & IST_JINJA_INPUT) == IST_JINJA_TEMPLATE;
   if (status == IST_OK) status = put_whole(&c, n, err);
   ist_free(c.literal);
+  ist_free(c.message);
   text_free(&c.whole);
   return status;
 }
 
 ist_status ist_chat_record(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
-                           ist_error *err) {
-  return write(out, r, tok, r->n_messages, false, err);
+                           int64_t max_tokens, ist_error *err) {
+  return write(out, r, tok, r->n_messages, false, max_tokens, err);
 }
 
 ist_status ist_chat_prompt(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
                            ist_error *err) {
   bool answered = r->message[r->n_messages - 1].role == IST_ROLE_ASSISTANT;
-  return write(out, r, tok, r->n_messages - answered, true, err);
+  return write(out, r, tok, r->n_messages - answered, true, 0, err);
 }

@@ -4,16 +4,22 @@
 #include "base/mem.h"
 #include "data/reader.h"
 
+/* A value takes more memory than its comma. */
+enum { MOST_FIELDS = 16384 };
+
 /* The row under way. A quoted field goes on in the next line where a line ends
  * inside the quotes. */
 typedef struct row {
   json_t *fields;
   ist_buf field;
+  size_t len;        /* of its lines so far */
   bool quoted, open; /* the field began with a quote; that quote is not closed yet */
 } row;
 
 static ist_status end_field(row *r, ist_error *err) {
   if (r->field.failed) return ist_fail_nomem(err, "a CSV field", r->field.len);
+  if (json_array_size(r->fields) == MOST_FIELDS)
+    return ist_fail(err, IST_ERR_DATA, "found a row of more than %d fields", MOST_FIELDS);
   json_t *text = json_stringn(r->field.p ? r->field.p : "", r->field.len);
   if (!text) return ist_fail(err, IST_ERR_DATA, "a field is not UTF-8 text");
   if (json_array_append_new(r->fields, text)) return ist_fail_nomem(err, "a CSV row", 0);
@@ -61,6 +67,10 @@ static ist_status read_row(row *r, ist_stream *s, int64_t *line, bool *found, is
     if (!text && !*found) return IST_OK;
     if (!text) return ist_fail(err, IST_ERR_DATA, "the file ends inside a quoted field");
     ++*line;
+    if (r->len + len > IST_LONGEST_RECORD)
+      return ist_fail(err, IST_ERR_DATA, "found a row of more than %zu MiB",
+                      IST_LONGEST_RECORD >> 20);
+    r->len += len + 1;
     if (len > 0 && text[len - 1] == '\r') len--;
     if (r->open) ist_buf_str(&r->field, "\n"); /* CR LF inside quotes becomes LF */
     *found = true;

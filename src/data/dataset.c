@@ -154,14 +154,21 @@ ist_status ist_dataset_build(ist_dataset *out, const ist_records *r, const ist_t
   return status;
 }
 
-/* Records read before they are tokenised together, on all threads. */
-#define STRETCH 1024
+/* Records read before they are tokenised together, on all threads, and about as many bytes. */
+#define STRETCH       1024
+#define STRETCH_BYTES ((size_t)64 << 20)
+
+static size_t text_bytes(const ist_record *r) {
+  size_t bytes = 0;
+  for (int64_t i = 0; i < r->n_messages; i++) bytes += r->message[i].len;
+  return bytes;
+}
 
 static ist_status read_stretch(ist_records *out, ist_reader *reader, int64_t most, bool *more,
                                ist_error *err) {
-  while (*more && out->n < most) {
+  for (size_t bytes = 0; *more && out->n < most && bytes < STRETCH_BYTES;) {
     IST_TRY(ist_reader_next(reader, &out->p[out->n], more, err));
-    out->n += *more;
+    if (*more) bytes += text_bytes(&out->p[out->n++]);
   }
   return IST_OK;
 }

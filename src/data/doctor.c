@@ -4,6 +4,7 @@
 
 #include <xxhash.h>
 
+#include "base/hash.h"
 #include "data/reader.h"
 
 /* ---- Copies: a table of the texts' hashes ---- */
@@ -37,7 +38,7 @@ static ist_status grow_table(seen_table *t, ist_error *err) {
 }
 
 static uint64_t hash_record(const ist_record *r) {
-  uint64_t h = 0;
+  uint64_t h = ist_hash_key(); /* no file can hold records that all fall on one place */
   for (int64_t i = 0; i < r->n_messages; i++) {
     h = XXH64(&r->message[i].role, sizeof r->message[i].role, h);
     h = XXH64(r->message[i].text, r->message[i].len, h);

@@ -4,17 +4,14 @@
 
 #include "base/file.h"
 #include "data/reader.h"
+#include "format/json.h"
 
 #define FLAGS (JSON_REJECT_DUPLICATES | JSON_DECODE_ANY)
 
 typedef enum layout { LAYOUT_LINES, LAYOUT_ARRAY, LAYOUT_CSV, LAYOUT_TEXT } layout;
 
-/* Integers stay what they are for the template of a tool; longer ones become reals. */
-static json_t *load(const char *text, size_t len, size_t flags, json_error_t *e) {
-  json_t *v = json_loadb(text, len, flags, e);
-  if (v || json_error_code(e) != json_error_numeric_overflow) return v;
-  return json_loadb(text, len, flags | JSON_DECODE_INT_AS_REAL, e);
-}
+/* What the values of a record may take of memory: some hundred thousand messages. */
+#define MOST_MEMORY ((size_t)128 << 20)
 
 struct ist_reader {
   char *path;
@@ -106,10 +103,39 @@ void ist_reader_close(ist_reader *r) {
 
 /* ---- Records ---- */
 
+/* Integers stay what they are for the template of a tool; longer ones become reals. */
+static json_t *load_any(const char *text, size_t len, size_t flags, json_error_t *e) {
+  json_t *v = json_loadb(text, len, flags, e);
+  if (v || json_error_code(e) != json_error_numeric_overflow) return v;
+  return json_loadb(text, len, flags | JSON_DECODE_INT_AS_REAL, e);
+}
+
 static ist_status fail_json(const ist_reader *r, const json_error_t *e, ist_error *err) {
   if (json_error_code(e) == json_error_out_of_memory) return ist_fail_nomem(err, r->path, 0);
   return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": not JSON: %s (column %d)", r->path,
                   r->line + e->line - 1, e->text, e->column);
+}
+
+/* The value that the text begins with; e->position is where it ends. */
+static ist_status load(json_t **out, const ist_reader *r, const char *text, size_t len,
+                       size_t flags, json_error_t *e, ist_error *err) {
+  size_t end, most = len < IST_LONGEST_RECORD ? len : IST_LONGEST_RECORD;
+  size_t memory = ist_json_memory(text, most, MOST_MEMORY, &end);
+  if (memory > MOST_MEMORY)
+    return ist_fail(err, IST_ERR_DATA,
+                    "%s:%" PRId64
+                    ": found a record whose values would take more than %zu MiB of "
+                    "memory",
+                    r->path, r->line, MOST_MEMORY >> 20);
+  if (most < len && end == most)
+    return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": found a record of more than %zu MiB",
+                    r->path, r->line, most >> 20);
+  *out = load_any(text, most, flags, e);
+  if (*out) return IST_OK;
+  ist_status status = fail_json(r, e, err);
+  if (!(flags & JSON_DISABLE_EOF_CHECK))
+    ist_hint(err, "a data file has one JSON object a line, or is one JSON array of objects");
+  return status;
 }
 
 /* Takes over `value`. Errors get their place. */
@@ -138,11 +164,9 @@ static ist_status next_line(ist_reader *r, ist_record *out, bool *more, ist_erro
     return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": a blank line, expected a JSON object",
                     r->path, r->line);
   json_error_t e;
-  json_t *value = load(p, len, FLAGS, &e);
-  if (value) return take(r, out, value, r->line, err);
-  ist_status status = fail_json(r, &e, err);
-  ist_hint(err, "a data file has one JSON object a line, or is one JSON array of objects");
-  return status;
+  json_t *value;
+  IST_TRY(load(&value, r, p, len, FLAGS, &e, err));
+  return take(r, out, value, r->line, err);
 }
 
 /* What may stand between two elements, or behind the last. */
@@ -173,14 +197,16 @@ static ist_status next_element(ist_reader *r, ist_record *out, bool *more, ist_e
   if (r->closed) return IST_OK;
   if (r->at < r->end && *r->at == ']') return end_array(r, err);
   json_error_t e;
-  json_t *value = load(r->at, (size_t)(r->end - r->at), FLAGS | JSON_DISABLE_EOF_CHECK, &e);
-  if (!value) {
+  json_t *value;
+  ist_status status =
+      load(&value, r, r->at, (size_t)(r->end - r->at), FLAGS | JSON_DISABLE_EOF_CHECK, &e, err);
+  if (status != IST_OK) {
     r->closed = true;
-    return fail_json(r, &e, err);
+    return status;
   }
   int64_t line = r->line;
   for (const char *stop = r->at + e.position; r->at < stop; r->at++) r->line += *r->at == '\n';
-  ist_status status = end_element(r, err);
+  status = end_element(r, err);
   if (status != IST_OK) {
     r->closed = true;
     json_decref(value);
@@ -223,6 +249,13 @@ static ist_status next_row(ist_reader *r, ist_record *out, bool *more, ist_error
   return row ? take(r, out, object, line, err) : IST_OK;
 }
 
+static ist_status fail_paragraph(const ist_reader *r, int64_t line, ist_error *err) {
+  ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": found a paragraph of more than %zu MiB", r->path,
+           line, IST_LONGEST_RECORD >> 20);
+  ist_hint(err, "an empty line ends a paragraph, which is a record of a .txt file");
+  return IST_ERR_DATA;
+}
+
 static ist_status next_paragraph(ist_reader *r, ist_record *out, bool *more, ist_error *err) {
   ist_buf_clear(&r->paragraph);
   for (;;) {
@@ -240,6 +273,7 @@ static ist_status next_paragraph(ist_reader *r, ist_record *out, bool *more, ist
       ist_buf_str(&r->paragraph, "\n");
     else
       out->line = r->line;
+    if (r->paragraph.len + len > IST_LONGEST_RECORD) return fail_paragraph(r, out->line, err);
     ist_buf_add(&r->paragraph, p, len);
   }
   *more = r->paragraph.len > 0;

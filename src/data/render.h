@@ -13,8 +13,8 @@ typedef struct ist_rendered {
 } ist_rendered;
 void ist_rendered_free(ist_rendered *r);
 
-/* Appends the whole record. max_tokens only decides whether the paper template
- * still adds EOS; nothing is cut here. */
+/* Appends the whole record, or at least max_tokens + 1 tokens of it (0: all): the caller cuts.
+ * The paper template adds EOS where it fits below. */
 ist_status ist_render_record(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
                              ist_template tmpl, int64_t max_tokens, ist_error *err);
 /* Appends what a record has before the text of its last message, when that is the
@@ -24,7 +24,7 @@ ist_status ist_render_prompt(ist_rendered *out, const ist_record *r, const ist_t
 
 /* chat.c: the same by the model's own template. */
 ist_status ist_chat_record(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
-                           ist_error *err);
+                           int64_t max_tokens, ist_error *err);
 ist_status ist_chat_prompt(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
                            ist_error *err);
 

@@ -11,8 +11,12 @@
 #include "base/mem.h"
 
 #define PIECE   65536                /* bytes asked of the file at a time */
-#define LONGEST (256u << 20)         /* a line; a file may be made to unpack to anything */
 #define LARGEST ((size_t)4096 << 20) /* what ist_stream_rest keeps */
+
+/* Text packs to a tenth, records that resemble each other to a fiftieth; what unpacks to more than
+ * this many times its size, and to more than that, is made to fill memory or disk. */
+#define MOST_TIMES   256
+#define MOST_UNASKED ((int64_t)256 << 20)
 
 typedef enum packing { PLAIN, GZIP, ZSTD } packing;
 
@@ -27,7 +31,8 @@ struct ist_stream {
   size_t in_at, in_len; /* packed bytes that were read and not yet unpacked */
   char *text;           /* unpacked text [at, len) waits to be taken */
   size_t at, len;
-  int64_t cap;
+  int64_t cap, lines;       /* room for text; lines that were taken */
+  int64_t packed, unpacked; /* bytes so far */
   bool ended;
 };
 
@@ -53,6 +58,7 @@ static ist_status need_input(ist_stream *s, bool *end, ist_error *err) {
   s->in_at = 0;
   IST_TRY(read_some(s, s->in, sizeof s->in, &s->in_len, err));
   *end = s->in_len == 0;
+  s->packed += (int64_t)s->in_len;
   if (*end && s->inside) return fail_packed(s, "its end too early", err);
   return IST_OK;
 }
@@ -106,6 +112,12 @@ static ist_status fill(ist_stream *s, ist_error *err) {
                                : unzstd_some(s, to, PIECE, &got, err));
   }
   s->len += got;
+  s->unpacked += (int64_t)got;
+  if (s->packing != PLAIN && s->unpacked > MOST_UNASKED && s->unpacked / MOST_TIMES > s->packed)
+    return ist_fail(err, IST_ERR_DATA,
+                    "%s: behind line %lld: %lld bytes unpack to %lld, more than %d times as many",
+                    s->path, (long long)s->lines, (long long)s->packed, (long long)s->unpacked,
+                    MOST_TIMES);
   return IST_OK;
 }
 
@@ -128,6 +140,7 @@ static ist_status begin(ist_stream *s, ist_error *err) {
     return IST_OK;
   }
   s->inside = true;
+  s->packed = (int64_t)s->in_len;
   return s->unpacker ? IST_OK : ist_fail_nomem(err, s->path, 0);
 }
 
@@ -141,7 +154,7 @@ static ist_status open_file(ist_stream *s, const char *path, ist_error *err) {
   struct stat st;
   s->path = ist_strdup(path);
   if (!s->path) return ist_fail_nomem(err, path, strlen(path));
-  s->fd = open(path, O_RDONLY | O_CLOEXEC);
+  s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO is refused, not waited for */
   if (s->fd < 0 || fstat(s->fd, &st) < 0)
     return ist_fail(err, IST_ERR_IO, "%s: %s", path, strerror(errno));
   if (!S_ISREG(st.st_mode))
@@ -185,13 +198,14 @@ ist_status ist_stream_line(ist_stream *s, const char **line, size_t *len, ist_er
       *line = from;
       *len = end ? (size_t)(end - from) : s->len - s->at;
       s->at += *len + (end != NULL);
+      s->lines++;
       return IST_OK;
     }
     if (s->ended) return IST_OK;
     seen = s->len - s->at;
-    if (seen > LONGEST)
-      return ist_fail(err, IST_ERR_DATA, "%s: found a line of more than %u MiB", s->path,
-                      LONGEST >> 20);
+    if (seen > IST_LONGEST_RECORD)
+      return ist_fail(err, IST_ERR_DATA, "%s:%lld: found a line of more than %zu MiB", s->path,
+                      (long long)s->lines + 1, IST_LONGEST_RECORD >> 20);
     IST_TRY(fill(s, err));
   }
 }
@@ -219,6 +233,9 @@ ist_status ist_stream_peek(ist_stream *s, char *c, ist_error *err) {
     }
     *c = 0;
     if (s->ended) return IST_OK;
+    if (i > IST_LONGEST_RECORD)
+      return ist_fail(err, IST_ERR_DATA, "%s: begins with more than %zu MiB of white space",
+                      s->path, IST_LONGEST_RECORD >> 20);
     IST_TRY(fill(s, err));
   }
 }

@@ -311,7 +311,7 @@ static ist_status render(writer *w, const ist_record *r, ist_template tmpl, int6
   if (r->plain) tmpl = IST_TEMPLATE_NONE;
   if (tmpl == IST_TEMPLATE_MODEL)
     return prompt ? ist_chat_prompt(w->out, r, w->tok, w->err)
-                  : ist_chat_record(w->out, r, w->tok, w->err);
+                  : ist_chat_record(w->out, r, w->tok, max_tokens, w->err);
   if (r->tools)
     return ist_fail(w->err, IST_ERR_DATA,
                     "found tools, calls or their answers, which template %s cannot show, expected "
