@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/mem.h"
 #include "export/hf_folder.h"
@@ -151,6 +152,43 @@ static bool is_beside(const char *name) {
   return false;
 }
 
+/* A folder from elsewhere may hold a link to any file of this machine ("tokenizer.json ->
+ * ~/.ssh/id_rsa"), which would stand in the merged folder, and be uploaded with it. A link is
+ * followed within the folder, and from a snapshot in Hugging Face's cache (REPOSITORY/snapshots/
+ * REVISION) to REPOSITORY/blobs, of which its files are made. */
+static bool lies_in(const char *path, const char *folder, const char *below) {
+  size_t n = strlen(folder), m = strlen(below);
+  return strncmp(path, folder, n) == 0 && strncmp(path + n, below, m) == 0 && path[n + m] == '/';
+}
+
+static bool may_copy(const char *folder, const char *file) {
+  if (lies_in(file, folder, "")) return true;
+  const char *revision = strrchr(folder, '/');
+  static const char snapshots[] = "/snapshots";
+  const size_t n = sizeof snapshots - 1, len = (size_t)(revision - folder);
+  if (len <= n || memcmp(revision - n, snapshots, n) != 0) return false;
+  char *repository = ist_strndup(folder, len - n);
+  bool fine = repository && lies_in(file, repository, "/blobs");
+  ist_free(repository);
+  return fine;
+}
+
+static ist_status check_link(const char *folder, const char *file, ist_error *err) {
+  char *in = realpath(folder, NULL), *real = in ? realpath(file, NULL) : NULL;
+  ist_status s = IST_OK;
+  if (!real) {
+    s = ist_fail(err, IST_ERR_IO, "cannot read '%s': %s", file, strerror(errno));
+  } else if (!may_copy(in, real)) {
+    s = ist_fail(err, IST_ERR_UNSUPPORTED,
+                 "%s: found a link to %s, outside the model's folder, which is not copied", file,
+                 real);
+    ist_hint(err, "put the file itself in its place, or remove the link");
+  }
+  free(in);
+  free(real);
+  return s;
+}
+
 static ist_status copy_file(const char *from, const char *to, ist_error *err) {
   ist_buf bytes = {0};
   ist_status s = ist_file_read(&bytes, from, (size_t)1 << 28, err);
@@ -167,7 +205,8 @@ ist_status ist_hf_copy_beside(const ist_model *m, const char *to, ist_error *err
   while (s == IST_OK && (e = readdir(d))) {
     if (!is_beside(e->d_name)) continue;
     char *source = ist_path_join(m->path, e->d_name), *target = ist_path_join(to, e->d_name);
-    s = source && target ? copy_file(source, target, err) : ist_fail_nomem(err, to, 0);
+    s = source && target ? check_link(m->path, source, err) : ist_fail_nomem(err, to, 0);
+    if (s == IST_OK) s = copy_file(source, target, err);
     ist_free(source);
     ist_free(target);
   }

@@ -146,8 +146,8 @@ static ist_status write_all(const char *dir, ist_merge_list *list, const ist_mod
   json_t *config = config_of(list, items, m, type, unties, &why);
   ist_status s = config ? ist_mkdirs(dir, err) : why.code;
   if (!config && err) *err = why;
+  if (s == IST_OK) s = write_beside(dir, m, err); /* the quick part first: it may refuse a file */
   if (s == IST_OK) s = write_shards(dir, items, list->n, shard_bytes, err);
-  if (s == IST_OK) s = write_beside(dir, m, err);
   if (s == IST_OK) s = write_json(dir, "config.json", json_incref(config), err);
   json_decref(config);
   ist_free(items);

@@ -46,6 +46,93 @@ static void test_folder(void **state) {
   ist_model_close(m);
 }
 
+/* ---- Links ---- */
+
+#define HF IST_GOLDEN_DIR "/llama_hf/"
+
+static void link_to(const char *target, const char *path) {
+  unlink(path);
+  assert_int_equal(symlink(target, path), 0);
+}
+
+/* A copy of the golden folder's files in `dir`, each under blobs and as a link to it where `cache`.
+ */
+static void copy_folder(const char *dir, const char *blobs) {
+  static const char *const names[] = {"config.json",       "generation_config.json",
+                                      "tokenizer.json",    "tokenizer_config.json",
+                                      "model.safetensors", "chat_template.jinja"};
+  MUST(ist_mkdirs(dir, &err));
+  if (blobs) MUST(ist_mkdirs(blobs, &err));
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    char from[256], to[256], target[256];
+    ist_buf b = {0};
+    snprintf(from, sizeof from, HF "%s", names[i]);
+    snprintf(to, sizeof to, "%s/%s", blobs ? blobs : dir, names[i]);
+    MUST(ist_file_read(&b, from, 1 << 24, &err));
+    MUST(ist_file_write(to, b.p, b.len, &err));
+    ist_buf_free(&b);
+    if (!blobs) continue;
+    snprintf(to, sizeof to, "%s/%s", dir, names[i]);
+    snprintf(target, sizeof target, "../../blobs/%s", names[i]);
+    link_to(target, to);
+  }
+}
+
+static void merge_refused(const char *base, const char *part) {
+  ist_merge_result r;
+  assert_error(merge_into(base, NULL, "linked", "F16", 0, &r, &err), IST_ERR_UNSUPPORTED, &err,
+               part);
+  assert_false(ist_file_exists("linked"));
+}
+
+/* What a model's folder holds must not name other files of the machine. */
+static void test_links(void **state) {
+  (void)state;
+  ist_merge_result r;
+  ist_buf b = {0};
+  MUST(ist_mkdirs("elsewhere", &err));
+  MUST(ist_file_write("elsewhere/secret", "secret", 6, &err));
+  copy_folder("plain", NULL);
+  link_to("../elsewhere/secret", "plain/notes.txt");
+  merge_refused("plain", "plain/notes.txt: found a link to /");
+  merge_refused("plain/../plain/", "notes.txt: found a link to /");
+  MUST(ist_mkdirs("plain2/blobs", &err)); /* no snapshot's */
+  MUST(ist_file_write("plain2/blobs/secret", "secret", 6, &err));
+  link_to("../plain2/blobs/secret", "plain/notes.txt");
+  merge_refused("plain", "notes.txt: found a link to /");
+  /* Within the folder, and from a snapshot of the cache to its repository's blobs. */
+  MUST(ist_mkdirs("plain/more", &err));
+  MUST(ist_file_write("plain/more/notes", "notes", 5, &err));
+  link_to("more/notes", "plain/notes.txt");
+  MUST(merge_into("plain", NULL, "linked", "F16", 0, &r, &err));
+  MUST(ist_file_read(&b, "linked/notes.txt", 10, &err));
+  assert_string_equal(b.p, "notes");
+  MUST(ist_remove_tree("linked", &err));
+  copy_folder("repo/snapshots/0123", "repo/blobs");
+  link_to("repo/snapshots/0123", "model"); /* as the user named it */
+  MUST(merge_into("model", NULL, "linked", "F16", 0, &r, &err));
+  assert_true(ist_file_exists("linked/tokenizer.json"));
+  MUST(ist_remove_tree("linked", &err));
+  link_to("../../../elsewhere/secret", "repo/snapshots/0123/vocab.json");
+  merge_refused("repo/snapshots/0123", "vocab.json: found a link to /");
+  merge_refused("model", "vocab.json: found a link to /");
+  MUST(ist_mkdirs("repo/blobs2", &err));
+  MUST(ist_file_write("repo/blobs2/secret", "secret", 6, &err));
+  link_to("../../blobs2/secret", "repo/snapshots/0123/vocab.json");
+  merge_refused("model", "vocab.json: found a link to /");
+  static const char *const links[] = {
+      "config.json",       "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+      "model.safetensors", "chat_template.jinja",    "vocab.json"};
+  for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+    char path[256];
+    snprintf(path, sizeof path, "repo/snapshots/0123/%s", links[i]);
+    unlink(path);
+  }
+  unlink("plain/notes.txt");
+  unlink("model");
+  ist_buf_free(&b);
+}
+
 /* ---- Every family ---- */
 
 /* A family's base, merged with its adapter (or with none) into `out`: the logits with it. */
@@ -205,9 +292,10 @@ static void test_refusals(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_folder),         cmocka_unit_test(test_from_folder),
-      cmocka_unit_test(test_from_gguf),      cmocka_unit_test(test_turned_types),
-      cmocka_unit_test(test_llama3_scaling), cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_folder),       cmocka_unit_test(test_links),
+      cmocka_unit_test(test_from_folder),  cmocka_unit_test(test_from_gguf),
+      cmocka_unit_test(test_turned_types), cmocka_unit_test(test_llama3_scaling),
+      cmocka_unit_test(test_refusals),
   };
   return cmocka_run_group_tests_name("merge_folder", tests, enter_folder, leave_folder);
 }
