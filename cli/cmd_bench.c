@@ -176,8 +176,12 @@ static void show_tips(const ist_args *a, const ist_model_info *model, const ist_
 /* ---- The command ------------------------------------------------------------------------ */
 
 static void show_model(const ist_model_info *i) {
-  printf("%-10s%s, %s, %.0f M parameters, %s, %.0f MB\n", "model", i->name, i->architecture,
-         (double)i->parameters * 1e-6, i->quantisation, (double)i->file_bytes * 1e-6);
+  printf("%-10s", "model");
+  ist_put_text(stdout, i->name, 0);
+  fputs(", ", stdout);
+  ist_put_text(stdout, i->architecture, 0);
+  printf(", %.0f M parameters, %s, %.0f MB\n", (double)i->parameters * 1e-6, i->quantisation,
+         (double)i->file_bytes * 1e-6);
   printf("%-10s%d thread%s, %s, %s\n", "machine", ist_get_threads(),
          ist_get_threads() == 1 ? "" : "s", i->isa, i->compute);
   fflush(stdout);

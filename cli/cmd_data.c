@@ -124,7 +124,7 @@ int ist_cmd_data(ist_args *a) {
   if (!s && !a->json) s = ist_cmd_read_json(&report, json, &err);
   int64_t failed = 0;
   if (!s && a->json) {
-    puts(json);
+    ist_put_json(stdout, json);
   } else if (!s) {
     show(report, a);
     failed = number(json_object_get(report, "failed"), "count");

@@ -16,7 +16,7 @@ typedef struct tensor {
 
 typedef struct tensors {
   tensor *p;
-  size_t n;
+  size_t n, cap;
   bool failed;
 } tensors;
 
@@ -40,13 +40,15 @@ static void stem_of(char out[40], const char *name, int64_t layer) {
 
 static void take(void *user, const ist_diff_tensor *d) {
   tensors *list = user;
-  tensor *p = realloc(list->p, (list->n + 1) * sizeof *p);
-  if (!p) {
-    list->failed = true;
-    return;
+  if (list->n == list->cap) {
+    size_t cap = list->cap ? 2 * list->cap : 256;
+    tensor *p = realloc(list->p, cap * sizeof *p);
+    list->failed |= !p;
+    if (!p) return;
+    list->p = p;
+    list->cap = cap;
   }
-  list->p = p;
-  tensor *t = &p[list->n++];
+  tensor *t = &list->p[list->n++];
   *t = (tensor){.layer = d->layer,
                 .a = d->norm_a,
                 .b = d->norm_b,
@@ -89,56 +91,100 @@ static columns find_columns(const tensors *list) {
   return c;
 }
 
-static const tensor *cell(const tensors *list, int64_t layer, const char *stem) {
-  for (size_t i = 0; i < list->n; i++)
-    if (list->p[i].layer == layer && !strcmp(list->p[i].stem, stem)) return &list->p[i];
+/* The tensors of one layer. The list is sorted by layer: a number in a file may be any. */
+typedef struct layer {
+  tensor *const *p;
+  size_t n;
+} layer;
+
+static layer next_layer(tensor *const *sorted, size_t n, size_t from) {
+  layer l = {sorted + from, 0};
+  while (from + l.n < n && sorted[from + l.n]->layer == l.p[0]->layer) l.n++;
+  return l;
+}
+
+static const tensor *cell(layer l, const char *stem) {
+  for (size_t i = 0; i < l.n; i++)
+    if (!strcmp(l.p[i]->stem, stem)) return l.p[i];
   return NULL;
 }
 
 /* The whole layer as one vector. */
-static double layer_share(const tensors *list, int64_t layer) {
+static double layer_share(layer l) {
   double a2 = 0, diff2 = 0;
-  for (size_t i = 0; i < list->n; i++) {
-    if (list->p[i].layer != layer) continue;
-    a2 += list->p[i].a * list->p[i].a;
-    diff2 += list->p[i].diff * list->p[i].diff;
+  for (size_t i = 0; i < l.n; i++) {
+    a2 += l.p[i]->a * l.p[i]->a;
+    diff2 += l.p[i]->diff * l.p[i]->diff;
   }
   return relative(sqrt(diff2), sqrt(a2));
 }
 
 static int column_width(const char *stem) {
-  int n = (int)strlen(stem);
+  int n = ist_columns(stem);
   return n < 8 ? 8 : n;
 }
 
-static void show_layers(const ist_term *t, const tensors *list, int64_t layers) {
+static void show_layer(const ist_term *t, const columns *c, layer l, double most) {
+  double share = layer_share(l);
+  printf("%5lld", (long long)l.p[0]->layer);
+  put_share(share, 9);
+  for (int j = 0; j < c->n; j++) {
+    const tensor *x = cell(l, c->stem[j]);
+    put_share(x ? relative(x->diff, x->a) : NAN, column_width(c->stem[j]));
+  }
+  printf("  ");
+  if (isfinite(share) && most > 0) ist_put_bar(t, share / most, 12);
+  putchar('\n');
+}
+
+/* sorted: the tensors that are in a layer. */
+static void show_layers(const ist_term *t, const tensors *list, tensor *const *sorted, size_t n) {
   columns c = find_columns(list);
   double most = 0;
-  for (int64_t l = 0; l < layers; l++) most = fmax(most, layer_share(list, l)); /* NaN: no more */
-  printf("layer     whole");
-  for (int j = 0; j < c.n; j++) printf(" %*s", column_width(c.stem[j]), c.stem[j]);
-  putchar('\n');
-  for (int64_t l = 0; l < layers; l++) {
-    double share = layer_share(list, l);
-    printf("%5lld", (long long)l);
-    put_share(share, 9);
-    for (int j = 0; j < c.n; j++) {
-      const tensor *x = cell(list, l, c.stem[j]);
-      put_share(x ? relative(x->diff, x->a) : NAN, column_width(c.stem[j]));
-    }
-    printf("  ");
-    if (isfinite(share) && most > 0) ist_put_bar(t, share / most, 12);
-    putchar('\n');
+  layer l;
+  for (size_t i = 0; i < n; i += l.n) {
+    l = next_layer(sorted, n, i);
+    most = fmax(most, layer_share(l)); /* NaN: no more */
   }
+  printf("layer     whole");
+  for (int j = 0; j < c.n; j++) {
+    ist_put_spaces(stdout, 1 + column_width(c.stem[j]) - ist_columns(c.stem[j]));
+    ist_put_text(stdout, c.stem[j], 0);
+  }
+  putchar('\n');
+  for (size_t i = 0; i < n; i += l.n) {
+    l = next_layer(sorted, n, i);
+    show_layer(t, &c, l, most);
+  }
+}
+
+static int by_layer(const void *a, const void *b) {
+  const tensor *const *x = a, *const *y = b;
+  if ((*x)->layer != (*y)->layer) return (*x)->layer < (*y)->layer ? -1 : 1;
+  return (*x > *y) - (*x < *y);
+}
+
+static void sort_and_show(const ist_term *t, const tensors *list) {
+  tensor **sorted = calloc(list->n + 1, sizeof *sorted);
+  size_t n = 0;
+  for (size_t i = 0; sorted && i < list->n; i++)
+    if (list->p[i].layer >= 0) sorted[n++] = &list->p[i];
+  if (n) {
+    qsort(sorted, n, sizeof *sorted, by_layer);
+    show_layers(t, list, sorted, n);
+  }
+  free(sorted);
 }
 
 static void show_rest(const tensors *list) {
   for (size_t i = 0; i < list->n; i++) {
     const tensor *x = &list->p[i];
     if (x->only_a || x->only_b) {
-      printf("%s: only in %s\n", x->name, x->only_a ? "A" : "B");
+      ist_put_text(stdout, x->name, 0);
+      printf(": only in %s\n", x->only_a ? "A" : "B");
     } else if (x->layer < 0) {
-      printf("%s:", x->name);
+      ist_put_text(stdout, x->name, 0);
+      putchar(':');
       put_share(relative(x->diff, x->a), 8);
       putchar('\n');
     }
@@ -147,15 +193,13 @@ static void show_rest(const tensors *list) {
 
 static void show(const tensors *list) {
   ist_term t = ist_term_of(stdout);
-  int64_t layers = 0;
   double a2 = 0, diff2 = 0;
   for (size_t i = 0; i < list->n; i++) {
-    if (list->p[i].layer >= layers) layers = list->p[i].layer + 1;
     a2 += list->p[i].a * list->p[i].a;
     diff2 += list->p[i].diff * list->p[i].diff;
   }
   puts("distance of B from A, relative to A:");
-  if (layers) show_layers(&t, list, layers);
+  sort_and_show(&t, list);
   show_rest(list);
   printf("all together:");
   put_share(relative(sqrt(diff2), sqrt(a2)), 8);
@@ -170,17 +214,19 @@ static void show_json(const tensors *list) {
   json_t *array = json_array();
   for (size_t i = 0; i < list->n; i++) {
     const tensor *x = &list->p[i];
+    char *name = ist_repair_utf8(x->name); /* it may be cut within a character */
     json_array_append_new(
-        array, json_pack("{s:s, s:I, s:f, s:f, s:f, s:o, s:o, s:s?}", "name", x->name, "layer",
-                         (json_int_t)x->layer, "norm_a", x->a, "norm_b", x->b, "norm_diff", x->diff,
-                         "relative", number(relative(x->diff, x->a)), "cosine", number(x->cosine),
-                         "only_in",
+        array, json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s?}", "name", name ? name : "",
+                         "layer", (json_int_t)x->layer, "norm_a", number(x->a), "norm_b",
+                         number(x->b), "norm_diff", number(x->diff), "relative",
+                         number(relative(x->diff, x->a)), "cosine", number(x->cosine), "only_in",
                          x->only_a   ? "A"
                          : x->only_b ? "B"
                                      : NULL));
+    free(name);
   }
   char *text = json_dumps(array, JSON_INDENT(2));
-  if (text) puts(text);
+  if (text) ist_put_json(stdout, text);
   free(text);
   json_decref(array);
 }

@@ -57,7 +57,7 @@ int ist_cmd_inspect(ist_args *a) {
   }
   ist_status s = a->families ? ist_families(&json, &err) : ist_inspect(a->argument, &json, &err);
   if (!s && a->json)
-    puts(json);
+    ist_put_json(stdout, json);
   else if (!s)
     s = show(json, a->all, &err);
   ist_free_memory(json);

@@ -7,6 +7,8 @@
 #include "cmd.h"
 #include "text.h"
 
+enum { MOST_ALIKE = 1024 };
+
 /* What was reported of the tensors with one name in all layers. */
 typedef struct row {
   char name[64], type[16];
@@ -39,7 +41,8 @@ static void add_tensor(void *user, const ist_merge_tensor *t) {
   else
     common_name(name, t);
   if (!t->merged && t->error == 0) return; /* bytes that were copied */
-  int i = 0;
+  /* A model has fewer rows; a file that has more need not take the square of their number. */
+  int i = rows->all ? rows->n : rows->n > MOST_ALIKE ? rows->n - MOST_ALIKE : 0;
   while (i < rows->n && (strcmp(rows->p[i].name, name) || strcmp(rows->p[i].type, t->type))) i++;
   if (i == rows->n) {
     row *p = realloc(rows->p, (size_t)(rows->n + 1) * sizeof *p);
@@ -63,7 +66,8 @@ static void show_table(const table *rows, const ist_merge_result *r) {
          "mean", "most");
   for (int i = 0; i < rows->n; i++) {
     const row *p = &rows->p[i];
-    printf("%-42s %-5s %7d  %7.3f%%  %7.3f%%  %7.3f%%  %7.3f%%\n", p->name, p->type, p->tensors,
+    ist_put_spaces(stdout, 42 - ist_put_text(stdout, p->name, 0));
+    printf(" %-5s %7d  %7.3f%%  %7.3f%%  %7.3f%%  %7.3f%%\n", p->type, p->tensors,
            100 * sqrt(p->change2 / p->tensors), 100 * p->most_change,
            100 * sqrt(p->error2 / p->tensors), 100 * p->most_error);
   }
@@ -75,18 +79,21 @@ static void show_table(const table *rows, const ist_merge_result *r) {
 
 static void show_json(const table *rows, const ist_merge_result *r, const double loss[2]) {
   json_t *list = json_array();
-  for (int i = 0; i < rows->n; i++)
-    json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:f, s:f}", "tensors", rows->p[i].name,
+  for (int i = 0; i < rows->n; i++) {
+    char *name = ist_repair_utf8(rows->p[i].name); /* it may be cut within a character */
+    json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:f, s:f}", "tensors", name ? name : "",
                                           "type", rows->p[i].type, "number", rows->p[i].tensors,
                                           "change", sqrt(rows->p[i].change2 / rows->p[i].tensors),
                                           "error", sqrt(rows->p[i].error2 / rows->p[i].tensors)));
+    free(name);
+  }
   json_t *root = json_pack("{s:I, s:I, s:I, s:f, s:f, s:o}", "tensors", (json_int_t)r->tensors,
                            "merged", (json_int_t)r->merged, "bytes", (json_int_t)r->bytes, "change",
                            r->change, "error", r->error, "table", list);
   if (loss[0] >= 0) json_object_set_new(root, "loss_unmerged", json_real(loss[0]));
   if (loss[1] >= 0) json_object_set_new(root, "loss_merged", json_real(loss[1]));
   char *text = json_dumps(root, JSON_INDENT(2));
-  if (text) puts(text);
+  if (text) ist_put_json(stdout, text);
   free(text);
   json_decref(root);
 }

@@ -12,7 +12,7 @@ int ist_cmd_plan(ist_args *a) {
   ist_model_options model = ist_cmd_model_options(a);
   ist_status s = ist_plan(a->model_path, &model, &a->train, &json, &err);
   if (!s && a->json) {
-    puts(json);
+    ist_put_json(stdout, json);
   } else if (!s) {
     s = ist_cmd_read_json(&root, json, &err);
     if (!s) ist_cmd_show(root, a->all, true);

@@ -104,8 +104,9 @@ static ist_status ids_to_string(const ist_tokenizer *t, const ist_args *a, const
     string = repaired ? json_string(repaired) : NULL;
     free(repaired);
   }
-  if (string) json_dumpf(string, stdout, JSON_ENCODE_ANY);
-  putchar('\n');
+  char *line = string ? json_dumps(string, JSON_ENCODE_ANY) : NULL;
+  ist_put_json(stdout, line ? line : "");
+  free(line);
   json_decref(string);
   ist_free_memory(text);
   return IST_OK;

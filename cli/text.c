@@ -153,6 +153,24 @@ int ist_put_text(FILE *to, const char *text, int limit) {
   return ist_put_clean(to, text, strlen(text), limit, false);
 }
 
+/* In JSON such a character stands in a string, but for the line ends between its lines. */
+void ist_put_json(FILE *to, const char *text) {
+  const unsigned char *s = (const unsigned char *)text;
+  size_t len = strlen(text);
+  for (size_t i = 0, n; i < len; i += n) {
+    uint32_t c;
+    n = decode(s + i, len - i, &c);
+    if (c == '\n' || !is_harmful(c))
+      fwrite(s + i, 1, n, to);
+    else if (c < 0x10000)
+      fprintf(to, "\\u%04x", (unsigned)c);
+    else
+      fprintf(to, "\\u%04x\\u%04x", (unsigned)(0xd800 + ((c - 0x10000) >> 10)),
+              (unsigned)(0xdc00 + (c & 0x3ff)));
+  }
+  fputc('\n', to);
+}
+
 int ist_columns(const char *text) {
   return ist_put_text(NULL, text, 0);
 }

@@ -45,6 +45,9 @@ int ist_put_clean(FILE *to, const char *text, size_t len, int limit, bool lines)
 /* The same for a string of one line. */
 int ist_put_text(FILE *to, const char *text, int limit);
 int ist_columns(const char *text);
+/* A line of JSON text, in which those characters stand as \u escapes, also those that JSON would
+ * let pass: DEL, C1 controls, marks of direction. For a program it means the same. */
+void ist_put_json(FILE *to, const char *text);
 /* A copy with broken UTF-8 replaced by U+FFFD; free with free(). */
 char *ist_repair_utf8(const char *text);
 void ist_put_spaces(FILE *to, int n);

@@ -177,8 +177,12 @@ static bool alike(const json_t *a, const json_t *b) {
   return true;
 }
 
+/* The rows of a layer lie near each other: looking further back would take the square of the number
+ * of names that a file may be filled with. */
 static row *same_row(table *t, const char *pattern, const json_t *element) {
-  for (size_t i = t->n; pattern && i-- > 0;)
+  enum { FURTHEST = 4096 };
+  size_t last = t->n > FURTHEST ? t->n - FURTHEST : 0;
+  for (size_t i = t->n; pattern && i-- > last;)
     if (t->rows[i].pattern && !strcmp(t->rows[i].pattern, pattern) &&
         alike(t->rows[i].first, element))
       return &t->rows[i];
@@ -265,15 +269,26 @@ static void fit_columns(const view *v, table *t) {
   t->width[0] = t->width[0] - over > least ? t->width[0] - over : least;
 }
 
+/* As much of the end of a text as `columns` hold. */
+static const char *end_of(const char *text, int columns) {
+  const char *at = text + strlen(text), *last = at;
+  for (int used = 0; at > text; last = at) {
+    do at--;
+    while (at > text && (*at & 0xc0) == 0x80); /* the rest of a character */
+    used += ist_put_clean(NULL, at, (size_t)(last - at), 0, false);
+    if (used > columns) break;
+  }
+  return last;
+}
+
 static void put_cell(const view *v, const table *t, int c, const char *text) {
   int columns = ist_columns(text);
   bool cut = c == 0 && columns > t->width[c];
-  if (cut) fputs("...", v->term.to);
-  for (; cut && columns > t->width[c] - 3; columns = ist_columns(text)) {
-    text++;
-    while ((*text & 0xc0) == 0x80) text++; /* the rest of a character */
+  if (cut) {
+    fputs("...", v->term.to);
+    text = end_of(text, t->width[c] - 3);
+    columns = 3 + ist_columns(text);
   }
-  if (cut) columns += 3;
   if (t->right[c]) ist_put_spaces(v->term.to, t->width[c] - columns);
   ist_put_text(v->term.to, text, 0);
   if (c == t->n_columns - 1) return;

@@ -18,16 +18,21 @@ int ist_vformat(char *dst, size_t cap, const char *fmt, va_list args) {
   return n;
 }
 
-/* Replaces, in place, what could drive a terminal or is not UTF-8. C1 controls
- * (U+0080..U+009F) count: some terminals obey them. */
-static void sanitise(char *s) {
+/* C1 controls (U+0080..U+009F) count: some terminals obey them. So do the marks that turn the
+ * direction of what is shown: a name could read as another. */
+static bool is_harmful(utf8proc_int32_t c) {
+  return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x61c || c == 0x200e || c == 0x200f ||
+         (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+}
+
+void ist_sanitise(char *s) {
   unsigned char *p = (unsigned char *)s;
   size_t left = strlen(s);
   unsigned char *out = p;
   while (left > 0) {
     utf8proc_int32_t code = 0;
     utf8proc_ssize_t n = utf8proc_iterate(p, (utf8proc_ssize_t)left, &code);
-    bool shown = n > 0 && code >= 0x20 && !(code >= 0x7f && code < 0xa0);
+    bool shown = n > 0 && !is_harmful(code);
     size_t step = n > 0 ? (size_t)n : 1;
     if (shown) {
       memmove(out, p, step);
@@ -47,7 +52,7 @@ ist_status ist_fail(ist_error *err, ist_status code, const char *fmt, ...) {
   va_start(args, fmt);
   ist_vformat(err->message, sizeof err->message, fmt, args);
   va_end(args);
-  sanitise(err->message);
+  ist_sanitise(err->message);
   err->code = code;
   err->hint[0] = 0;
   return code;
@@ -59,7 +64,7 @@ void ist_hint(ist_error *err, const char *fmt, ...) {
   va_start(args, fmt);
   ist_vformat(err->hint, sizeof err->hint, fmt, args);
   va_end(args);
-  sanitise(err->hint);
+  ist_sanitise(err->hint);
 }
 
 void ist_error_context(ist_error *err, const char *fmt, ...) {
@@ -75,7 +80,7 @@ void ist_error_context(ist_error *err, const char *fmt, ...) {
   strcpy(text + len + 2, err->message);
   text[sizeof err->message - 1] = 0;
   strcpy(err->message, text);
-  sanitise(err->message);
+  ist_sanitise(err->message);
 }
 
 /* Process-wide by contract (ist.h): the only state of this file. */
@@ -101,7 +106,7 @@ void ist_log(ist_log_level level, const char *fmt, ...) {
   va_start(args, fmt);
   ist_vformat(text, sizeof text, fmt, args);
   va_end(args);
-  sanitise(text);
+  ist_sanitise(text);
   fn(user, level, text);
 }
 

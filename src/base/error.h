@@ -6,9 +6,12 @@
 
 #include "ist.h"
 
-/* Fills `err` (may be NULL) with `code` and a formatted one-line message and
- * returns `code`. Control characters in the message are replaced by '?', so
- * that text taken from a file cannot drive a terminal. Clears the hint. */
+/* Replaces, in place, what could drive a terminal, turns the direction of a text or is not UTF-8
+ * by '?'. */
+void ist_sanitise(char *s);
+
+/* Fills `err` (may be NULL) with `code` and a formatted one-line message, sanitised, and
+ * returns `code`. Clears the hint. */
 ist_status ist_fail(ist_error *err, ist_status code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -24,6 +24,7 @@ void ist_mapped_add(const ist_map *m, const char *path) {
     if (atomic_load(&table[i].p)) continue;
     table[i].size = m->size;
     snprintf(table[i].path, PATH_BYTES, "%s", path);
+    ist_sanitise(table[i].path); /* the handler writes it as it stands */
     atomic_store(&table[i].p, m->p);
     break;
   }

@@ -14,7 +14,7 @@
 /* The number behind the first "." or at the first "blk.", -1: none. */
 static int64_t layer_of(const char *name) {
   for (const char *p = strchr(name, '.'); p; p = strchr(p + 1, '.'))
-    if (p[1] >= '0' && p[1] <= '9') return atoll(p + 1);
+    if (p[1] >= '0' && p[1] <= '9') return strtoll(p + 1, NULL, 10);
   return -1;
 }
 
@@ -143,6 +143,7 @@ typedef struct delta {
 
 typedef struct deltas {
   delta *p;
+  const delta **by_name; /* sorted, when all are read */
   int64_t n, cap;
 } deltas;
 
@@ -153,6 +154,28 @@ static void free_deltas(deltas *d) {
     ist_free(d->p[i].b);
   }
   ist_free(d->p);
+  ist_free((void *)d->by_name);
+}
+
+/* What two adapters cost to compare grows by the square of their ranks. */
+#define MAX_RANK 4096
+
+static ist_status check_rank(const char *path, const char *name, int64_t r, ist_error *err) {
+  if (r <= MAX_RANK) return IST_OK;
+  return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: %s: found rank %lld, expected at most %d", path,
+                  name, (long long)r, MAX_RANK);
+}
+
+static int compare_names(const void *a, const void *b) {
+  return strcmp((*(const delta *const *)a)->name, (*(const delta *const *)b)->name);
+}
+
+static ist_status sort_deltas(deltas *d, ist_error *err) {
+  d->by_name = ist_calloc((size_t)d->n, sizeof *d->by_name);
+  if (!d->by_name) return ist_fail_nomem(err, "names", (size_t)d->n * sizeof *d->by_name);
+  for (int64_t i = 0; i < d->n; i++) d->by_name[i] = &d->p[i];
+  qsort((void *)d->by_name, (size_t)d->n, sizeof *d->by_name, compare_names);
+  return IST_OK;
 }
 
 static ist_status read_gguf(deltas *out, const char *path, ist_error *err) {
@@ -167,7 +190,8 @@ static ist_status read_gguf(deltas *out, const char *path, ist_error *err) {
                    p->name);
       break;
     }
-    s = ist_grow(&out->p, &out->cap, out->n + 1, sizeof *out->p, err);
+    s = check_rank(path, p->name, p->r, err);
+    if (s == IST_OK) s = ist_grow(&out->p, &out->cap, out->n + 1, sizeof *out->p, err);
     if (s != IST_OK) break;
     out->p[out->n++] = (delta){(char *)(uintptr_t)p->name,
                                p->in,
@@ -215,6 +239,7 @@ static ist_status add_pair(deltas *out, const ist_peft_dir *d, ist_peft_rules *r
   if (m.r != t->shape[0])
     return ist_fail(err, IST_ERR_MISMATCH, "%s: %s: found rank %lld, expected %lld",
                     d->tensors->path, t->name, (long long)t->shape[0], (long long)m.r);
+  IST_TRY(check_rank(d->tensors->path, t->name, m.r, err));
   IST_TRY(ist_grow(&out->p, &out->cap, out->n + 1, sizeof *out->p, err));
   delta *p = &out->p[out->n++];
   *p = (delta){ist_strdup(name), t->shape[1], b->shape[0], m.r, m.scale, floats(t, err), NULL};
@@ -270,9 +295,10 @@ static double inner(const delta *x, const delta *y) {
 }
 
 static const delta *find_delta(const deltas *d, const char *name) {
-  for (int64_t i = 0; i < d->n; i++)
-    if (strcmp(d->p[i].name, name) == 0) return &d->p[i];
-  return NULL;
+  const delta wanted = {.name = (char *)(uintptr_t)name}, *key = &wanted;
+  const delta **found =
+      bsearch(&key, (const void *)d->by_name, (size_t)d->n, sizeof *d->by_name, compare_names);
+  return found ? *found : NULL;
 }
 
 static ist_status diff_deltas(const deltas *a, const deltas *b, ist_diff_fn each, void *user,
@@ -329,6 +355,8 @@ static ist_status diff_adapters(const side *a, const side *b, ist_diff_fn each, 
   deltas da = {0}, db = {0};
   ist_status s = a->folder ? read_peft(&da, a->path, err) : read_gguf(&da, a->path, err);
   if (s == IST_OK) s = b->folder ? read_peft(&db, b->path, err) : read_gguf(&db, b->path, err);
+  if (s == IST_OK) s = sort_deltas(&da, err);
+  if (s == IST_OK) s = sort_deltas(&db, err);
   if (s == IST_OK) s = diff_deltas(&da, &db, each, user, err);
   free_deltas(&da);
   free_deltas(&db);

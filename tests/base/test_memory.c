@@ -165,6 +165,10 @@ static void test_error(void **state) {
            "\xff\xc3 \xc0\x80 \xed\xa0\x80!");
   assert_string_equal(err.message, "a?[2Jb? ? \xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80 ?\? ?\? ?\?\?!");
 
+  /* Marks that turn the direction. */
+  ist_fail(&err, IST_ERR_DATA, "%s", "a\xe2\x80\xae b\xe2\x81\xa6 \xd8\x9c \xe2\x80\xa9");
+  assert_string_equal(err.message, "a? b? ? ?");
+
   /* Too long: cut, also in the middle of a character. */
   char text[3000];
   memset(text, 'x', sizeof text);

@@ -54,6 +54,8 @@ cp "$model" arch.gguf
 patch arch.gguf general.architecture 12 zebra # behind type and length
 cp "$model" escape.gguf
 patch escape.gguf general.architecture 12 '\033[31m'
+cp "$model" name.gguf # a name with an escape sequence, a C1 control, DEL and a mark of direction
+patch name.gguf token_embd.weight -17 '\033]0;x\007\302\233\177\342\200\256.name'
 cp "$model" type.gguf
 patch type.gguf blk.0.attn_q.weight 20 '\020' # behind two dimensions: IQ2_XXS
 head -c 3000 /dev/zero | tr '\000' x >noise.gguf
@@ -116,6 +118,30 @@ refused 1 broken.jsonl:2 eval -m "$model" -d broken.jsonl --task exact --example
 refused 1 'is there already' make-model -o data.jsonl
 refused 2 'vocabulary: found 12, expected 259' make-model --vocab 12 -o small.gguf
 refused 2 'output' make-model
+
+# ---- Names of a file that would drive a terminal
+harmless() {
+  works '' "$@"
+  LC_ALL=C grep -q "$(printf '[\001-\010\013-\037\177]\|\302[\200-\237]\|\342\200\256')" ../works.out &&
+    fail "ist $*: controls in the output"
+  works .name "$@"
+}
+harmless inspect name.gguf
+harmless inspect name.gguf --all
+harmless inspect name.gguf --json
+grep -qF '"name": "\u001B]0;x\u0007\u009b\u007f\u202e.name"' ../works.out || fail "inspect --json: another name"
+harmless diff "$model" name.gguf
+harmless diff "$model" name.gguf --json
+
+# ---- Pipes in the place of files
+mkfifo pipe
+refused 1 "cannot read 'pipe': it is a device or pipe" inspect pipe
+refused 1 'pipe: found a device or pipe' train -m "$model" -d pipe
+mkdir piped
+mkfifo piped/config.json piped/settings.json
+refused 1 "cannot read 'piped/config.json': it is a device or pipe" inspect piped
+refused 1 'piped/settings.json: found no regular file' train --resume piped
+rm -r pipe piped
 
 # ---- A model of given sizes
 works '' make-model --layers 1 --width 64 --mlp-width 96 --heads 4 --kv-heads 2 --head-size 16 \

@@ -425,6 +425,33 @@ static void assert_cleaned(const char *text, int limit, const char *expected) {
   free(got);
 }
 
+static void assert_json(const char *text, const char *expected) {
+  char *out = NULL;
+  size_t size;
+  FILE *to = open_memstream(&out, &size);
+  ist_put_json(to, text);
+  fclose(to);
+  assert_string_equal(out, expected);
+  free(out);
+}
+
+/* For a program the same, for a terminal harmless. */
+static void json_is_harmless(void **state) {
+  (void)state;
+  assert_json("{\n  \"a\": \"\\u001b\"\n}", "{\n  \"a\": \"\\u001b\"\n}\n");
+  assert_json("\"\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80\"",
+              "\"\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80\"\n");
+  assert_json(
+      "\"\x7f\xc2\x9b"
+      "31m\"",
+      "\"\\u007f\\u009b31m\"\n");
+  assert_json(
+      "\"\xe2\x80\xae"
+      "abc\xe2\x81\xa9\"",
+      "\"\\u202eabc\\u2069\"\n");
+  assert_json("\"\xf3\xa0\x81\x81\"", "\"\\udb40\\udc41\"\n"); /* a tag, of two halves */
+}
+
 static void text_is_harmless(void **state) {
   (void)state;
   assert_cleaned("plain", 0, "plain");
@@ -530,6 +557,7 @@ int main(void) {
       cmocka_unit_test(help_names_every_option),
       cmocka_unit_test(man_and_completions),
       cmocka_unit_test(text_is_harmless),
+      cmocka_unit_test(json_is_harmless),
       cmocka_unit_test(numbers),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
