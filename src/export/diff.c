@@ -66,7 +66,7 @@ static void compare_rows(void *arg, int64_t begin, int64_t end, int thread) {
 static ist_status compare_tensors(const ist_gguf_tensor *a, const ist_gguf_tensor *b, moments *out,
                                   ist_error *err) {
   const int64_t cols = a->ne[0], rows = a->ne[1] * a->ne[2] * a->ne[3];
-  const int64_t block = cols < (1 << 20) ? (1 << 20) / cols : 1;
+  const int64_t fit = cols < (1 << 20) ? (1 << 20) / cols : 1, block = rows < fit ? rows : fit;
   pair p = {a, b, ist_calloc((size_t)(2 * block * cols), sizeof(float)),
             ist_calloc((size_t)block, sizeof(moments)), 0};
   ist_status s = p.work && p.row ? IST_OK
