@@ -2,6 +2,7 @@
  * another order, against PEFT's logits; heads and embeddings of a tied folder that an adapter
  * changes apart from each other; adapters that fit no base. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "export/updates.h"
@@ -97,6 +98,96 @@ static void test_unties(void **state) {
   }
 }
 
+/* ---- Two adapters beside each other ---- */
+
+typedef struct found {
+  const char *name;
+  ist_diff_tensor is;
+  int64_t n;
+} found;
+
+static void take(void *user, const ist_diff_tensor *d) {
+  found *f = user;
+  f->n++;
+  if (strcmp(d->name, f->name) == 0) f->is = *d;
+}
+
+/* The order of rows changes no norm: GGUFs differ as the folders do that they were made from. */
+static void test_diff(void **state) {
+  (void)state;
+  ist_error err = {0};
+  found folder = {.name = "model.layers.2.self_attn.q_proj"},
+        gguf = {.name = "blk.2.attn_q.weight"};
+  write_gguf("a.gguf", ADAPTERS "bf16");
+  write_gguf("b.gguf", ADAPTERS "rslora");
+  MUST(ist_diff(ADAPTERS "bf16", ADAPTERS "rslora", take, &folder, &err));
+  MUST(ist_diff("a.gguf", "b.gguf", take, &gguf, &err));
+  assert_int_equal(gguf.n, folder.n);
+  assert_int_equal(gguf.is.layer, 2);
+  assert_true(folder.is.norm_a > 0 && folder.is.norm_diff > 0);
+  assert_true(fabs(gguf.is.norm_a / folder.is.norm_a - 1) < 1e-5);
+  assert_true(fabs(gguf.is.norm_b / folder.is.norm_b - 1) < 1e-5);
+  assert_true(fabs(gguf.is.norm_diff / folder.is.norm_diff - 1) < 1e-5);
+  assert_true(fabs(gguf.is.cosine - folder.is.cosine) < 1e-5);
+  assert_int_equal(ist_diff("a.gguf", ADAPTERS "rslora", take, &gguf, &err), IST_ERR_ARG);
+  assert_non_null(strstr(err.message, "expected two models or two adapters of one format"));
+}
+
+/* ---- What a run writes ---- */
+
+/* Adapters on the embedding and the head too: the run's folder and its GGUF are the same. */
+static void test_of_run(void **state) {
+  (void)state;
+  ist_error err = {0};
+  FILE *f = fopen("data.jsonl", "w");
+  assert_non_null(f);
+  for (int i = 0; i < 20; i++)
+    fprintf(f, "{\"prompt\": \"add %d\", \"completion\": \"%d\"}\n", i, 2 * i);
+  assert_int_equal(fclose(f), 0);
+  static const char untied[] = IST_GOLDEN_DIR "/llama_tiny/llama_untied.gguf";
+  ist_train_options o;
+  ist_train_options_init(&o);
+  o.train_path = "data.jsonl";
+  o.template_name = "none";
+  o.loss_on = "all";
+  o.targets = "q,embed_tokens,lm_head";
+  o.rank_pattern = "lm_head=3";
+  o.alpha_pattern = "embed_tokens=5";
+  o.max_tokens = 32;
+  o.rank = 2;
+  o.lr = 0.05;
+  o.steps = 3;
+  o.output = "run";
+  ist_model *m = open_model(untied);
+  ist_trainer *t;
+  MUST(ist_trainer_open(&t, m, &o, &err));
+  for (ist_step_report r = {0}; !r.finished;) MUST(ist_trainer_step(t, &r, &err));
+  MUST(ist_trainer_finish(t, &err));
+  ist_trainer_close(t);
+  ist_model_info info;
+  ist_model_get_info(m, &info);
+  int32_t *ids; /* of texts that the run saw: the embedding's others have not moved */
+  int64_t N;
+  MUST(ist_tokenize(m, "add 12 add 7", 12, false, &ids, &N, &err));
+  float *logits[3];
+  static const char *const adapters[] = {NULL, "run", "run/adapter.gguf"};
+  double most = 0, moved = 0, apart = 0;
+  for (int k = 0; k < 3; k++) {
+    logits[k] = ist_calloc((size_t)(N * info.V), sizeof **logits);
+    MUST(ist_model_set_adapter(m, adapters[k], &err));
+    MUST(ist_model_logits(m, ids, N, logits[k], &err));
+  }
+  for (int64_t i = 0; i < N * info.V; i++) {
+    most = fmax(most, fabs((double)logits[1][i]));
+    moved = fmax(moved, fabs((double)logits[1][i] - (double)logits[0][i]));
+    apart = fmax(apart, fabs((double)logits[2][i] - (double)logits[1][i]));
+  }
+  assert_true(moved > 0.01 * most && apart < 1e-5 * most);
+  for (int k = 0; k < 3; k++) ist_free(logits[k]);
+  ist_free_memory(ids);
+  ist_model_close(m);
+}
+
 /* ---- What is refused ---- */
 
 static void test_refused(void **state) {
@@ -153,9 +244,8 @@ static void test_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_on_folder),
-      cmocka_unit_test(test_unties),
-      cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_on_folder), cmocka_unit_test(test_unties),  cmocka_unit_test(test_diff),
+      cmocka_unit_test(test_of_run),    cmocka_unit_test(test_refused),
   };
   return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }

@@ -216,6 +216,31 @@ static void test_generate(void **state) {
   ist_model_close(m);
 }
 
+/* An answer that is no UTF-8 is no hindrance to what the model's template makes of the
+ * conversation later on. */
+static void test_broken_answers(void **state) {
+  (void)state;
+  ist_error err = {0};
+  ist_generate_result r;
+  ist_generate_options o;
+  ist_generate_options_init(&o);
+  o.max_new = NEW;
+  o.template_name = "model";
+  ist_model *m = open_model(IST_GOLDEN_DIR "/llama_hf");
+  ist_chat *c;
+  int broken = 0;
+  MUST(ist_chat_open(&c, m, &o, 400, &err));
+  for (int i = 0; i < TEXTS; i++) {
+    pieces p = {0};
+    MUST(ist_chat_say(c, texts[i], add_piece, &p, &r, &err));
+    broken += p.text.len && ist_skip_valid(p.text.p, p.text.p + p.text.len) < p.text.p + p.text.len;
+    ist_buf_free(&p.text);
+  }
+  assert_true(broken > 0);
+  ist_chat_close(c);
+  ist_model_close(m);
+}
+
 /* ---- Importance ---- */
 
 /* The interval over several texts is made of what each of them gives alone. */
@@ -368,9 +393,13 @@ static void test_generation_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_loss),     cmocka_unit_test(test_exact),
-      cmocka_unit_test(test_generate), cmocka_unit_test(test_layers),
-      cmocka_unit_test(test_refused),  cmocka_unit_test(test_generation_refused),
+      cmocka_unit_test(test_loss),
+      cmocka_unit_test(test_exact),
+      cmocka_unit_test(test_generate),
+      cmocka_unit_test(test_broken_answers),
+      cmocka_unit_test(test_layers),
+      cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_generation_refused),
   };
   return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }
