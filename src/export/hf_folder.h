@@ -30,8 +30,10 @@ int32_t ist_hf_pad(const ist_model *m);
 const char *ist_hf_dtype(ist_dtype t);
 /* generation_config.json: the tokens that begin and end a text. */
 json_t *ist_hf_generation_config(const ist_model *m);
-/* For tokenizer.json of a SentencePiece vocabulary: the parts that are its own. vocab is taken. */
-json_t *ist_hf_sentencepiece_model(const ist_gguf *g, json_t *vocab, const char *unknown);
+/* For tokenizer.json of a SentencePiece vocabulary: the parts that are its own. vocab is taken.
+ * NULL with err where memory ends, or a vocabulary has merges out of proportion. */
+json_t *ist_hf_sentencepiece_model(const ist_gguf *g, json_t *vocab, const char *unknown,
+                                   ist_error *err);
 json_t *ist_hf_sentencepiece_normalizer(const ist_gguf *g);
 json_t *ist_hf_sentencepiece_decoder(const ist_gguf *g);
 /* tokenizer.json and tokenizer_config.json. */

@@ -174,8 +174,13 @@ json_t *ist_hf_tokenizer(const ist_model *m, ist_error *err) {
   if (strcmp(ist_tokenizer_pre(m->tokenizer), "sentencepiece") == 0) {
     json_t *unk = text_of(g, unknown);
     model = ist_hf_sentencepiece_model(g, vocabulary(tokens),
-                                       json_is_string(unk) ? json_string_value(unk) : "<unk>");
+                                       json_is_string(unk) ? json_string_value(unk) : "<unk>", err);
     json_decref(unk);
+    if (!model) {
+      json_decref(normalizer);
+      json_decref(pre);
+      return NULL;
+    }
     normalizer = ist_hf_sentencepiece_normalizer(g);
     decoder = ist_hf_sentencepiece_decoder(g);
   } else if (rule >= 0 && pairs) {

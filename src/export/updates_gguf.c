@@ -1,4 +1,6 @@
 /* llama.cpp's GGUF adapters as updates. */
+#include <stdlib.h>
+
 #include "base/mem.h"
 #include "export/updates.h"
 #include "format/lora_gguf.h"
@@ -7,18 +9,18 @@
 /* The tensor of the model with this name; false: none. */
 static bool find_tensor(const ist_model *m, const char *name, int64_t *layer, int *id) {
   char own[96];
-  int first = strncmp(name, "blk.", 4) == 0 ? 0 : IST_T_MODEL_FIRST;
-  int end = first ? IST_T_END : (int)IST_MOD_COUNT;
-  for (int64_t l = first ? -1 : 0; l < (first ? 0 : m->config.L); l++) {
-    for (int i = first; i < end; i++) {
-      ist_tensor_name(own, sizeof own, l, i);
-      bool here = first ? ist_weights_stored(&m->weights, l, i)->data != NULL
-                        : ist_model_has(&m->config, l, (ist_module)i);
-      if (strcmp(own, name) != 0 || !here) continue;
-      *layer = l;
-      *id = i;
-      return first == 0 || i == IST_T_EMBED || i == IST_T_OUTPUT;
-    }
+  const bool in_layer = strncmp(name, "blk.", 4) == 0;
+  const int end = in_layer ? (int)IST_MOD_COUNT : IST_T_END;
+  const int64_t l = in_layer ? strtoll(name + 4, NULL, 10) : -1;
+  if (in_layer && (l < 0 || l >= m->config.L)) return false;
+  for (int i = in_layer ? 0 : IST_T_MODEL_FIRST; i < end; i++) {
+    ist_tensor_name(own, sizeof own, l, i); /* "blk.01." is no layer's */
+    bool here = in_layer ? ist_model_has(&m->config, l, (ist_module)i)
+                         : ist_weights_stored(&m->weights, l, i)->data != NULL;
+    if (strcmp(own, name) != 0 || !here) continue;
+    *layer = l;
+    *id = i;
+    return in_layer || i == IST_T_EMBED || i == IST_T_OUTPUT;
   }
   return false;
 }

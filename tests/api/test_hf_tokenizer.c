@@ -106,8 +106,44 @@ static void test_refused(void **state) {
   ist_gguf_close(g);
 }
 
+/* Pieces of one letter up to 1200 times: 720 KB whose merges would be 430 MB. */
+static void test_merges_that_multiply(void **state) {
+  (void)state;
+  enum { PIECES = 1200 };
+  static char letters[PIECES];
+  static ist_str text[PIECES + 1] = {{"<unk>", 5}};
+  static float score[PIECES + 1];
+  static int32_t type[PIECES + 1] = {2};
+  memset(letters, 'a', sizeof letters);
+  for (int i = 1; i <= PIECES; i++) {
+    text[i] = (ist_str){letters, (size_t)i};
+    score[i] = (float)-i;
+    type[i] = 1;
+  }
+  char *folder = make_folder(), *path = ist_path_join(folder, "pieces.gguf");
+  ist_gguf_writer *w = ist_gguf_writer_new();
+  ist_gguf_put_str(w, "tokenizer.ggml.model", "llama", 5);
+  ist_gguf_put_strs(w, "tokenizer.ggml.tokens", text, PIECES + 1);
+  ist_gguf_put_f32s(w, "tokenizer.ggml.scores", score, PIECES + 1);
+  ist_gguf_put_i32s(w, "tokenizer.ggml.token_type", type, PIECES + 1);
+  must(ist_gguf_write(w, path, &err));
+  ist_gguf_writer_free(w);
+  ist_gguf *g;
+  ist_model m = {.path = path};
+  must(ist_gguf_open(&g, path, &err));
+  must(ist_tokenizer_from_gguf(&m.tokenizer, g, &err));
+  m.source = ist_source_of_gguf(g);
+  assert_null(ist_hf_tokenizer(&m, &err));
+  assert_error(err.code, IST_ERR_UNSUPPORTED, &err, "more than 64 MiB of merges");
+  ist_tokenizer_free(m.tokenizer);
+  ist_gguf_close(g);
+  ist_free(path);
+  remove_folder(folder);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip),
+                                     cmocka_unit_test(test_merges_that_multiply),
                                      cmocka_unit_test(test_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
