@@ -8,9 +8,14 @@
 #include <pcre2.h>
 #include <strings.h>
 
-/* What one match may cost: patterns of real adapters take some hundred steps and no memory. */
+/* What one match may cost, all matches of a path together, and the share of one among many:
+ * patterns of real adapters take some hundred steps and no memory. */
 #define MATCH_STEPS    100000u
+#define PATH_STEPS     4000000u
+#define LEAST_STEPS    2000u
 #define MATCH_HEAP_KIB 65536u
+/* Expressions of a kind; an adapter has one a module at most, of mixtures some ten thousand. */
+#define MOST_PATTERNS 32768
 
 struct ist_peft_rules {
   const ist_peft_config *config;
@@ -80,8 +85,15 @@ static ist_status compile_whole(pcre2_code **out, const char *key, const char *t
   return compile(out, key, "(?:", text, ")\\z", err);
 }
 
+static ist_status check_number(const char *key, int64_t n, ist_error *err) {
+  if (n <= MOST_PATTERNS) return IST_OK;
+  return ist_fail(err, IST_ERR_UNSUPPORTED, "%s: found %lld expressions, expected at most %d", key,
+                  (long long)n, MOST_PATTERNS);
+}
+
 static ist_status compile_pattern(pcre2_code ***out, const char *key, const ist_peft_pattern *p,
                                   int64_t n, ist_error *err) {
+  IST_TRY(check_number(key, n, err));
   *out = ist_calloc((size_t)n, sizeof **out);
   if (!*out) return ist_fail_nomem(err, key, (size_t)n * sizeof **out);
   for (int64_t i = 0; i < n; i++)
@@ -94,6 +106,7 @@ static ist_status compile_pattern(pcre2_code ***out, const char *key, const ist_
 static ist_status compile_layers(ist_peft_rules *r, ist_error *err) {
   static const char key[] = "layers_pattern";
   const ist_peft_names *names = &r->config->layers_pattern;
+  IST_TRY(check_number(key, names->n, err));
   r->n_layer = names->n ? names->n : 1;
   r->layer = ist_calloc((size_t)r->n_layer, sizeof *r->layer);
   if (!r->layer) return ist_fail_nomem(err, key, (size_t)r->n_layer * sizeof *r->layer);
@@ -120,7 +133,10 @@ static ist_status reserve_match(ist_peft_rules *r, ist_error *err) {
   r->match = pcre2_match_data_create(groups + 1, NULL);
   r->limits = pcre2_match_context_create(NULL);
   if (!r->match || !r->limits) return ist_fail_nomem(err, "expressions", groups);
-  pcre2_set_match_limit(r->limits, MATCH_STEPS);
+  const ist_peft_config *c = r->config;
+  int64_t steps = PATH_STEPS / (1 + c->n_rank_pattern + c->n_alpha_pattern + r->n_layer);
+  if (steps > MATCH_STEPS) steps = MATCH_STEPS;
+  pcre2_set_match_limit(r->limits, steps > LEAST_STEPS ? (uint32_t)steps : LEAST_STEPS);
   pcre2_set_heap_limit(r->limits, MATCH_HEAP_KIB);
   return IST_OK;
 }

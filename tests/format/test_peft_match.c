@@ -11,6 +11,7 @@
     (const char *const[]){__VA_ARGS__},                                        \
         (int64_t)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)) \
   }
+enum { MOST_KEYS = 32768 }; /* patterns of a kind */
 #define Q(n)  "model.layers." #n ".self_attn.q_proj"
 #define UP(n) "model.layers." #n ".mlp.up_proj"
 
@@ -25,6 +26,39 @@ static ist_peft_module find(const ist_peft_config *c, const char *path, ist_peft
 
 static bool is_target(const ist_peft_config *c, const char *path) {
   return find(c, path, IST_PEFT_LINEAR).target;
+}
+
+/* Patterns that take some ten thousand steps each: few may, thousands would take hours for a
+ * model's modules. */
+static void test_many_patterns(void **state) {
+  (void)state;
+  enum { MANY = 3000 };
+  static char keys[MANY][32];
+  static ist_peft_pattern patterns[MOST_KEYS + 1];
+  for (int i = 0; i < MANY; i++) {
+    snprintf(keys[i], sizeof keys[i], ".*.*.*[#!]{%d}", i + 1);
+    patterns[i] = (ist_peft_pattern){keys[i], 4};
+  }
+  ist_peft_config c = {.r = 8,
+                       .alpha = 8,
+                       .targets = NAMES("q_proj"),
+                       .rank_pattern = patterns,
+                       .n_rank_pattern = 3};
+  assert_int_equal(find(&c, Q(0), IST_PEFT_LINEAR).r, 8);
+  c.n_rank_pattern = MANY;
+  ist_peft_rules *r;
+  ist_error err = {0};
+  assert_int_equal(ist_peft_rules_new(&r, &c, &err), IST_OK);
+  ist_peft_rules_find(r, Q(0), IST_PEFT_LINEAR);
+  assert_error(ist_peft_rules_check(r, &err), IST_ERR_FORMAT, &err,
+               "rank_pattern: an expression gave up");
+  ist_peft_rules_free(r);
+  for (int i = 0; i <= MOST_KEYS; i++) patterns[i] = (ist_peft_pattern){"q_proj", 4};
+  c.n_rank_pattern = MOST_KEYS;
+  assert_int_equal(find(&c, Q(0), IST_PEFT_LINEAR).r, 4);
+  c.n_rank_pattern = MOST_KEYS + 1;
+  assert_error(ist_peft_rules_new(&r, &c, &err), IST_ERR_UNSUPPORTED, &err,
+               "rank_pattern: found 32769 expressions");
 }
 
 static void test_lists(void **state) {
@@ -253,10 +287,11 @@ static void test_unused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_lists),       cmocka_unit_test(test_layers),
-      cmocka_unit_test(test_expressions), cmocka_unit_test(test_patterns),
-      cmocka_unit_test(test_refusals),    cmocka_unit_test(test_pefts_answers),
-      cmocka_unit_test(test_unused),      cmocka_unit_test(test_limits),
+      cmocka_unit_test(test_many_patterns), cmocka_unit_test(test_lists),
+      cmocka_unit_test(test_layers),        cmocka_unit_test(test_expressions),
+      cmocka_unit_test(test_patterns),      cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_pefts_answers), cmocka_unit_test(test_unused),
+      cmocka_unit_test(test_limits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
