@@ -26,7 +26,7 @@ typedef struct span {
 } span;
 
 /* A reply is found by rendering what stands before it, which for all of them takes the square of
- * the conversation's length: this for 500 replies among 1 MB. */
+ * the conversation's length: this for 350 replies among 1 MB. */
 #define MOST_RENDERED ((size_t)512 << 20)
 
 typedef struct chat {
@@ -37,7 +37,7 @@ typedef struct chat {
   text whole;
   uint8_t *literal; /* a byte for each of the whole's: from the template */
   span *message;    /* a message's text in the whole */
-  size_t rendered;  /* bytes, to find replies; more than MOST_RENDERED: given up */
+  size_t rendered;  /* bytes read and written to find replies; more than MOST_RENDERED: given up */
   int turn;
 } chat;
 
@@ -104,6 +104,16 @@ static ist_status render(text *out, const chat *c, int64_t n, bool reply, ist_er
 
 /* ---- What the assistant wrote ---- */
 
+/* What render reads for the first n messages, whatever the template writes of it. */
+static size_t input_bytes(const ist_record *r, int64_t n) {
+  size_t bytes = r->variables ? strlen(r->variables) : 0;
+  for (int64_t i = 0; i < n; i++) {
+    const ist_message *m = &r->message[i];
+    bytes += sizeof *m + m->len + (m->more ? strlen(m->more) : 0);
+  }
+  return bytes;
+}
+
 /* How much of the text of the first n messages the whole begins with; *all: it
  * begins with all of it. A template may refuse a part of a conversation: then 0. */
 static size_t common(chat *c, int64_t n, bool reply, bool *all) {
@@ -113,7 +123,7 @@ static size_t common(chat *c, int64_t n, bool reply, bool *all) {
   while (fine && same < part.b.len && same < c->whole.b.len && part.b.p[same] == c->whole.b.p[same])
     same++;
   *all = fine && same == part.b.len;
-  c->rendered += part.b.len + (size_t)n * sizeof(ist_message);
+  c->rendered += part.b.len + input_bytes(c->record, n);
   text_free(&part);
   return same;
 }
@@ -237,18 +247,23 @@ static bool is_full(const chat *c) {
   return c->max_tokens > 0 && c->out->ids.n > c->max_tokens;
 }
 
+static ist_status fail_rendered(int64_t n, ist_error *err) {
+  ist_fail(err, IST_ERR_DATA,
+           "found a conversation of %" PRId64
+           " messages: to find its replies the template would "
+           "have to read and write more than %zu MiB",
+           n, MOST_RENDERED >> 20);
+  ist_hint(err, "fewer tokens a sample, or a template with {%% generation %%}, need less");
+  return IST_ERR_DATA;
+}
+
 static ist_status put_replies(chat *c, size_t *at, int64_t n, ist_error *err) {
   IST_TRY(find_messages(c, n, err));
   for (int64_t i = 0; i < n && !is_full(c); i++) {
     span s;
     if (c->record->message[i].role != IST_ROLE_ASSISTANT) continue;
     bool found = find_reply(c, i, n, &s);
-    if (c->rendered > MOST_RENDERED)
-      return ist_fail(err, IST_ERR_DATA,
-                      "found a conversation of %" PRId64
-                      " messages: to find its replies the "
-                      "template would have to write more than %zu MiB",
-                      n, MOST_RENDERED >> 20);
+    if (c->rendered > MOST_RENDERED) return fail_rendered(n, err);
     if (found) IST_TRY(put_between(c, at, s, err));
   }
   return IST_OK;

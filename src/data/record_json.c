@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "data/reader.h"
+#include "format/json.h"
 
 /* What a record may look like; the first row that fits the first record counts. */
 typedef enum kind {
@@ -147,7 +148,7 @@ static ist_status read_content(ist_message *out, const json_t *m, const turns *t
 static ist_status add_list(json_t *to, const json_t *object, const char *field, ist_error *err) {
   json_t *v = json_incref(json_object_get(object, field));
   if (json_is_string(v)) {
-    json_t *inside = json_loads(json_string_value(v), 0, NULL);
+    json_t *inside = ist_json_inside(json_string_value(v));
     if (inside) {
       json_decref(v);
       v = inside;

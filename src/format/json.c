@@ -114,6 +114,12 @@ ist_status ist_json_read(json_t **out, const char *path, ist_json_limit limit, i
   return status;
 }
 
+json_t *ist_json_inside(const char *text) {
+  size_t len = strlen(text), most = IST_JSON_SETTINGS.memory;
+  if (ist_json_memory(text, len, most, NULL) > most) return NULL;
+  return json_loadb(text, len, 0, NULL);
+}
+
 const char *ist_json_kind(const json_t *v) {
   if (!v) return "nothing";
   switch (json_typeof(v)) {

@@ -38,6 +38,10 @@ ist_status ist_json_parse_config(json_t **out, const char *text, size_t len, ist
 /* A regular file, as ist_json_parse_config; errors name it. */
 ist_status ist_json_read(json_t **out, const char *path, ist_json_limit limit, ist_error *err);
 
+/* What a text that need not be JSON holds, an object or an array; NULL where it holds none, or would
+ * take more memory than settings may. */
+json_t *ist_json_inside(const char *text);
+
 /* "an object", "a string", ... for error messages; NULL is "nothing". */
 const char *ist_json_kind(const json_t *v);
 

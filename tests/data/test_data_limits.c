@@ -99,6 +99,15 @@ static void test_many_values(void **state) {
               "-a.csv:3:", "more than 16384 fields");
 }
 
+/* A string that holds JSON, as tools may be given, is not parsed where it would multiply. */
+static void test_values_in_a_string(void **state) {
+  (void)state;
+  must_refuse(
+      make_file("a.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"tools\":\"[",
+                "{},", 2 * MIB, "{}]\"}\n"),
+      "-a.jsonl:1:", "field 'tools' is a string");
+}
+
 /* A file that unpacks to hundreds of times its size. */
 static void test_bomb(void **state) {
   (void)state;
@@ -130,7 +139,7 @@ static void test_bomb(void **state) {
   unlink(path);
 }
 
-/* A pipe is refused at once: samples are read more than once. */
+/* A pipe is refused at once. */
 static void test_pipe(void **state) {
   (void)state;
   char path[64];
@@ -199,9 +208,13 @@ static void test_long_conversation(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_endless_lines), cmocka_unit_test(test_endless_records),
-      cmocka_unit_test(test_many_values),   cmocka_unit_test(test_bomb),
-      cmocka_unit_test(test_pipe),          cmocka_unit_test(test_long_conversation),
+      cmocka_unit_test(test_endless_lines),
+      cmocka_unit_test(test_endless_records),
+      cmocka_unit_test(test_many_values),
+      cmocka_unit_test(test_values_in_a_string),
+      cmocka_unit_test(test_bomb),
+      cmocka_unit_test(test_pipe),
+      cmocka_unit_test(test_long_conversation),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
