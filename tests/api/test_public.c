@@ -177,6 +177,88 @@ static void test_make_model_refused(void **state) {
   assert_int_equal(ist_make_model("nowhere/no.gguf", &small, "F32", 1, &err), IST_ERR_IO);
 }
 
+/* ---- Descriptions ---- */
+
+static json_t *inspect(const char *path) {
+  ist_error err = {0};
+  char *text;
+  MUST(ist_inspect(path, &text, &err));
+  json_t *root = json_loads(text, 0, NULL);
+  assert_non_null(root);
+  ist_free_memory(text);
+  return root;
+}
+
+static const char *text_at(const json_t *root, const char *key) {
+  const char *text = json_string_value(json_object_get(root, key));
+  return text ? text : "";
+}
+
+/* Bytes of a file that are no UTF-8 are question marks; arrays are cut to eight entries. */
+static void test_inspect(void **state) {
+  (void)state;
+  ist_error err = {0};
+  static const int32_t numbers[10] = {7, -1, 2, 3, 4, 5, 6, 7, 8, 9};
+  static const ist_str texts[2] = {{"a", 1}, {"\xc3", 1}};
+  static const float weights[4] = {1, 2, 3, 4};
+  ist_gguf_writer *w = ist_gguf_writer_new();
+  ist_gguf_put_str(w, "general.architecture", "llama", 5);
+  ist_gguf_put_str(w, "general.name", "caf\xe9", 4);
+  ist_gguf_put_u32(w, "count", 4000000000u);
+  ist_gguf_put_f32(w, "real", 0.5f);
+  ist_gguf_put_bool(w, "yes", true);
+  ist_gguf_put_i32s(w, "numbers", numbers, 10);
+  ist_gguf_put_strs(w, "texts", texts, 2);
+  const int64_t ne[2] = {2, 2};
+  ist_gguf_put_tensor_data(w, "w", IST_F32, 2, ne, weights);
+  MUST(ist_gguf_write(w, "odd.gguf", &err));
+  ist_gguf_writer_free(w);
+  json_t *root = inspect("odd.gguf");
+  json_t *meta = json_object_get(root, "metadata");
+  assert_string_equal(text_at(root, "kind"), "GGUF model");
+  assert_string_equal(text_at(meta, "general.name"), "caf?");
+  assert_int_equal(json_integer_value(json_object_get(meta, "count")), 4000000000);
+  assert_true(json_real_value(json_object_get(meta, "real")) == 0.5);
+  assert_true(json_is_true(json_object_get(meta, "yes")));
+  json_t *first = json_object_get(json_object_get(meta, "numbers"), "first");
+  assert_int_equal(json_integer_value(json_object_get(json_object_get(meta, "numbers"), "count")),
+                   10);
+  assert_int_equal(json_array_size(first), 8);
+  assert_int_equal(json_integer_value(json_array_get(first, 1)), -1);
+  first = json_object_get(json_object_get(meta, "texts"), "first");
+  assert_string_equal(json_string_value(json_array_get(first, 1)), "?");
+  json_t *tensor = json_array_get(json_object_get(root, "tensors"), 0);
+  assert_string_equal(text_at(tensor, "name"), "w");
+  assert_string_equal(text_at(tensor, "type"), "F32");
+  assert_int_equal(json_integer_value(json_object_get(root, "parameters")), 4);
+  assert_int_equal(json_integer_value(json_object_get(root, "tensor_bytes")), 16);
+  json_decref(root);
+}
+
+static void test_inspect_kinds(void **state) {
+  (void)state;
+  static const char *const rows[][2] = {
+      {IST_GOLDEN_DIR "/llama_hf", "Hugging Face folder"},
+      {IST_GOLDEN_DIR "/llama_hf/model.safetensors", "safetensors"},
+      {IST_GOLDEN_DIR "/llama_tiny/adapter", "PEFT adapter"},
+      {GGUF, "GGUF model"},
+  };
+  for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+    json_t *root = inspect(rows[k][0]);
+    assert_string_equal(text_at(root, "kind"), rows[k][1]);
+    assert_int_equal(strncmp(text_at(root, "path"), rows[k][0], strlen(rows[k][0])), 0);
+    assert_true(json_integer_value(json_object_get(root, "n_tensors")) > 0);
+    json_decref(root);
+  }
+  ist_error err = {0};
+  char *text;
+  mkdir("nothing", 0777);
+  assert_int_equal(ist_inspect("nothing", &text, &err), IST_ERR_FORMAT);
+  assert_non_null(strstr(err.message, "nothing: found none of config.json, adapter_model"));
+  assert_null(text);
+  assert_int_equal(ist_inspect("nowhere", &text, &err), IST_ERR_IO);
+}
+
 /* ---- For signal handlers ---- */
 
 static void test_lost_file(void **state) {
@@ -453,7 +535,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_families),           cmocka_unit_test(test_shapes),
       cmocka_unit_test(test_make_model),         cmocka_unit_test(test_random_weights),
-      cmocka_unit_test(test_make_model_refused), cmocka_unit_test(test_lost_file),
+      cmocka_unit_test(test_make_model_refused), cmocka_unit_test(test_inspect),
+      cmocka_unit_test(test_inspect_kinds),      cmocka_unit_test(test_lost_file),
       cmocka_unit_test(test_discard_unfinished), cmocka_unit_test(test_peak_memory),
       cmocka_unit_test(test_selector_fixed),     cmocka_unit_test(test_selector_random),
       cmocka_unit_test(test_selector_learns),    cmocka_unit_test(test_selector_scores),
