@@ -6,13 +6,14 @@ import gzip
 import json
 import os
 import pathlib
+import re
 import struct
 import subprocess
 import tempfile
 
 import gguf
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 HERE = pathlib.Path(__file__).parent
 GOLDEN = HERE.parent / "tests" / "golden"
@@ -216,6 +217,24 @@ def configs():
     put("config", "llama", small(GOLDEN / "llama_hf" / "config.json"))
 
 
+def folders():
+    """The goldens' models with their first layer alone; a line for every tensor."""
+    for i, folder in enumerate(sorted((GOLDEN / "families").iterdir())):
+        if not (folder / "model.safetensors").exists():
+            continue
+        config = json.loads((folder / "config.json").read_text())
+        for key in ("num_hidden_layers", "n_layer"):
+            if key in config:
+                config[key] = 1
+        for key in ("layer_types", "no_rope_layers"):
+            if key in config:
+                config[key] = config[key][:1]
+        lines = [" ".join([name, ("F32", "F16", "BF16")[i % 3], *map(str, t.shape)])
+                 for name, t in load_file(folder / "model.safetensors").items()
+                 if not re.search(r"(layers|h|layer)\.[1-9]\d*\.", name)]
+        put("folder", folder.name, json.dumps(config, separators=(",", ":")), "\n".join(lines))
+
+
 def tokenizers():
     for folder in sorted(p for p in TOKENIZERS.iterdir() if p.is_dir()):
         j = json.loads((folder / "tokenizer.json").read_text())
@@ -337,6 +356,7 @@ def settings():
 ggufs()
 safetensors()
 configs()
+folders()
 tokenizers()
 adapters()
 data()

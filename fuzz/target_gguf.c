@@ -22,19 +22,6 @@ static void read_tensors(const ist_gguf *g) {
   (void)last;
 }
 
-static void open_model(const char *path, ist_backend_kind backend) {
-  ist_error err = {0};
-  ist_model_options o;
-  ist_model_options_init(&o);
-  o.backend = backend;
-  ist_model *m = NULL;
-  ist_status status = ist_model_open(&m, path, &o, &err);
-  fuzz_check(status, &err);
-  if (status != IST_OK) return;
-  use_model(m);
-  ist_model_close(m);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const char *path = fuzz_file("model.gguf", data, size);
   ist_error err = {0};
@@ -57,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     ist_lora_gguf_close(lora);
     use_adapter(path);
   } else {
-    open_model(path, size % 2 ? IST_BACKEND_CPU : IST_BACKEND_REFERENCE);
+    open_and_use(path, size % 2 ? IST_BACKEND_CPU : IST_BACKEND_REFERENCE);
   }
   return 0;
 }

@@ -48,6 +48,19 @@ static inline void use_model(ist_model *m) {
   fuzz_check(ist_model_logits(m, ids, 4, logits, &err), &err);
 }
 
+static inline void open_and_use(const char *path, ist_backend_kind backend) {
+  ist_error err = {0};
+  ist_model_options o;
+  ist_model_options_init(&o);
+  o.backend = backend;
+  ist_model *m;
+  ist_status status = ist_model_open(&m, path, &o, &err);
+  fuzz_check(status, &err);
+  if (status != IST_OK) return;
+  use_model(m);
+  ist_model_close(m);
+}
+
 /* A Llama of width 4 with two layers, made once (its matrices: SIZES in make_seeds.py). */
 static inline ist_model *small_model(void) {
   static ist_model *m;
