@@ -11,7 +11,7 @@
 /* A terminal gets harmless text, a file or pipe exactly what the model wrote. */
 static bool put_piece(void *user, const char *piece, size_t len) {
   const ist_term *t = user;
-  if (t->tty)
+  if (t->terminal)
     ist_put_clean(t->to, piece, len, 0, true);
   else
     fwrite(piece, 1, len, t->to);

@@ -26,10 +26,10 @@ void ist_term_measure(ist_term *t) {
 }
 
 ist_term ist_term_of(FILE *to) {
-  ist_term t = {.to = to, .tty = isatty(fileno(to)) == 1, .utf8 = locale_is_utf8()};
+  ist_term t = {.to = to, .terminal = isatty(fileno(to)) == 1, .utf8 = locale_is_utf8()};
   const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR"), *more = getenv("COLORTERM");
   bool dumb = !term || !*term || !strcmp(term, "dumb");
-  if (dumb) t.tty = false; /* it can do no more than a file */
+  t.tty = t.terminal && !dumb; /* that one can do no more than a file */
   t.colour = t.tty && !(no_colour && *no_colour);
   t.greys = t.colour && (strstr(term, "256color") || (more && *more));
   ist_term_measure(&t);

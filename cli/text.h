@@ -10,7 +10,8 @@
 /* What stands behind a stream. */
 typedef struct ist_term {
   FILE *to;
-  bool tty, colour, greys, utf8; /* greys: 256 colours */
+  bool terminal;                 /* of any kind: control characters would reach it */
+  bool tty, colour, greys, utf8; /* tty: one that can do more than a file; greys: 256 colours */
   int columns;                   /* 0: no limit (not a terminal) */
 } ist_term;
 /* utf8: the locale's character set, also where there is no terminal; colours

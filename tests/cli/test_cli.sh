@@ -133,6 +133,19 @@ grep -qF '"name": "\u001B]0;x\u0007\u009b\u007f\u202e.name"' ../works.out || fai
 harmless diff "$model" name.gguf
 harmless diff "$model" name.gguf --json
 
+# What a model writes: as it is for a program, harmless for a terminal, a dumb one too. This seed draws
+# controls.
+written="generate -m $model --threads 1 -n 200 -t 5 --seed 1 --raw -q hi"
+controls="$(printf '[\001-\010\013\014\016-\037\177]')"
+"$ist" $written >../works.out 2>../works.err </dev/null
+LC_ALL=C grep -q "$controls" ../works.out || fail "generate: the controls of a model are not in the output" ../works.err
+if command -v script >/dev/null 2>&1; then
+  for term in xterm dumb; do
+    TERM=$term script -qec "$ist $written" /dev/null >../works.out 2>&1 </dev/null
+    LC_ALL=C grep -q "$controls" ../works.out && fail "generate: controls on a terminal of type $term"
+  done
+fi
+
 # ---- Pipes in the place of files
 mkfifo pipe
 refused 1 "cannot read 'pipe': it is a device or pipe" inspect pipe
