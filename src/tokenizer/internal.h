@@ -120,12 +120,26 @@ ist_status ist_specials_find(const ist_specials *s, const ist_vocab *v, const is
 /* Unicode's white space; -1 is none. */
 bool ist_is_space(int32_t c);
 
+/* ---- What a text may cost ---- */
+
+/* Normalizers and pre-tokenizers may make a text longer, each what the one before it made, so
+ * that a small file could ask for any amount of memory; and each of their expressions may
+ * backtrack, at every place anew. All of them together may add so much to a text, and work so
+ * long on it; what is left of that: */
+typedef struct ist_growth {
+  size_t of, left; /* bytes */
+  double seconds;  /* for searches that backtrack much; honest ones take some thousandths */
+} ist_growth;
+ist_growth ist_growth_of(size_t len);
+/* Takes off what a step added; an error where there is no more. */
+ist_status ist_growth_take(ist_growth *g, size_t before, size_t after, ist_error *err);
+
 /* ---- regex.c: regular expressions over UTF-8 ---- */
 
 typedef struct ist_regex {
   struct pcre2_real_general_context_8 *memory;
   struct pcre2_real_code_8 *code;
-  struct pcre2_real_match_context_8 *limits; /* of the work of one match */
+  struct pcre2_real_match_context_8 *limits; /* of the work at one place of a first search */
   bool jit;
 } ist_regex;
 /* The pattern is in the notation of tokenizer.json (Oniguruma's); `anchored`: it
@@ -139,21 +153,13 @@ typedef struct pcre2_real_match_data_8 ist_regex_match;
 ist_regex_match *ist_regex_match_new(const ist_regex *r);
 void ist_regex_match_free(ist_regex_match *m);
 /* The first match that is not empty in [text + from, text + len), valid UTF-8;
- * *begin = *end = len: none. A match that takes too much work is an IST_ERR_DATA. */
+ * *begin = *end = len: none. A match that takes too much work, or more than is left, is an
+ * IST_ERR_DATA. */
 ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
-                          size_t from, size_t *begin, size_t *end, ist_error *err);
+                          size_t from, size_t *begin, size_t *end, ist_growth *growth,
+                          ist_error *err);
 
 /* ---- normalize.c: rewriting text before it is split ---- */
-
-/* Normalizers and pre-tokenizers may make a text longer, each what the one before it made, so
- * that a small file could ask for any amount of memory. All of them together may add so much to
- * a text; what is left of that: */
-typedef struct ist_growth {
-  size_t of, left; /* bytes */
-} ist_growth;
-ist_growth ist_growth_of(size_t len);
-/* Takes off what a step added; an error where there is no more. */
-ist_status ist_growth_take(ist_growth *g, size_t before, size_t after, ist_error *err);
 
 typedef enum ist_norm_kind {
   IST_NORM_NFC,

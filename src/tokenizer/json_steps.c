@@ -7,6 +7,8 @@
 
 enum {
   MAX_DEPTH = 8,
+  MAX_PATTERNS = 8192, /* bytes of all expressions together, which take time to compile */
+  MAX_AROUND = 256,    /* tokens before and behind a text, each */
   MAX_DECODED = 64 /* times: what a decoder writes for its pattern; usually one byte for three */
 };
 
@@ -76,7 +78,16 @@ static ist_status set_text(char **out, const char *text, ist_error *err) {
   return *out ? IST_OK : ist_fail_nomem(err, "the tokenizer", strlen(text) + 1);
 }
 
-static ist_status read_replace(ist_norm_step *step, const json_t *v, ist_error *err) {
+static ist_status count_pattern(ist_json_reader *r, const char *pattern, ist_error *err) {
+  r->patterns += strlen(pattern);
+  if (r->patterns <= MAX_PATTERNS) return IST_OK;
+  return ist_fail(err, IST_ERR_UNSUPPORTED,
+                  "regular expressions of more than %d bytes in all are not supported",
+                  MAX_PATTERNS);
+}
+
+static ist_status read_replace(ist_json_reader *r, ist_norm_step *step, const json_t *v,
+                               ist_error *err) {
   const char *pattern, *content;
   IST_TRY(read_pattern(v, &pattern, &step->is_regex, err));
   IST_TRY(ist_json_text(v, "content", &content, err));
@@ -84,6 +95,7 @@ static ist_status read_replace(ist_norm_step *step, const json_t *v, ist_error *
   IST_TRY(set_text(&step->from, pattern, err));
   IST_TRY(set_text(&step->to, content, err));
   if (!step->is_regex) return IST_OK;
+  IST_TRY(count_pattern(r, pattern, err));
   return ist_regex_compile(&step->regex, pattern, strlen(pattern), false, err);
 }
 
@@ -106,7 +118,7 @@ static ist_status add_normalizer(ist_json_reader *r, const json_t *v, const char
   ist_norm_step *step = &norm->step[norm->n++];
   *step = (ist_norm_step){.kind = kinds[k].kind};
   switch (step->kind) {
-    case IST_NORM_REPLACE: return read_replace(step, v, err);
+    case IST_NORM_REPLACE: return read_replace(r, step, v, err);
     case IST_NORM_PREPEND:
       IST_TRY(ist_json_text(v, "prepend", &text, err));
       return set_text(&step->to, text, err);
@@ -143,6 +155,7 @@ static ist_status read_behavior(const json_t *v, ist_split_behavior *out, ist_er
 static ist_status add_regex(ist_json_reader *r, const char *pattern, ist_split_behavior behavior,
                             ist_error *err) {
   ist_pre *pre = &r->t->pre;
+  IST_TRY(count_pattern(r, pattern, err));
   IST_TRY(ist_pre_add_regex(pre, IST_PRE_SPLIT, pattern, behavior, err));
   pre->step[pre->n - 1].mapped = r->byte_level;
   return IST_OK;
@@ -329,6 +342,11 @@ static ist_status put_id(ist_json_reader *r, ist_ids *ids, const json_t *id, con
   json_int_t value = json_is_integer(id) ? json_integer_value(id) : -1;
   if (value < 0 || value >= r->t->vocab.n)
     return ist_fail(err, IST_ERR_FORMAT, "the post_processor names '%s', which is no token", name);
+  if (ids->n == MAX_AROUND)
+    return ist_fail(err, IST_ERR_UNSUPPORTED,
+                    "a post_processor that puts more than %d tokens before or behind a text is not "
+                    "supported",
+                    MAX_AROUND);
   return ist_ids_add(ids, (int32_t)value, err);
 }
 

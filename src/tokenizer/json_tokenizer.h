@@ -11,6 +11,7 @@ typedef struct ist_json_reader {
   ist_tokens tokens;
   bool byte_level; /* a pre-tokeniser maps bytes to characters */
   bool surrounded; /* the post-processor puts tokens around a text */
+  size_t patterns; /* bytes of the regular expressions read */
   bool ignore_merges;
 } ist_json_reader;
 

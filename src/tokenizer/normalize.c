@@ -19,12 +19,16 @@ void ist_norm_free(ist_norm *norm) {
 
 /* The forms of Unicode make 11 bytes out of one at most, a mark in the place of a space 7. */
 enum { GROWTH = 64, GROWTH_ANYWAY = 1 << 20 };
+#define SECONDS        2.0
+#define SECONDS_A_BYTE 2e-6
 
 ist_growth ist_growth_of(size_t len) {
   const size_t most = INT32_MAX; /* positions in a text are 32 bits wide */
   size_t room = len < most ? most - len : 0;
   size_t left = len < most / GROWTH ? GROWTH * len + GROWTH_ANYWAY : room;
-  return (ist_growth){len, left < room ? left : room};
+  return (ist_growth){.of = len,
+                      .left = left < room ? left : room,
+                      .seconds = SECONDS + SECONDS_A_BYTE * (double)len};
 }
 
 ist_status ist_growth_take(ist_growth *g, size_t before, size_t after, ist_error *err) {
@@ -192,7 +196,7 @@ static void replace_text(ist_buf *out, const ist_buf *text, const char *from, co
 }
 
 static ist_status replace_regex(ist_buf *out, const ist_buf *text, const ist_norm_step *step,
-                                size_t most, ist_error *err) {
+                                size_t most, ist_growth *growth, ist_error *err) {
   if (ist_skip_valid(text->p, text->p + text->len) != text->p + text->len) {
     ist_buf_add(out, text->p, text->len);
     return IST_OK;
@@ -201,7 +205,7 @@ static ist_status replace_regex(ist_buf *out, const ist_buf *text, const ist_nor
   if (!m) return ist_fail_nomem(err, "normalising a text", text->len);
   ist_status status = IST_OK;
   for (size_t at = 0, from, to; at < text->len && out->len <= most; at = to) {
-    status = ist_regex_find(&step->regex, m, text->p, text->len, at, &from, &to, err);
+    status = ist_regex_find(&step->regex, m, text->p, text->len, at, &from, &to, growth, err);
     if (status != IST_OK) break;
     ist_buf_add(out, text->p + at, from - at);
     if (to > from) ist_buf_str(out, step->to);
@@ -211,7 +215,8 @@ static ist_status replace_regex(ist_buf *out, const ist_buf *text, const ist_nor
 }
 
 static ist_status apply(const ist_norm_step *step, ist_buf *out, const ist_buf *text,
-                        bool continued, size_t most, ist_error *err) {
+                        bool continued, ist_growth *growth, ist_error *err) {
+  size_t most = text->len + growth->left;
   switch (step->kind) {
     case IST_NORM_NFC:
     case IST_NORM_NFD:
@@ -228,7 +233,7 @@ static ist_status apply(const ist_norm_step *step, ist_buf *out, const ist_buf *
       return IST_OK;
     case IST_NORM_REPLACE: break;
   }
-  if (step->is_regex) return replace_regex(out, text, step, most, err);
+  if (step->is_regex) return replace_regex(out, text, step, most, growth, err);
   replace_text(out, text, step->from, step->to, most);
   return IST_OK;
 }
@@ -237,7 +242,7 @@ ist_status ist_norm_apply(const ist_norm *norm, ist_buf *text, ist_buf *spare, b
                           ist_growth *growth, ist_error *err) {
   for (int i = 0; i < norm->n && text->len > 0; i++) {
     ist_buf_clear(spare);
-    IST_TRY(apply(&norm->step[i], spare, text, continued, text->len + growth->left, err));
+    IST_TRY(apply(&norm->step[i], spare, text, continued, growth, err));
     if (spare->failed) return ist_fail_nomem(err, "normalising a text", text->len);
     IST_TRY(ist_growth_take(growth, text->len, spare->len, err));
     ist_buf swap = *text;

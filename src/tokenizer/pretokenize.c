@@ -105,10 +105,10 @@ static ist_status begin(level *l, const ist_pre_step *step, const char *p, size_
   return IST_OK;
 }
 
-static ist_status find(level *l, const ist_pre_step *step, ist_error *err) {
+static ist_status find(level *l, const ist_pre_step *step, ist_growth *growth, ist_error *err) {
   size_t from, to;
   IST_TRY(ist_regex_find(&step->regex, l->match, l->begin, (size_t)(l->end - l->begin),
-                         (size_t)(l->p - l->begin), &from, &to, err));
+                         (size_t)(l->p - l->begin), &from, &to, growth, err));
   l->match_at = l->begin + from;
   l->match_end = l->begin + to;
   l->found = true;
@@ -117,23 +117,23 @@ static ist_status find(level *l, const ist_pre_step *step, ist_error *err) {
 
 /* The next match is a piece; what becomes of its neighbours is the behaviour's. */
 static ist_status take_match(level *l, const ist_pre_step *step, const char **piece,
-                             const char **end, ist_error *err) {
+                             const char **end, ist_growth *growth, ist_error *err) {
   *piece = l->match_at;
   l->p = *end = l->match_end;
-  IST_TRY(find(l, step, err));
+  IST_TRY(find(l, step, growth, err));
   if (step->behavior == IST_SPLIT_NEXT && l->match_at > l->p) l->p = *end = l->match_at;
   while (step->behavior == IST_SPLIT_CONTIGUOUS && l->match_at == l->p && l->p < l->end) {
     l->p = *end = l->match_end;
-    IST_TRY(find(l, step, err));
+    IST_TRY(find(l, step, growth, err));
   }
   return IST_OK;
 }
 
 static ist_status next_split(level *l, const ist_pre_step *step, const char **piece,
-                             const char **end, ist_error *err) {
+                             const char **end, ist_growth *growth, ist_error *err) {
   *piece = *end = l->end;
   while (l->p < l->end) {
-    if (!l->found) IST_TRY(find(l, step, err));
+    if (!l->found) IST_TRY(find(l, step, growth, err));
     bool gap = l->match_at > l->p;
     *piece = l->p;
     if (gap) {
@@ -143,7 +143,7 @@ static ist_status next_split(level *l, const ist_pre_step *step, const char **pi
         l->found = false;
       }
     } else {
-      IST_TRY(take_match(l, step, piece, end, err));
+      IST_TRY(take_match(l, step, piece, end, growth, err));
     }
     if (step->behavior != IST_SPLIT_REMOVED || gap != step->invert) return IST_OK;
   }
@@ -173,19 +173,19 @@ static const char *count_to(level *l, const char *to) {
 
 /* The next piece that a step makes of its own; *end == *piece: there is no more. */
 static ist_status step_next(level *l, const ist_pre_step *step, const char **piece,
-                            const char **end, ist_error *err) {
+                            const char **end, ist_growth *growth, ist_error *err) {
   *piece = l->p;
   *end = l->end;
   if (l->p == l->end) return IST_OK;
   switch (step->kind) {
     case IST_PRE_TILE: {
-      IST_TRY(find(l, step, err));
+      IST_TRY(find(l, step, growth, err));
       /* An expression that does not match anywhere leaves a gap, a piece. */
       *end = l->p = l->match_end;
       l->found = false;
       break;
     }
-    case IST_PRE_SPLIT: IST_TRY(next_split(l, step, piece, end, err)); break;
+    case IST_PRE_SPLIT: IST_TRY(next_split(l, step, piece, end, growth, err)); break;
     case IST_PRE_MARKED_WORDS: next_marked_word(l, piece, end); break;
     case IST_PRE_SPACE:
     case IST_PRE_MARK: l->p = l->end; break;
@@ -212,7 +212,7 @@ static ist_status pull(ist_pieces *it, int k, const char **piece, size_t *len, i
   const ist_pre_step *step = &it->pre->step[k];
   for (;;) {
     const char *end;
-    IST_TRY(step_next(l, step, piece, &end, err));
+    IST_TRY(step_next(l, step, piece, &end, &it->growth, err));
     *len = (size_t)(end - *piece);
     if (*len > 0) return IST_OK;
     bool first = it->first && it->at != it->valid_end;

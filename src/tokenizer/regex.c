@@ -3,6 +3,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <string.h>
+#include <time.h>
 
 #include <utf8proc.h>
 
@@ -12,12 +13,13 @@
 #define SPACE_CLASS "\\t-\\r\\x{85}\\p{Z}"
 
 enum {
-  MAX_PATTERN = 65536,
-  /* Of one match. PCRE2's own limits are 10 million backtracks and 20 GB: a pattern of a file
-   * could take seconds and all memory. An honest one backtracks once for each character of a long
-   * run of white space. */
+  MAX_PATTERN = 4096, /* real ones have some hundred bytes; a class of 20 compiles in 4 ms */
+  /* Of a match at one place. PCRE2's own limits are 10 million backtracks and 20 GB: a pattern of
+   * a file could take seconds and all memory. An honest one backtracks once for each character of
+   * a long run of white space. */
   MAX_BACKTRACKS = 4000000,
-  MAX_HEAP_KIB = 64 << 10
+  MAX_HEAP_KIB = 64 << 10,
+  FREE_BACKTRACKS = 1024 /* at every place of a first search; where it is more, it is watched */
 };
 
 typedef struct translator {
@@ -116,7 +118,8 @@ static ist_status compile(ist_regex *r, const ist_buf *text, bool anchored, int 
   if (r->memory) context = pcre2_compile_context_create(r->memory);
   if (context) {
     /* \C would match one byte of a character and leave text that is no UTF-8. */
-    const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
+    const uint32_t options =
+        PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT;
     pcre2_set_parens_nest_limit(context, 100);
     r->code = pcre2_compile((PCRE2_SPTR)text->p, text->len,
                             options | (anchored ? PCRE2_ANCHORED : 0), code, &offset, context);
@@ -126,7 +129,7 @@ static ist_status compile(ist_regex *r, const ist_buf *text, bool anchored, int 
   *code = 0;
   r->limits = pcre2_match_context_create(r->memory);
   if (!r->limits) return IST_ERR_NOMEM;
-  pcre2_set_match_limit(r->limits, MAX_BACKTRACKS);
+  pcre2_set_match_limit(r->limits, FREE_BACKTRACKS);
   pcre2_set_heap_limit(r->limits, MAX_HEAP_KIB);
   return IST_OK;
 }
@@ -206,18 +209,89 @@ static ist_status match_failed(int code, size_t len, size_t from, ist_error *err
   }
 }
 
+/* PCRE2's result of a search from `from`, without machine code. */
+static int interpret(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
+                     size_t from, pcre2_match_context *limits) {
+  const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY | PCRE2_NO_JIT;
+  return pcre2_match(r->code, (PCRE2_SPTR)text, len, from, options, m, limits);
+}
+
+/* With machine code where its stack suffices. */
+static int search(const ist_regex *r, ist_regex_match *m, const char *text, size_t len, size_t from,
+                  pcre2_match_context *limits) {
+  int n = PCRE2_ERROR_JIT_STACKLIMIT;
+  if (r->jit) n = pcre2_jit_match(r->code, (PCRE2_SPTR)text, len, from, PCRE2_NOTEMPTY, m, limits);
+  return n == PCRE2_ERROR_JIT_STACKLIMIT ? interpret(r, m, text, len, from, limits) : n;
+}
+
+static double seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+enum { OUT_OF_TIME = INT32_MIN }; /* none of the results of PCRE2 */
+
+/* A search by stretches of places where a match may begin, each with more backtracks where there
+ * are too few, and the clock in between. Stretches are as long as they are quick: PCRE2 learns
+ * from one place for the next. *from moves to the begin of the last. */
+static int search_watched(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
+                          size_t *from, ist_growth *growth) {
+  const double quick = 0.02, slow = 0.1;
+  size_t places = 64;
+  uint32_t most = FREE_BACKTRACKS;
+  pcre2_match_context *limits = pcre2_match_context_copy(r->limits);
+  int n = limits ? PCRE2_ERROR_NOMATCH : PCRE2_ERROR_NOMEMORY;
+  for (double before = seconds(), took; *from < len && n == PCRE2_ERROR_NOMATCH; before += took) {
+    size_t last = len - *from > places ? *from + places : len;
+    pcre2_set_offset_limit(limits, last);
+    pcre2_set_match_limit(limits, most);
+    n = search(r, m, text, len, *from, limits);
+    took = seconds() - before;
+    growth->seconds -= took;
+    if (n == PCRE2_ERROR_MATCHLIMIT && most < MAX_BACKTRACKS) {
+      most = most < MAX_BACKTRACKS / 8 ? 8 * most : MAX_BACKTRACKS;
+      n = growth->seconds < 0 ? OUT_OF_TIME : PCRE2_ERROR_NOMATCH;
+    } else if (n == PCRE2_ERROR_NOMATCH) {
+      for (*from = last + 1; *from < len && ((unsigned char)text[*from] & 0xc0) == 0x80;) ++*from;
+      if (*from < len && growth->seconds < 0) n = OUT_OF_TIME;
+      places = took < quick ? 2 * places : took > slow ? places / 2 + 1 : places;
+    }
+  }
+  pcre2_match_context_free(limits);
+  return n;
+}
+
+/* What the first search did not do: it needs more of the stack than machine code has, or has
+ * backtracked more often than it may unwatched. */
+static int search_again(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
+                        size_t *from, int n, ist_growth *growth) {
+  if (n == PCRE2_ERROR_JIT_STACKLIMIT) n = interpret(r, m, text, len, *from, r->limits);
+  return n == PCRE2_ERROR_MATCHLIMIT ? search_watched(r, m, text, len, from, growth) : n;
+}
+
+static ist_status no_match(int n, size_t len, size_t place, ist_error *err) {
+  if (n == PCRE2_ERROR_NOMATCH) return IST_OK;
+  if (n != OUT_OF_TIME) return match_failed(n, len, place, err);
+  return ist_fail(err, IST_ERR_DATA,
+                  "the regular expressions of the tokenizer take too long at byte %zu of a text",
+                  place);
+}
+
 ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
-                          size_t from, size_t *begin, size_t *end, ist_error *err) {
-  PCRE2_SPTR subject = (PCRE2_SPTR)text;
-  const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
+                          size_t from, size_t *begin, size_t *end, ist_growth *growth,
+                          ist_error *err) {
   *begin = *end = len;
   if (from >= len) return IST_OK;
   int n = PCRE2_ERROR_JIT_STACKLIMIT;
-  if (r->jit) n = pcre2_jit_match(r->code, subject, len, from, PCRE2_NOTEMPTY, m, r->limits);
-  if (n == PCRE2_ERROR_JIT_STACKLIMIT)
-    n = pcre2_match(r->code, subject, len, from, options | PCRE2_NO_JIT, m, r->limits);
+  if (r->jit)
+    n = pcre2_jit_match(r->code, (PCRE2_SPTR)text, len, from, PCRE2_NOTEMPTY, m, r->limits);
+  if (n < 0 && n != PCRE2_ERROR_NOMATCH) {
+    size_t place = from;
+    n = search_again(r, m, text, len, &place, n, growth);
+    if (n < 0) return no_match(n, len, place, err);
+  }
   if (n == PCRE2_ERROR_NOMATCH) return IST_OK;
-  if (n < 0) return match_failed(n, len, from, err);
   const PCRE2_SIZE *at = pcre2_get_ovector_pointer(m);
   /* \K moves the begin of a match; through a subroutine that a lookahead calls (PCRE2 forbids it
    * in the lookahead itself), behind its end. */

@@ -101,6 +101,16 @@ static ist_buf repeated(const char *part, size_t n) {
   return b;
 }
 
+/* `count` objects of a Sequence. */
+static ist_buf sequence(const char *list, const char *item, int count) {
+  ist_buf b = {0};
+  ist_buf_printf(&b, "{\"type\":\"Sequence\",\"%s\":[", list);
+  for (int i = 0; i < count; i++) ist_buf_printf(&b, "%s%s", i ? "," : "", item);
+  ist_buf_str(&b, "]}");
+  assert_false(b.failed);
+  return b;
+}
+
 /* ---- Regular expressions ---- */
 
 #define SPLIT(pattern)                                    \
@@ -143,17 +153,91 @@ static void test_endless_matches(void **state) {
   ist_buf_free(&pre);
 }
 
-/* ---- Steps that multiply ---- */
-
-/* `count` objects of a Sequence. */
-static ist_buf sequence(const char *list, const char *item, int count) {
-  ist_buf b = {0};
-  ist_buf_printf(&b, "{\"type\":\"Sequence\",\"%s\":[", list);
-  for (int i = 0; i < count; i++) ist_buf_printf(&b, "%s%s", i ? "," : "", item);
-  ist_buf_str(&b, "]}");
-  assert_false(b.failed);
-  return b;
+/* Each match is below the limit, but there is one to try at every place. */
+static void test_much_work_everywhere(void **state) {
+  (void)state;
+  static const char says[] = "take too long";
+  ist_buf text = repeated("a", 20000);
+  not_encoded(opened(none, SPLIT("(?:a|b){0,2000}[^ab]"), "[]"), text.p, text.len, says);
+  not_encoded(opened("{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(?:a|b){0,2000}[^ab]\"},"
+                     "\"content\":\"\"}",
+                     none, "[]"),
+              text.p, text.len, says);
+  /* Deeper than machine code has stack for. */
+  not_encoded(opened(none, SPLIT("(a(?1)?[bc])"), "[]"), text.p, text.len, says);
+  ist_buf_free(&text);
 }
+
+/* What tokenizers ask for, in long runs of white space. */
+static void test_much_white_space(void **state) {
+  (void)state;
+  ist_tokenizer *t = opened(none, SPLIT("\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+|a"), "[]");
+  ist_ids ids = {0};
+  ist_buf text = repeated(" ", 1000000);
+  ist_buf_str(&text, "a");
+  assert_int_equal(encode(t, text.p, text.len, &ids, NULL), IST_OK);
+  assert_int_equal(ids.p[ids.n - 1], 1);
+  ist_tokenizer_free(t);
+  t = opened(none, SPLIT("\\\\s+$"), "[]");
+  assert_int_equal(encode(t, text.p, text.len, &ids, NULL), IST_OK);
+  ist_tokenizer_free(t);
+  ist_ids_free(&ids);
+  ist_buf_free(&text);
+}
+
+/* A search that is watched finds what one that is not would. */
+static void test_watched_matches(void **state) {
+  (void)state;
+  static const char pattern[] = "(?:a|b)*b";
+  ist_buf text = {0}, as = repeated("a", 3000);
+  ist_buf_printf(&text, "b%s\u00f6\u6f22%sb%s", as.p, as.p, as.p);
+  ist_regex r;
+  assert_int_equal(ist_regex_compile(&r, pattern, strlen(pattern), false, NULL), IST_OK);
+  ist_regex_match *m = ist_regex_match_new(&r);
+  for (int jit = r.jit; jit >= 0; jit--) {
+    r.jit = jit;
+    ist_growth growth = ist_growth_of(text.len);
+    size_t begin, end;
+    assert_int_equal(ist_regex_find(&r, m, text.p, text.len, 0, &begin, &end, &growth, NULL),
+                     IST_OK);
+    assert_int_equal(begin, 0);
+    assert_int_equal(end, 1);
+    assert_int_equal(ist_regex_find(&r, m, text.p, text.len, 1, &begin, &end, &growth, NULL),
+                     IST_OK);
+    assert_int_equal(begin, 3006);
+    assert_int_equal(end, 6007);
+    assert_int_equal(ist_regex_find(&r, m, text.p, text.len, end, &begin, &end, &growth, NULL),
+                     IST_OK);
+    assert_int_equal(begin, text.len);
+    assert_true(growth.seconds < ist_growth_of(text.len).seconds);
+    growth.seconds = 0;
+    assert_int_equal(ist_regex_find(&r, m, text.p, text.len, 1, &begin, &end, &growth, NULL),
+                     IST_ERR_DATA);
+  }
+  ist_regex_match_free(m);
+  ist_regex_free(&r);
+  ist_buf_free(&text);
+  ist_buf_free(&as);
+}
+
+static void test_long_expressions(void **state) {
+  (void)state;
+  ist_buf as = repeated("a", 4097), one = {0};
+  ist_buf_printf(&one, SPLIT("%s"), as.p);
+  not_opened(none, one.p, "[]", "a regular expression of 4097 bytes, expected at most 4096");
+  ist_buf_clear(&one);
+  ist_buf_printf(&one, SPLIT("%s"), as.p + 1);
+  ist_buf replace = {0}, two = sequence("pretokenizers", one.p, 2);
+  ist_tokenizer_free(opened(none, two.p, "[]"));
+  ist_buf_str(&replace, "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":\"\"}");
+  not_opened(replace.p, two.p, "[]", "regular expressions of more than 8192 bytes in all");
+  ist_buf_free(&as);
+  ist_buf_free(&one);
+  ist_buf_free(&two);
+  ist_buf_free(&replace);
+}
+
+/* ---- Steps that multiply ---- */
 
 static ist_buf replace_by_thousand(const char *kind, const char *pattern) {
   ist_buf b = {0}, as = repeated("a", 1000);
@@ -223,6 +307,26 @@ static void test_decoder_that_multiplies(void **state) {
   ist_buf_str(&b, "\"}");
   not_opened(none, b.p, "[]", "writes 1000 bytes for 1, expected at most 64 times as many");
   ist_buf_free(&b);
+}
+
+/* A special token that stands for many, named often. */
+static void test_post_processor_that_multiplies(void **state) {
+  (void)state;
+  for (int more = 0; more < 2; more++) {
+    ist_buf b = {0};
+    ist_buf_str(&b,
+                "[],\"post_processor\":{\"type\":\"TemplateProcessing\",\"special_tokens\":"
+                "{\"x\":{\"id\":\"x\",\"ids\":[1");
+    for (int i = 1; i < 16; i++) ist_buf_str(&b, ",1");
+    ist_buf_str(&b, "]}},\"single\":[{\"Sequence\":{\"id\":\"A\"}}");
+    for (int i = 0; i < 16 + more; i++) ist_buf_str(&b, ",{\"SpecialToken\":{\"id\":\"x\"}}");
+    ist_buf_str(&b, "]}");
+    if (more)
+      not_opened(none, none, b.p, "more than 256 tokens before or behind");
+    else
+      ist_tokenizer_free(opened(none, none, b.p));
+    ist_buf_free(&b);
+  }
 }
 
 /* ---- Unicode forms ---- */
@@ -480,9 +584,14 @@ int main(void) {
       cmocka_unit_test(test_matches_backwards),
       cmocka_unit_test(test_half_characters),
       cmocka_unit_test(test_endless_matches),
+      cmocka_unit_test(test_much_work_everywhere),
+      cmocka_unit_test(test_much_white_space),
+      cmocka_unit_test(test_watched_matches),
+      cmocka_unit_test(test_long_expressions),
       cmocka_unit_test(test_normalizers_that_multiply),
       cmocka_unit_test(test_marks_that_multiply),
       cmocka_unit_test(test_decoder_that_multiplies),
+      cmocka_unit_test(test_post_processor_that_multiplies),
       cmocka_unit_test(test_forms_of_marks),
       cmocka_unit_test(test_long_run_of_marks),
       cmocka_unit_test(test_long_special_tokens),
