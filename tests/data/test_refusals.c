@@ -12,6 +12,17 @@
 
 #define COUNT(list) (sizeof(list) / sizeof *(list))
 
+static char folder[] = "/tmp/ist-test-refusals-XXXXXX";
+
+static int enter_folder(void **state) {
+  (void)state;
+  return mkdtemp(folder) && chdir(folder) == 0 ? 0 : -1;
+}
+static int leave_folder(void **state) {
+  (void)state;
+  return chdir("/") == 0 && ist_remove_tree(folder, NULL) == IST_OK ? 0 : -1;
+}
+
 static void expect(const char *what, ist_status got, ist_status want, const ist_error *err,
                    const char *says) {
   if (got != want || !strstr(err->message, says))
@@ -94,10 +105,10 @@ static void test_files(void **state) {
       {"/tmp", NULL, IST_ERR_IO, "/tmp: found a directory, expected a regular file"},
       {"/dev/null", NULL, IST_ERR_IO, "/dev/null: found a device or pipe, expected a regular file"},
       {"/tmp/ist-none/x.jsonl", NULL, IST_ERR_IO, "/tmp/ist-none/x.jsonl: No such file"},
-      {"/tmp/ist-test-head.csv", "\"prompt\"x,completion\na,b\n", IST_ERR_DATA,
+      {"head.csv", "\"prompt\"x,completion\na,b\n", IST_ERR_DATA,
        "head.csv:1: found 'x' behind a closing quote, expected a comma"},
-      {"/tmp/ist-test-mark.csv", "\xef\xbb\xbf", IST_ERR_DATA, "mark.csv: no header row"},
-      {"/tmp/ist-test-none.csv", "", IST_ERR_DATA, "none.csv: the file is empty"},
+      {"mark.csv", "\xef\xbb\xbf", IST_ERR_DATA, "mark.csv: no header row"},
+      {"none.csv", "", IST_ERR_DATA, "none.csv: the file is empty"},
   };
   for (size_t k = 0; k < COUNT(rows); k++) {
     ist_records r;
@@ -276,5 +287,5 @@ int main(void) {
       cmocka_unit_test(test_splits), cmocka_unit_test(test_datasets),
       cmocka_unit_test(test_store),
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }

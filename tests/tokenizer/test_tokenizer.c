@@ -352,9 +352,56 @@ static void test_real_model(void **state) {
   ist_tokenizer_free(t);
 }
 
+/* llama.cpp's rule for Phi-3, whose GGUF has lost it: control tokens take the white space behind
+ * them, but for three. */
+static void test_phi3(void **state) {
+  (void)state;
+  enum { N = 8 };
+  static const char *const spelled[N] = {"<unk>", "<s>", "<|endoftext|>", "<|user|>", "<0x0A>", "▁",
+                                         "h",     "i"};
+  static const int32_t types[N] = {UNKNOWN, CONTROL, CONTROL, CONTROL, 6, NORMAL, NORMAL, NORMAL};
+  static const float scores[N] = {0};
+  static const struct {
+    const char *name, *ids;
+  } rows[] = {{"Phi-3 mini", "35672556715567"},
+              {"My PHI3", "35672556715567"},
+              {"Llama", "354672556715567"},
+              {NULL, "354672556715567"}};
+  ist_str texts[N];
+  for (int i = 0; i < N; i++) texts[i] = (ist_str){spelled[i], strlen(spelled[i])};
+  for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
+    ist_error err = {0};
+    ist_gguf *g = NULL;
+    ist_tokenizer *t = NULL;
+    ist_ids ids = {0};
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/ist-test-phi3-%ld.gguf", (long)getpid());
+    static const char text[] = "<|user|>\nhi<|endoftext|> hi<s> hi";
+    ist_gguf_writer *w = ist_gguf_writer_new();
+    if (rows[k].name) ist_gguf_put_str(w, "general.name", rows[k].name, strlen(rows[k].name));
+    ist_gguf_put_str(w, "tokenizer.ggml.model", "llama", 5);
+    ist_gguf_put_strs(w, "tokenizer.ggml.tokens", texts, N);
+    ist_gguf_put_f32s(w, "tokenizer.ggml.scores", scores, N);
+    ist_gguf_put_i32s(w, "tokenizer.ggml.token_type", types, N);
+    assert_int_equal(ist_gguf_write(w, path, &err), IST_OK);
+    ist_gguf_writer_free(w);
+    assert_int_equal(ist_gguf_open(&g, path, &err), IST_OK);
+    unlink(path);
+    if (ist_tokenizer_from_gguf(&t, g, &err) != IST_OK) fail_msg("%s", err.message);
+    ist_gguf_close(g);
+    assert_int_equal(ist_tokenizer_encode(t, text, sizeof text - 1, true, &ids, &err), IST_OK);
+    bool same = ids.n == (int64_t)strlen(rows[k].ids);
+    for (int64_t i = 0; same && i < ids.n; i++) same = ids.p[i] == rows[k].ids[i] - '0';
+    if (!same) fail_msg("%s: other ids than %s", rows[k].name, rows[k].ids);
+    ist_ids_free(&ids);
+    ist_tokenizer_free(t);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_special),
+      cmocka_unit_test(test_phi3),
       cmocka_unit_test(test_no_injection),
       cmocka_unit_test(test_no_control_by_merging),
       cmocka_unit_test(test_decode),
