@@ -35,21 +35,14 @@ static ist_status open_shard(ist_source *s, const char *dir, const char *name, i
   return status;
 }
 
-static const ist_safetensors *find_shard(const ist_source *s, const char *name) {
-  for (int64_t i = 0; i < s->n_shards; i++) {
-    const char *path = s->shard[i]->path, *slash = strrchr(path, '/');
-    if (strcmp(slash ? slash + 1 : path, name) == 0) return s->shard[i];
-  }
-  return NULL;
-}
-
 static ist_status reserve_shards(ist_source *s, size_t n, ist_error *err) {
   s->shard = ist_calloc(n, sizeof *s->shard);
   return s->shard ? IST_OK : ist_fail_nomem(err, "shards", n * sizeof *s->shard);
 }
 
-/* Every file that the index's weight_map names, once. */
-static ist_status open_indexed(ist_source *s, const char *dir, json_t *map, ist_error *err) {
+/* Every file that the index's weight_map names, once; `opened` gets the number of each. */
+static ist_status open_indexed(ist_source *s, const char *dir, json_t *map, json_t *opened,
+                               ist_error *err) {
   json_t *file;
   IST_TRY(reserve_shards(s, json_object_size(map), err));
   const char *tensor;
@@ -59,18 +52,22 @@ static ist_status open_indexed(ist_source *s, const char *dir, json_t *map, ist_
       return ist_fail(err, IST_ERR_FORMAT,
                       "%s/" INDEX ": %s: found %s, expected the name of a file beside the index",
                       dir, tensor, name ? name : ist_json_kind(file));
-    if (!find_shard(s, name)) IST_TRY(open_shard(s, dir, name, err));
+    if (json_object_get(opened, name)) continue;
+    if (json_object_set_new(opened, name, json_integer(s->n_shards)))
+      return ist_fail_nomem(err, "shards", strlen(name));
+    IST_TRY(open_shard(s, dir, name, err));
   }
   return IST_OK;
 }
 
 /* Every tensor of the index is in the file it names. */
-static ist_status check_indexed(const ist_source *s, const char *dir, json_t *map, ist_error *err) {
+static ist_status check_indexed(const ist_source *s, const char *dir, json_t *map,
+                                const json_t *opened, ist_error *err) {
   const char *tensor;
   json_t *file;
   json_object_foreach(map, tensor, file) {
-    const ist_safetensors *shard = find_shard(s, json_string_value(file));
-    if (!ist_safetensors_find(shard, tensor))
+    const json_t *number = json_object_get(opened, json_string_value(file));
+    if (!ist_safetensors_find(s->shard[json_integer_value(number)], tensor))
       return ist_fail(err, IST_ERR_FORMAT, "%s/" INDEX ": %s: found no such tensor in %s", dir,
                       tensor, json_string_value(file));
   }
@@ -85,8 +82,11 @@ static ist_status open_index(ist_source *s, const char *dir, ist_error *err) {
   if (!json_is_object(map) || json_object_size(map) == 0)
     status = ist_fail(err, IST_ERR_FORMAT, "%s/" INDEX ": weight_map: found %s, expected an object",
                       dir, json_is_object(map) ? "an empty one" : ist_json_kind(map));
-  if (status == IST_OK) status = open_indexed(s, dir, map, err);
-  if (status == IST_OK) status = check_indexed(s, dir, map, err);
+  json_t *opened = json_object();
+  if (!opened) status = ist_fail_nomem(err, "shards", 0);
+  if (status == IST_OK) status = open_indexed(s, dir, map, opened, err);
+  if (status == IST_OK) status = check_indexed(s, dir, map, opened, err);
+  json_decref(opened);
   json_decref(index);
   return status;
 }
