@@ -154,15 +154,25 @@ static bool is_beside(const char *name) {
 
 /* A folder from elsewhere may hold a link to any file of this machine ("tokenizer.json ->
  * ~/.ssh/id_rsa"), which would stand in the merged folder, and be uploaded with it. A link is
- * followed within the folder, and from a snapshot in Hugging Face's cache (REPOSITORY/snapshots/
- * REVISION) to REPOSITORY/blobs, of which its files are made. */
+ * followed within the folder; from a snapshot in Hugging Face's cache (REPOSITORY/snapshots/
+ * REVISION) to REPOSITORY/blobs, of which its files are made; and from anywhere to the blobs of a
+ * cached model (models--OWNER--NAME/blobs/HASH), as older downloads into a folder have it. */
 static bool lies_in(const char *path, const char *folder, const char *below) {
   size_t n = strlen(folder), m = strlen(below);
   return strncmp(path, folder, n) == 0 && strncmp(path + n, below, m) == 0 && path[n + m] == '/';
 }
 
+static bool is_cached(const char *file) {
+  static const char blobs[] = "/blobs/", models[] = "models--";
+  const char *name = strrchr(file, '/'), *repository = name;
+  const size_t n = sizeof blobs - 2; /* without the last slash, which is the name's */
+  if ((size_t)(name - file) <= n || memcmp(name - n, blobs, n) != 0) return false;
+  for (repository -= n; repository > file && repository[-1] != '/';) repository--;
+  return strncmp(repository, models, sizeof models - 1) == 0;
+}
+
 static bool may_copy(const char *folder, const char *file) {
-  if (lies_in(file, folder, "")) return true;
+  if (lies_in(file, folder, "") || is_cached(file)) return true;
   const char *revision = strrchr(folder, '/');
   static const char snapshots[] = "/snapshots";
   const size_t n = sizeof snapshots - 1, len = (size_t)(revision - folder);

@@ -100,6 +100,20 @@ static void test_links(void **state) {
   MUST(ist_file_write("plain2/blobs/secret", "secret", 6, &err));
   link_to("../plain2/blobs/secret", "plain/notes.txt");
   merge_refused("plain", "notes.txt: found a link to /");
+  MUST(ist_mkdirs("xmodels--a--b/blobs", &err)); /* no model of the cache */
+  MUST(ist_file_write("xmodels--a--b/blobs/0123", "secret", 6, &err));
+  link_to("../xmodels--a--b/blobs/0123", "plain/notes.txt");
+  merge_refused("plain", "notes.txt: found a link to /");
+  MUST(ist_mkdirs("models--a--b/blobs/more", &err));
+  MUST(ist_file_write("models--a--b/blobs/more/0123", "secret", 6, &err));
+  link_to("../models--a--b/blobs/more/0123", "plain/notes.txt");
+  merge_refused("plain", "notes.txt: found a link to /");
+  MUST(ist_file_write("models--a--b/blobs/0123", "cached", 6, &err));
+  link_to("../models--a--b/blobs/0123", "plain/notes.txt");
+  MUST(merge_into("plain", NULL, "linked", "F16", 0, &r, &err));
+  MUST(ist_file_read(&b, "linked/notes.txt", 10, &err));
+  assert_string_equal(b.p, "cached");
+  MUST(ist_remove_tree("linked", &err));
   /* Within the folder, and from a snapshot of the cache to its repository's blobs. */
   MUST(ist_mkdirs("plain/more", &err));
   MUST(ist_file_write("plain/more/notes", "notes", 5, &err));
