@@ -19,8 +19,8 @@ void ist_norm_free(ist_norm *norm) {
 
 /* The forms of Unicode make 11 bytes out of one at most, a mark in the place of a space 7. */
 enum { GROWTH = 64, GROWTH_ANYWAY = 1 << 20 };
-#define SECONDS        2.0
-#define SECONDS_A_BYTE 2e-6
+#define SECONDS        1.0
+#define SECONDS_A_BYTE 1e-6
 
 ist_growth ist_growth_of(size_t len) {
   const size_t most = INT32_MAX; /* positions in a text are 32 bits wide */
