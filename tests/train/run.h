@@ -52,6 +52,12 @@ static inline void write_data(const char *path, int records, int seed) {
   assert_int_equal(fclose(f), 0);
 }
 
+static inline int enter_with_data(void **state) {
+  if (enter_folder(state) != 0) return -1;
+  write_data("data.jsonl", 60, 1);
+  return 0;
+}
+
 static inline ist_model *open_model_file(const char *path) {
   ist_error err = {0};
   ist_model_options o;

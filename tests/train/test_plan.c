@@ -401,12 +401,6 @@ static void test_saved_plan_is_repeated(void **state) {
   close_shape(&s);
 }
 
-static int set_up(void **state) {
-  if (enter_folder(state) != 0) return -1;
-  write_data("data.jsonl", 60, 1);
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_declared_is_reserved_is_used),
@@ -420,5 +414,5 @@ int main(void) {
       cmocka_unit_test(test_plan_says_why),
       cmocka_unit_test(test_saved_plan_is_repeated),
   };
-  return cmocka_run_group_tests(tests, set_up, leave_folder);
+  return cmocka_run_group_tests(tests, enter_with_data, leave_folder);
 }

@@ -51,13 +51,7 @@ static void test_every_pair(void **state) {
   }
 }
 
-static int set_up(void **state) {
-  if (enter_folder(state) != 0) return -1;
-  write_data("data.jsonl", 60, 1);
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_pair)};
-  return cmocka_run_group_tests(tests, set_up, leave_folder);
+  return cmocka_run_group_tests(tests, enter_with_data, leave_folder);
 }

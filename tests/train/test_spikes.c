@@ -179,17 +179,11 @@ static void test_resume(void **state) {
                     "parts/checkpoints/step-00000040/state.safetensors");
 }
 
-static int set_up(void **state) {
-  if (enter_folder(state) != 0) return -1;
-  write_data("data.jsonl", 60, 1);
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_window),      cmocka_unit_test(test_limit),
       cmocka_unit_test(test_constant),    cmocka_unit_test(test_spike_in_a_run),
       cmocka_unit_test(test_many_spikes), cmocka_unit_test(test_resume),
   };
-  return cmocka_run_group_tests(tests, set_up, leave_folder);
+  return cmocka_run_group_tests(tests, enter_with_data, leave_folder);
 }

@@ -635,12 +635,6 @@ static void test_model_is_busy(void **state) {
   ist_model_close(m);
 }
 
-static int set_up(void **state) {
-  if (enter_folder(state) != 0) return -1;
-  write_data("data.jsonl", 60, 1);
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_resume_token_order),
@@ -663,5 +657,5 @@ int main(void) {
       cmocka_unit_test(test_patience),
       cmocka_unit_test(test_model_is_busy),
   };
-  return cmocka_run_group_tests(tests, set_up, leave_folder);
+  return cmocka_run_group_tests(tests, enter_with_data, leave_folder);
 }

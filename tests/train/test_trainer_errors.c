@@ -245,12 +245,6 @@ static void test_resume_passes_over_damage(void **state) {
   ist_model_close(m);
 }
 
-static int set_up(void **state) {
-  if (enter_folder(state) != 0) return -1;
-  write_data("data.jsonl", 60, 1);
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_options),
@@ -263,5 +257,5 @@ int main(void) {
       cmocka_unit_test(test_resume_with_other_data),
       cmocka_unit_test(test_resume_passes_over_damage),
   };
-  return cmocka_run_group_tests(tests, set_up, leave_folder);
+  return cmocka_run_group_tests(tests, enter_with_data, leave_folder);
 }
