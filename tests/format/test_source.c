@@ -326,9 +326,32 @@ static void test_huge_integer(void **state) {
   assert_int_equal(ist_json_parse(&v, text, sizeof text - 1, &err), IST_ERR_FORMAT);
 }
 
+/* Of tensors that are not written yet, in any order; a name that comes twice is refused. */
+static void test_draft(void **state) {
+  (void)state;
+  ist_st_item items[] = {{.name = "b", .type = IST_F32, .n_dims = 2, .shape = {3, 5}},
+                         {.name = "c", .type = IST_BF16, .n_dims = 1, .shape = {7}},
+                         {.name = "a", .type = IST_F16, .n_dims = 1, .shape = {2}}};
+  ist_source s;
+  ist_error err = {0};
+  if (ist_source_draft(&s, NULL, items, 3, &err) != IST_OK) fail_msg("%s", err.message);
+  for (int i = 0; i < 3; i++) {
+    const ist_gguf_tensor *t = ist_source_find(&s, items[i].name);
+    assert_non_null(t);
+    assert_int_equal(t->type, items[i].type);
+    assert_int_equal(t->ne[0], items[i].shape[items[i].n_dims - 1]);
+  }
+  assert_null(ist_source_find(&s, "d"));
+  ist_source_close(&s);
+  items[1].name = "b";
+  assert_true(ist_source_draft(&s, NULL, items, 3, &err) != IST_OK);
+  assert_non_null(strstr(err.message, "b"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_whole),
+      cmocka_unit_test(test_draft),
       cmocka_unit_test(test_sharded),
       cmocka_unit_test_setup_teardown(test_index_refused, setup, teardown),
       cmocka_unit_test_setup_teardown(test_files_missing, setup, teardown),

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -330,6 +331,38 @@ static void test_floor(void **state) {
   }
 }
 
+static void append(char text[200], int layer) {
+  size_t len = strlen(text);
+  snprintf(text + len, 200 - len, "%d ", layer);
+}
+
+/* A seed draws the same layers and the same candidates in every version: what was found once. */
+static void test_a_seed_stays_what_it_is(void **state) {
+  (void)state;
+  static const char *const found[] = {
+      [IST_SELECT_IST] = "3 4 8 1 2 6 6 7 9 3 6 7 9 10 11 2 4 5 8 9 10 1 2 4 5 9 11 ",
+      [IST_SELECT_RANDOM] = "4 6 10 1 3 8 8 9 11 "};
+  for (int kind = IST_SELECT_IST; kind <= IST_SELECT_RANDOM; kind++) {
+    ist_select_options o = options((ist_selector_kind)kind, 42);
+    ist_selector *s = make(12, &o);
+    char text[200] = "";
+    uint8_t active[12];
+    float factor[IST_MAX_CANDIDATES * 12];
+    for (int64_t i = 0; i < 12; i++)
+      ist_selector_get_state(s).suppressibility[i] = 0.3 * (double)(i - 6);
+    for (int64_t t = 0; t < 3; t++) {
+      ist_selector_draw(s, t, active);
+      for (int i = 0; i < 12; i++)
+        if (active[i]) append(text, i);
+    }
+    int64_t n = ist_selector_propose(s, 10, factor);
+    for (int64_t i = 0; i < 12 * n; i++)
+      if (factor[i] < 1) append(text, (int)(i % 12));
+    ist_selector_free(s);
+    assert_string_equal(text, found[kind]);
+  }
+}
+
 static void test_refused_options(void **state) {
   (void)state;
   ist_select_options o = options(IST_SELECT_IST, 0);
@@ -349,6 +382,12 @@ static void test_refused_options(void **state) {
   o = options(IST_SELECT_IST, 0);
   o.interval = 0;
   refused(8, &o, "interval");
+  o = options(IST_SELECT_IST, 0);
+  static const float factor[] = {-0.25f, NAN, INFINITY};
+  for (int i = 0; i < 3; i++) {
+    o.factor = factor[i];
+    refused(8, &o, "suppression factor");
+  }
   o = options(IST_SELECT_RANDOM, 0);
   o.redraw_every = 0;
   refused(8, &o, "between draws");
@@ -403,6 +442,7 @@ int main(void) {
       cmocka_unit_test(test_restored_state),
       cmocka_unit_test(test_redraw_every),
       cmocka_unit_test(test_floor),
+      cmocka_unit_test(test_a_seed_stays_what_it_is),
       cmocka_unit_test(test_refused_options),
       cmocka_unit_test(test_no_memory),
   };
