@@ -4,24 +4,20 @@
 
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <zlib.h>
 
 #include "data/doctor.h"
 #include "data/reader.h"
 #include "data/render.h"
+#include "hang.h"
 
 #define MIB ((size_t)1 << 20)
 /* A little more than a record may have. */
 #define LONG (IST_LONGEST_RECORD + MIB)
 
 /* Of processor time: more than any of these takes under the sanitizers; without its limit each
- * takes longer. 0: no end. */
+ * takes longer. */
 enum { SECONDS = 20 };
-static void end_after(int seconds) {
-  const struct itimerval t = {.it_value = {.tv_sec = seconds}};
-  assert_int_equal(setitimer(ITIMER_VIRTUAL, &t, NULL), 0);
-}
 
 /* A file of the given name, packed by gzip: a text before, a pattern again and again up to `bytes`,
  * and a text behind. */
@@ -46,9 +42,9 @@ static const char *make_file(const char *name, const char *before, const char *p
 static void must_refuse(const char *path, const char *place, const char *what) {
   ist_records r;
   ist_error err = {0};
-  end_after(SECONDS);
+  hang_after(SECONDS);
   ist_status status = ist_records_read(&r, path, &err);
-  end_after(0);
+  hang_after(0);
   unlink(path);
   if (status != IST_ERR_DATA || !strstr(err.message, place) || !strstr(err.message, what))
     fail_msg("status %d, \"%s\"; expected \"%s\" and \"%s\"", (int)status,
@@ -183,21 +179,21 @@ static void test_long_conversation(void **state) {
   ist_record r = {.message = m, .n_messages = MESSAGES};
   ist_rendered some = {0}, beginning = {0}, all = {0};
   ist_error err = {0};
-  end_after(SECONDS);
+  hang_after(SECONDS);
   if (ist_render_record(&some, &r, t, IST_TEMPLATE_MODEL, MOST_TOKENS, &err) != IST_OK)
     fail_msg("%s", err.message);
   r.n_messages = 200;
   if (ist_render_record(&beginning, &r, t, IST_TEMPLATE_MODEL, 0, &err) != IST_OK)
     fail_msg("%s", err.message);
-  end_after(0);
+  hang_after(0);
   assert_true(some.ids.n > MOST_TOKENS && some.ids.n < 2 * MOST_TOKENS);
   assert_true(beginning.ids.n > some.ids.n);
   assert_memory_equal(some.ids.p, beginning.ids.p, MOST_TOKENS * sizeof *some.ids.p);
   assert_memory_equal(some.mask, beginning.mask, MOST_TOKENS);
   r.n_messages = MESSAGES;
-  end_after(SECONDS);
+  hang_after(SECONDS);
   assert_int_equal(ist_render_record(&all, &r, t, IST_TEMPLATE_MODEL, 0, &err), IST_ERR_DATA);
-  end_after(0);
+  hang_after(0);
   assert_non_null(strstr(err.message, "a conversation of 10000 messages"));
   ist_rendered_free(&some);
   ist_rendered_free(&beginning);

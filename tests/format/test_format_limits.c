@@ -2,21 +2,17 @@
 #include "files.h"
 
 #include <malloc.h>
-#include <sys/time.h>
 
 #include "format/gguf.h"
 #include "format/json.h"
 #include "format/peft_dir.h"
 #include "format/safetensors.h"
 #include "format/source.h"
+#include "hang.h"
 
 /* Of processor time: more than any of these takes under the sanitizers; without its limit each
- * takes longer. 0: no end. */
+ * takes longer. */
 enum { SECONDS = 12 };
-static void end_after(int seconds) {
-  const struct itimerval t = {.it_value = {.tv_sec = seconds}};
-  assert_int_equal(setitimer(ITIMER_VIRTUAL, &t, NULL), 0);
-}
 
 static char *folder;
 
@@ -93,9 +89,9 @@ static void test_keys_that_collide(void **state) {
   char *path = put("keys.gguf", &b);
   ist_gguf *g;
   ist_error err = {0};
-  end_after(SECONDS);
+  hang_after(SECONDS);
   if (ist_gguf_open(&g, path, &err) != IST_OK) fail_msg("%s", err.message);
-  end_after(0);
+  hang_after(0);
   assert_int_equal(g->n_kv, keys);
   ist_gguf_close(g);
   ist_buf_free(&b);
@@ -231,7 +227,7 @@ static void test_json_that_multiplies(void **state) {
   ist_safetensors *st;
   repeat(&b, "{\"a\":[", "{}", "]}", 1 << 20);
   char *config = put("config.json", &b), *adapter = put("adapter_config.json", &b);
-  end_after(SECONDS);
+  hang_after(SECONDS);
   must_name(ist_source_open_folder(&s, folder, &err), &err, "config.json");
   must_name(ist_peft_open(&d, folder, &err), &err, "adapter_config.json");
   repeat(&b, "{\"a\":[", "{}", "]}", 4 << 20);
@@ -251,7 +247,7 @@ static void test_json_that_multiplies(void **state) {
   write_bytes(config, b.p, b.len);
   assert_error(ist_source_open_folder(&s, folder, &err), IST_ERR_FORMAT, &err,
                "config.json' is too long: expected at most 16777216 bytes");
-  end_after(0);
+  hang_after(0);
   ist_free(config);
   ist_free(adapter);
   ist_free(tensors);

@@ -11,17 +11,18 @@
 
 #include <cmocka.h>
 
+#include "hang.h"
 #include "jinja/jinja.h"
 
-enum { SECONDS = 60 }; /* with sanitizers, on a busy machine; the process ends behind them */
+enum { SECONDS = 60 }; /* with sanitizers */
 
 static ist_status render(const char *source, size_t len, ist_buf *text, ist_error *err) {
   ist_jinja *t = NULL;
   json_t *globals = json_object();
-  alarm(SECONDS);
+  hang_after(SECONDS);
   ist_status status = ist_jinja_parse(&t, source, len, err);
   if (status == IST_OK) status = ist_jinja_render(t, globals, NULL, text, NULL, err);
-  alarm(0);
+  hang_after(0);
   ist_jinja_free(t);
   json_decref(globals);
   return status;
@@ -152,11 +153,11 @@ static ist_status render_limited(const char *source, int64_t steps, size_t memor
   ist_jinja *t = NULL;
   ist_buf text = {0};
   json_t *globals = json_object();
-  alarm(SECONDS);
+  hang_after(SECONDS);
   ist_status status = ist_jinja_parse(&t, source, strlen(source), err);
   if (status != IST_OK) fail_msg("%s: %s", source, err->message);
   status = ist_jinja_render(t, globals, &o, &text, NULL, err);
-  alarm(0);
+  hang_after(0);
   ist_jinja_free(t);
   ist_buf_free(&text);
   json_decref(globals);

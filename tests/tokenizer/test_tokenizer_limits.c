@@ -16,9 +16,10 @@
 
 #include "base/file.h"
 #include "base/rng.h"
+#include "hang.h"
 #include "tokenizer/internal.h"
 
-enum { SECONDS = 60 }; /* with sanitizers, on a busy machine; the process ends behind them */
+enum { SECONDS = 60 }; /* with sanitizers */
 
 static char folder[] = "/tmp/ist-test-limits-XXXXXX";
 
@@ -53,9 +54,9 @@ static ist_status open_tokenizer(ist_tokenizer **t, const char *normalizer, cons
   assert_int_equal(ist_file_write(path, b.p, b.len, NULL), IST_OK);
   ist_free(path);
   ist_buf_free(&b);
-  alarm(SECONDS);
+  hang_after(SECONDS);
   ist_status status = ist_tokenizer_open_json(t, folder, err);
-  alarm(0);
+  hang_after(0);
   return status;
 }
 
@@ -76,9 +77,9 @@ static void not_opened(const char *normalizer, const char *pre, const char *adde
 
 static ist_status encode(const ist_tokenizer *t, const char *text, size_t len, ist_ids *ids,
                          ist_error *err) {
-  alarm(SECONDS);
+  hang_after(SECONDS);
   ist_status status = ist_tokenizer_encode(t, text, len, true, ids, err);
-  alarm(0);
+  hang_after(0);
   return status;
 }
 
@@ -415,9 +416,9 @@ static void test_nested_special_tokens(void **state) {
   }
   ist_special_hits hits = {0};
   const ist_special_query q = {.text = text.p, .len = text.len};
-  alarm(SECONDS);
+  hang_after(SECONDS);
   assert_int_equal(ist_specials_find(&s, &v, &q, &hits, NULL), IST_OK);
-  alarm(0);
+  hang_after(0);
   assert_int_equal(hits.n, LETTERS / NESTED + 1);
   assert_true(hits.cap <= 2 * LETTERS);
   for (int64_t i = 0; i < hits.n; i++) {
@@ -506,9 +507,9 @@ static ist_status merges_of_long_tokens(int32_t n, size_t len, ist_error *err) {
   ist_bpe b = {0};
   assert_int_equal(ist_vocab_begin(&v, n + 1, err), IST_OK);
   assert_int_equal(ist_vocab_finish(&v, &tokens, err), IST_OK);
-  alarm(SECONDS);
+  hang_after(SECONDS);
   ist_status status = ist_bpe_from_scores(&b, &v, score, err);
-  alarm(0);
+  hang_after(0);
   ist_bpe_free(&b);
   ist_vocab_free(&v);
   ist_free(text);
@@ -544,9 +545,9 @@ static void test_texts_that_collide(void **state) {
     text[i] = (ist_str){(const char *)words[i], sizeof words[i]};
   }
   assert_int_equal(ist_strtab_init(&t, text, TEXTS, NULL), IST_OK);
-  alarm(SECONDS);
+  hang_after(SECONDS);
   for (int32_t i = 0; i < TEXTS; i++) assert_int_equal(ist_strtab_add(&t, i), -1);
-  alarm(0);
+  hang_after(0);
   for (int32_t i = 0; i < TEXTS; i++)
     assert_int_equal(ist_strtab_find(&t, text[i].p, text[i].len), i);
   ist_strtab_free(&t);
