@@ -26,6 +26,10 @@ ist_status ist_reader_next(ist_reader *r, ist_record *out, bool *more, ist_error
  * the first one, which decides. On error *out is empty. */
 ist_status ist_record_from_json(ist_record *out, int *chosen, const json_t *value, ist_error *err);
 
+/* Whether `field` is read of a file's records when the first has the fields of `object`; of those
+ * of strings alone, as a row's are. */
+bool ist_record_reads(const json_t *object, const char *field);
+
 /* One row of a CSV file (RFC 4180: fields in double quotes may hold commas, quotes
  * twice, line breaks) as a new array of strings; NULL at the end. *line counts lines
  * read so far. */

@@ -18,13 +18,13 @@ typedef enum kind {
   KINDS
 } kind;
 static const struct {
-  const char *required[2], *what;
+  const char *required[2], *optional, *what;
 } kinds[KINDS] = {
-    [KIND_MESSAGES] = {{"messages", NULL}, "messages"},
-    [KIND_CONVERSATIONS] = {{"conversations", NULL}, "conversations"},
-    [KIND_PROMPT] = {{"prompt", "completion"}, "prompt and completion"},
-    [KIND_INSTRUCTION] = {{"instruction", "output"}, "instruction and output"},
-    [KIND_TEXT] = {{"text", NULL}, "text"},
+    [KIND_MESSAGES] = {{"messages", NULL}, NULL, "messages"},
+    [KIND_CONVERSATIONS] = {{"conversations", NULL}, NULL, "conversations"},
+    [KIND_PROMPT] = {{"prompt", "completion"}, NULL, "prompt and completion"},
+    [KIND_INSTRUCTION] = {{"instruction", "output"}, "input", "instruction and output"},
+    [KIND_TEXT] = {{"text", NULL}, NULL, "text"},
 };
 
 /* ---- Fields ---- */
@@ -263,6 +263,22 @@ static bool fits(const json_t *object, kind k) {
   return true;
 }
 
+/* -1: none. */
+static int kind_of(const json_t *object) {
+  for (int k = 0; k < KINDS; k++)
+    if (fits(object, (kind)k)) return k;
+  return -1;
+}
+
+bool ist_record_reads(const json_t *object, const char *field) {
+  int k = kind_of(object);
+  if (k < 0) return false;
+  const char *const read[] = {kinds[k].required[0], kinds[k].required[1], kinds[k].optional};
+  for (size_t i = 0; i < sizeof read / sizeof *read; i++)
+    if (read[i] && strcmp(read[i], field) == 0) return true;
+  return false;
+}
+
 static ist_status check_kind(int *chosen, const json_t *object, ist_error *err) {
   if (*chosen >= 0) {
     if (fits(object, (kind)*chosen)) return IST_OK;
@@ -270,11 +286,8 @@ static ist_status check_kind(int *chosen, const json_t *object, ist_error *err) 
     snprintf(expected, sizeof expected, "%s, as in the first record", kinds[*chosen].what);
     return fail_fields(object, expected, err);
   }
-  for (int k = 0; k < KINDS; k++) {
-    if (!fits(object, (kind)k)) continue;
-    *chosen = k;
-    return IST_OK;
-  }
+  *chosen = kind_of(object);
+  if (*chosen >= 0) return IST_OK;
   return fail_fields(object,
                      "messages, conversations, prompt and completion, instruction and output, or "
                      "text",

@@ -51,8 +51,37 @@ static ist_status begin_array(ist_reader *r, ist_error *err) {
   return IST_OK;
 }
 
+/* A row as the object that its header names; columns without a value count as absent. */
+static json_t *row_object(const ist_reader *r, const json_t *row) {
+  json_t *object = json_object();
+  for (size_t i = 0; object && i < json_array_size(row); i++) {
+    const char *name = json_string_value(json_array_get(r->columns, i));
+    if (json_object_set(object, name, json_array_get(row, i)) == 0) continue;
+    json_decref(object);
+    object = NULL;
+  }
+  return object;
+}
+
+/* Of two columns with one name a row's object would keep the last; it holds the same values, not
+ * copies, so that the others are told by their place. */
+static ist_status check_columns(const ist_reader *r, ist_error *err) {
+  json_t *header = row_object(r, r->columns);
+  if (!header) return ist_fail_nomem(err, "a CSV row", 0);
+  ist_status status = IST_OK;
+  for (size_t i = 0; i < json_array_size(r->columns) && status == IST_OK; i++) {
+    const json_t *column = json_array_get(r->columns, i);
+    const char *name = json_string_value(column);
+    if (json_object_get(header, name) != column && ist_record_reads(header, name))
+      status = ist_fail(err, IST_ERR_DATA, "found more than one column '%s', expected one", name);
+  }
+  json_decref(header);
+  return status;
+}
+
 static ist_status begin_csv(ist_reader *r, ist_error *err) {
   ist_status status = ist_csv_row(&r->columns, r->stream, &r->line, err);
+  if (status == IST_OK && r->columns) status = check_columns(r, err);
   if (status != IST_OK)
     ist_error_context(err, "%s:%" PRId64, r->path, r->line);
   else if (!r->columns)
@@ -215,18 +244,6 @@ static ist_status next_element(ist_reader *r, ist_record *out, bool *more, ist_e
   *more = true;
   out->line = r->n + 1;
   return take(r, out, value, line, err);
-}
-
-/* A row as the object that its header names; columns without a value count as absent. */
-static json_t *row_object(const ist_reader *r, const json_t *row) {
-  json_t *object = json_object();
-  for (size_t i = 0; object && i < json_array_size(row); i++) {
-    const char *name = json_string_value(json_array_get(r->columns, i));
-    if (json_object_set(object, name, json_array_get(row, i)) == 0) continue;
-    json_decref(object);
-    object = NULL;
-  }
-  return object;
 }
 
 static ist_status next_row(ist_reader *r, ist_record *out, bool *more, ist_error *err) {

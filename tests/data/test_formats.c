@@ -63,6 +63,21 @@ static void test_csv(void **state) {
   must_hold("a.csv", TEXT(text), holds, 3);
 }
 
+/* A name may stand twice where no record needs it. */
+static void test_csv_repeated(void **state) {
+  (void)state;
+  static const char *const holds[][2] = {{"a", "b"}};
+  must_hold("a.csv", TEXT("id,prompt,id,completion,text,text,input,input\n1,a,2,b,3,4,5,6\n"),
+            holds, 1);
+  must_fail("a.csv", TEXT("prompt,completion,prompt\na,b,c\n"),
+            "a.csv:1: found more than one column 'prompt', expected one");
+  must_fail("a.csv", TEXT("input,instruction,output,input\na,b,c,d\n"),
+            "a.csv:1: found more than one column 'input'");
+  must_fail("a.csv", TEXT("x,\"text\",y,x,text\na,b,c,d,e\n"),
+            "a.csv:1: found more than one column 'text'");
+  must_fail("a.csv", TEXT("x,x\na,b\n"), "a.csv:2: a record with the fields: x;");
+}
+
 static void test_csv_errors(void **state) {
   (void)state;
   must_fail("a.csv", TEXT("prompt,completion\na,b\nc\n"), "a.csv:3: found 1 fields, expected 2");
@@ -207,11 +222,11 @@ static void test_goes_on(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_csv),        cmocka_unit_test(test_csv_errors),
-      cmocka_unit_test(test_paragraphs), cmocka_unit_test(test_conversations),
-      cmocka_unit_test(test_gzip),       cmocka_unit_test(test_zstd),
-      cmocka_unit_test(test_packed_csv), cmocka_unit_test(test_long_lines),
-      cmocka_unit_test(test_goes_on),
+      cmocka_unit_test(test_csv),           cmocka_unit_test(test_csv_errors),
+      cmocka_unit_test(test_csv_repeated),  cmocka_unit_test(test_paragraphs),
+      cmocka_unit_test(test_conversations), cmocka_unit_test(test_gzip),
+      cmocka_unit_test(test_zstd),          cmocka_unit_test(test_packed_csv),
+      cmocka_unit_test(test_long_lines),    cmocka_unit_test(test_goes_on),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
