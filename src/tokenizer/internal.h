@@ -75,8 +75,6 @@ ist_status ist_vocab_finish(ist_vocab *v, const ist_tokens *tokens, ist_error *e
 enum { IST_EOG_PAD, IST_EOG_REPO, IST_EOG_SEP, IST_EOG_KEYS };
 void ist_vocab_mark_eog(ist_vocab *v, const ist_tokens *tokens, const bool absent[IST_EOG_KEYS]);
 void ist_vocab_free(ist_vocab *v);
-/* The byte that a character stands for in byte-level spelling; -1: none. */
-int ist_byte_of_char(int32_t c);
 /* Appends the byte-level spelling of some bytes. */
 void ist_spell_bytes(ist_buf *out, const char *p, size_t len);
 static inline bool ist_token_is_special(const ist_vocab *v, int32_t id) {

@@ -41,15 +41,6 @@ static size_t unmap(char *dst, ist_str text, const int16_t byte_of[MAPPED]) {
   return n;
 }
 
-int ist_byte_of_char(int32_t c) {
-  if (c < 0 || c >= MAPPED) return -1;
-  if (c < 256) return is_itself(c) ? c : -1;
-  int next = 256;
-  for (int byte = 0; byte < 256; byte++)
-    if (!is_itself(byte) && next++ == c) return byte;
-  return -1;
-}
-
 void ist_spell_bytes(ist_buf *out, const char *p, size_t len) {
   uint16_t spelled[256];
   int next = 256;
