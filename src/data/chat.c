@@ -104,16 +104,6 @@ static ist_status render(text *out, const chat *c, int64_t n, bool reply, ist_er
 
 /* ---- What the assistant wrote ---- */
 
-/* What render reads for the first n messages, whatever the template writes of it. */
-static size_t input_bytes(const ist_record *r, int64_t n) {
-  size_t bytes = r->variables ? strlen(r->variables) : 0;
-  for (int64_t i = 0; i < n; i++) {
-    const ist_message *m = &r->message[i];
-    bytes += sizeof *m + m->len + (m->more ? strlen(m->more) : 0);
-  }
-  return bytes;
-}
-
 /* How much of the text of the first n messages the whole begins with; *all: it
  * begins with all of it. A template may refuse a part of a conversation: then 0. */
 static size_t common(chat *c, int64_t n, bool reply, bool *all) {
@@ -123,7 +113,7 @@ static size_t common(chat *c, int64_t n, bool reply, bool *all) {
   while (fine && same < part.b.len && same < c->whole.b.len && part.b.p[same] == c->whole.b.p[same])
     same++;
   *all = fine && same == part.b.len;
-  c->rendered += part.b.len + input_bytes(c->record, n);
+  c->rendered += part.b.len + ist_record_bytes(c->record, n); /* read, whatever is written */
   text_free(&part);
   return same;
 }

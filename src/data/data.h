@@ -58,6 +58,8 @@ typedef struct ist_records {
 } ist_records;
 
 void ist_record_free(ist_record *r); /* its line stays */
+/* Of the first n messages and the variables, about as many as they take of memory. */
+size_t ist_record_bytes(const ist_record *r, int64_t n);
 
 /* Reads a data file whole; what files may look like is in reader.h. The kind is that
  * of the first record, the first that fits of: messages, conversations (ShareGPT),

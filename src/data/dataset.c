@@ -158,20 +158,13 @@ ist_status ist_dataset_build(ist_dataset *out, const ist_records *r, const ist_t
 #define STRETCH       1024
 #define STRETCH_BYTES ((size_t)64 << 20)
 
-static size_t record_bytes(const ist_record *r) {
-  size_t bytes = r->variables ? strlen(r->variables) : 0;
-  for (int64_t i = 0; i < r->n_messages; i++) {
-    const ist_message *m = &r->message[i];
-    bytes += sizeof *m + m->len + (m->more ? strlen(m->more) : 0);
-  }
-  return bytes;
-}
-
 static ist_status read_stretch(ist_records *out, ist_reader *reader, int64_t most, bool *more,
                                ist_error *err) {
   for (size_t bytes = 0; *more && out->n < most && bytes < STRETCH_BYTES;) {
     IST_TRY(ist_reader_next(reader, &out->p[out->n], more, err));
-    if (*more) bytes += record_bytes(&out->p[out->n++]);
+    if (!*more) break;
+    const ist_record *r = &out->p[out->n++];
+    bytes += ist_record_bytes(r, r->n_messages);
   }
   return IST_OK;
 }

@@ -303,6 +303,15 @@ ist_status ist_record_from_json(ist_record *out, int *chosen, const json_t *valu
   return status;
 }
 
+size_t ist_record_bytes(const ist_record *r, int64_t n) {
+  size_t bytes = r->variables ? strlen(r->variables) : 0;
+  for (int64_t i = 0; i < n; i++) {
+    const ist_message *m = &r->message[i];
+    bytes += sizeof *m + m->len + (m->more ? strlen(m->more) : 0);
+  }
+  return bytes;
+}
+
 void ist_record_free(ist_record *r) {
   for (int64_t m = 0; m < r->n_messages; m++) {
     ist_free(r->message[m].text);
