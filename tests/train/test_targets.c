@@ -216,11 +216,31 @@ static void test_refusals(void **state) {
   refuses(o, "leave of it");
 }
 
+/* "gate" is that matrix of every expert; a word that is none of them is still refused. */
+static void test_experts(void **state) {
+  (void)state;
+  ist_error err = {0};
+  tiny mixture;
+  tiny_open_model(&mixture, IST_GOLDEN_DIR "/families/mixtral/", "model.gguf");
+  config = &mixture.config;
+  ist_adapters ad;
+  const ist_train_options o = options("q,gate");
+  MUST(find(&o, &ad, &err));
+  for (int m = 0; m < IST_MOD_COUNT; m++) {
+    bool wanted = m == IST_MOD_Q || strcmp(ist_module_name((ist_module)m), "expert_gate") == 0;
+    assert_int_equal(ist_adapter_rank(&ad, 0, (ist_module)m), wanted ? 8 : 0);
+  }
+  ist_targets_free(&ad.config);
+  refuses(options("q,side"), "found \"side\", which matches nothing");
+  config = &model.config;
+  tiny_close_model(&mixture);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_words),    cmocka_unit_test(test_embedding_and_head),
       cmocka_unit_test(test_scales),   cmocka_unit_test(test_there_and_back),
-      cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_refusals), cmocka_unit_test(test_experts),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }
