@@ -177,6 +177,7 @@ json_t *ist_hf_tokenizer(const ist_model *m, ist_error *err) {
                                        json_is_string(unk) ? json_string_value(unk) : "<unk>", err);
     json_decref(unk);
     if (!model) {
+      ist_error_context(err, "%s", m->path);
       json_decref(normalizer);
       json_decref(pre);
       return NULL;

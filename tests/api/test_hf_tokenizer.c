@@ -135,6 +135,7 @@ static void test_merges_that_multiply(void **state) {
   m.source = ist_source_of_gguf(g);
   assert_null(ist_hf_tokenizer(&m, &err));
   assert_error(err.code, IST_ERR_UNSUPPORTED, &err, "more than 64 MiB of merges");
+  assert_error(err.code, IST_ERR_UNSUPPORTED, &err, "pieces.gguf: no tokenizer.json can be made");
   ist_tokenizer_free(m.tokenizer);
   ist_gguf_close(g);
   ist_free(path);
