@@ -20,7 +20,8 @@
 struct ist_peft_rules {
   const ist_peft_config *config;
   pcre2_match_context *limits;
-  pcre2_match_data *match;      /* with room for the groups of every `layer` */
+  uint32_t share;          /* steps of a match among many for a path; the targets' is one alone */
+  pcre2_match_data *match; /* with room for the groups of every `layer` */
   pcre2_code *target, *exclude; /* NULL: a list, or nothing */
   bool all_linear;
   pcre2_code **rank, **alpha, **layer; /* one an entry */
@@ -62,9 +63,11 @@ static uint32_t groups_of(const pcre2_code *code) {
   return n;
 }
 
-/* `key` is the config's, for the error. */
-static bool matches(ist_peft_rules *r, const char *key, const pcre2_code *code, const char *path) {
+/* `key` is the config's, for the error; steps: the most it may take. */
+static bool matches(ist_peft_rules *r, const char *key, const pcre2_code *code, const char *path,
+                    uint32_t steps) {
   if (r->failed.code != IST_OK) return false;
+  pcre2_set_match_limit(r->limits, steps);
   int rc = pcre2_match(code, (PCRE2_SPTR)path, strlen(path), 0, 0, r->match, r->limits);
   if (rc >= 0) return true; /* 0: more groups than anybody asks for */
   if (rc == PCRE2_ERROR_NOMATCH) return false;
@@ -136,7 +139,7 @@ static ist_status reserve_match(ist_peft_rules *r, ist_error *err) {
   const ist_peft_config *c = r->config;
   int64_t steps = PATH_STEPS / (1 + c->n_rank_pattern + c->n_alpha_pattern + r->n_layer);
   if (steps > MATCH_STEPS) steps = MATCH_STEPS;
-  pcre2_set_match_limit(r->limits, steps > LEAST_STEPS ? (uint32_t)steps : LEAST_STEPS);
+  r->share = steps > LEAST_STEPS ? (uint32_t)steps : LEAST_STEPS;
   pcre2_set_heap_limit(r->limits, MATCH_HEAP_KIB);
   return IST_OK;
 }
@@ -214,7 +217,7 @@ static list_match match_list(ist_peft_names names, const char *path, uint8_t *us
 /* The number of the path's layer, -1 where it has none. */
 static int64_t layer_of(ist_peft_rules *r, const char *path) {
   for (int64_t i = 0; i < r->n_layer; i++) {
-    if (!matches(r, "layers_pattern", r->layer[i], path)) continue;
+    if (!matches(r, "layers_pattern", r->layer[i], path, r->share)) continue;
     /* The number is the last group: an expression may bring groups of its own. One that ends the
      * match before it, as (*ACCEPT) does, leaves it without a place. */
     const PCRE2_SIZE *at = pcre2_get_ovector_pointer(r->match) + 2 * groups_of(r->layer[i]);
@@ -236,7 +239,7 @@ static bool is_chosen_layer(ist_peft_rules *r, const char *path) {
 
 static bool is_excluded(ist_peft_rules *r, const char *path) {
   if (!r->exclude) return match_list(r->config->exclude, path, r->used_exclude) != NO_MATCH;
-  bool hit = matches(r, "exclude_modules", r->exclude, path);
+  bool hit = matches(r, "exclude_modules", r->exclude, path, MATCH_STEPS);
   r->used_exclude[0] |= hit;
   return hit;
 }
@@ -244,7 +247,7 @@ static bool is_excluded(ist_peft_rules *r, const char *path) {
 static bool is_target(ist_peft_rules *r, const char *path, ist_peft_kind kind) {
   list_match by_list = match_list(r->config->targets, path, r->used_targets);
   bool hit = r->all_linear ? kind == IST_PEFT_LINEAR
-             : r->target   ? matches(r, "target_modules", r->target, path)
+             : r->target   ? matches(r, "target_modules", r->target, path, MATCH_STEPS)
                            : by_list == BY_NAME /* in any layer */ ||
                                (by_list == BY_END && is_chosen_layer(r, path));
   if (r->config->target_regex) r->used_targets[0] |= hit;
@@ -257,7 +260,7 @@ static double value_of(ist_peft_rules *r, const char *key, pcre2_code *const *co
                        uint8_t *used) {
   double value = otherwise;
   for (int64_t i = n - 1; i >= 0; i--) {
-    if (!matches(r, key, codes[i], path)) continue;
+    if (!matches(r, key, codes[i], path, r->share)) continue;
     value = p[i].value;
     if (used) used[i] = 1;
   }

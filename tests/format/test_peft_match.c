@@ -56,6 +56,11 @@ static void test_many_patterns(void **state) {
   for (int i = 0; i <= MOST_KEYS; i++) patterns[i] = (ist_peft_pattern){"q_proj", 4};
   c.n_rank_pattern = MOST_KEYS;
   assert_int_equal(find(&c, Q(0), IST_PEFT_LINEAR).r, 4);
+  /* The targets' expression is one, and may take its ten thousand beside them. */
+  ist_peft_config one = c;
+  one.targets = (ist_peft_names){0};
+  one.target_regex = ".*.*.*[#!]|.*q_proj";
+  assert_true(is_target(&one, Q(0)));
   c.n_rank_pattern = MOST_KEYS + 1;
   assert_error(ist_peft_rules_new(&r, &c, &err), IST_ERR_UNSUPPORTED, &err,
                "rank_pattern: found 32769 expressions");
