@@ -169,6 +169,13 @@ static int64_t needed_bytes(const ist_error *err) {
   return (int64_t)(strtod(at + 6, NULL) * 1e6);
 }
 
+/* Layers' inputs on disk and dropped pages belong to layer order, with weights that are read anew.
+ */
+static void check_thrift(const ist_run_plan *p) {
+  bool thrifty = p->sizes.spill || p->sizes.drop_pages;
+  assert_true(!thrifty || (p->order == IST_ORDER_LAYER && p->sizes.policy != IST_WEIGHT_KEEP));
+}
+
 static void check_limits(shape *s) {
   ist_error err = {0};
   ist_run_plan p;
@@ -179,6 +186,7 @@ static void check_limits(shape *s) {
   s->in.max_memory = least;
   MUST(ist_plan_make(&p, &s->in, &err));
   assert_true(p.total <= least);
+  check_thrift(&p);
   int64_t total = p.total;
   s->in.max_memory = total - 1;
   if (ist_plan_make(&p, &s->in, &err) == IST_OK)
@@ -196,6 +204,7 @@ static void check_growth(shape *s) {
     s->in.max_memory = (int64_t)bytes;
     MUST(ist_plan_make(&p, &s->in, &err));
     assert_true(p.total <= s->in.max_memory);
+    check_thrift(&p);
     if (i > 0 && !(p.cost <= before.cost)) {
       fail_msg("limit %.0f MB: cost %.4f (%s, %s, %s, %d tokens), with %.0f MB it was %.4f",
                bytes * 1e-6, p.cost, ist_order_name(p.order), ist_recompute_name(p.recompute),
