@@ -42,7 +42,7 @@ static ist_status open_regular(int *fd, off_t *size, const char *path, ist_error
 ist_status ist_map_open(ist_map *m, const char *path, ist_error *err) {
   *m = (ist_map){0};
   int fd;
-  off_t size;
+  off_t size = 0;
   IST_TRY(open_regular(&fd, &size, path, err));
   ist_status status = IST_OK;
   void *p = size ? mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
