@@ -331,6 +331,18 @@ static void test_floor(void **state) {
   }
 }
 
+/* How little the loss minds a layer's damping, turned round: 1 / (1 + e^s). */
+static void test_importance(void **state) {
+  (void)state;
+  ist_select_options o = options(IST_SELECT_IST, 0);
+  ist_selector *s = make(4, &o);
+  static const double score[4] = {0, 2, -2, 700};
+  static const double want[4] = {0.5, 0.1192029220221, 0.8807970779779, 0};
+  for (int i = 0; i < 4; i++) ist_selector_get_state(s).suppressibility[i] = score[i];
+  for (int i = 0; i < 4; i++) assert_true(fabs(ist_selector_importance(s, i) - want[i]) < 1e-12);
+  ist_selector_free(s);
+}
+
 static void append(char text[200], int layer) {
   size_t len = strlen(text);
   snprintf(text + len, 200 - len, "%d ", layer);
@@ -442,6 +454,7 @@ int main(void) {
       cmocka_unit_test(test_restored_state),
       cmocka_unit_test(test_redraw_every),
       cmocka_unit_test(test_floor),
+      cmocka_unit_test(test_importance),
       cmocka_unit_test(test_a_seed_stays_what_it_is),
       cmocka_unit_test(test_refused_options),
       cmocka_unit_test(test_no_memory),
