@@ -69,13 +69,14 @@ static bool make_room(ist_jinja *t) {
 const char *ist_jinja_intern(ist_jinja *t, const char *p, size_t len) {
   if (!make_room(t)) return NULL;
   const char **at = place(t, p, len);
-  if (*at) return *at;
+  if (*at != NULL) return *at;
   char *name = ist_jinja_take(&t->arena, len + 1);
   if (!name) return NULL;
   memcpy(name, p, len);
   name[len] = 0;
   t->n_names++;
-  return *at = name;
+  *at = name;
+  return name;
 }
 
 const char *ist_jinja_known(const ist_jinja *t, const char *name) {

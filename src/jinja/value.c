@@ -123,7 +123,8 @@ int64_t ist_jinja_whole(jinja_run *r, jinja_value v) {
   if (!ist_jinja_is_number(v))
     ist_jinja_fail(r, "expected a number, found '%s'", ist_jinja_kind_name(v));
   if (v.kind != V_FLOAT) return v.kind == V_BOOL ? v.b : v.i;
-  if (!(v.f >= -0x1p63 && v.f < 0x1p63)) ist_jinja_fail(r, "a whole number past 64 bits");
+  const double end = -(double)INT64_MIN; /* 2^63 */
+  if (!(v.f >= -end && v.f < end)) ist_jinja_fail(r, "a whole number past 64 bits");
   return (int64_t)v.f;
 }
 
