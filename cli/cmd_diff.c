@@ -164,16 +164,14 @@ static int by_layer(const void *a, const void *b) {
   return (*x > *y) - (*x < *y);
 }
 
-static void sort_and_show(const ist_term *t, const tensors *list) {
+/* The tensors that are in a layer, by layer; the caller frees the list. NULL: no memory. */
+static tensor **sort_layers(const tensors *list, size_t *n) {
   tensor **sorted = calloc(list->n + 1, sizeof *sorted);
-  size_t n = 0;
+  *n = 0;
   for (size_t i = 0; sorted && i < list->n; i++)
-    if (list->p[i].layer >= 0) sorted[n++] = &list->p[i];
-  if (n) {
-    qsort(sorted, n, sizeof *sorted, by_layer);
-    show_layers(t, list, sorted, n);
-  }
-  free(sorted);
+    if (list->p[i].layer >= 0) sorted[(*n)++] = &list->p[i];
+  if (sorted) qsort(sorted, *n, sizeof *sorted, by_layer);
+  return sorted;
 }
 
 static void show_rest(const tensors *list) {
@@ -191,7 +189,11 @@ static void show_rest(const tensors *list) {
   }
 }
 
-static void show(const tensors *list) {
+/* False: no memory, and nothing shown. */
+static bool show(const tensors *list) {
+  size_t n;
+  tensor **sorted = sort_layers(list, &n);
+  if (!sorted) return false;
   ist_term t = ist_term_of(stdout);
   double a2 = 0, diff2 = 0;
   for (size_t i = 0; i < list->n; i++) {
@@ -199,11 +201,13 @@ static void show(const tensors *list) {
     diff2 += list->p[i].diff * list->p[i].diff;
   }
   puts("distance of B from A, relative to A:");
-  sort_and_show(&t, list);
+  if (n) show_layers(&t, list, sorted, n);
+  free(sorted);
   show_rest(list);
   printf("all together:");
   put_share(relative(sqrt(diff2), sqrt(a2)), 8);
   putchar('\n');
+  return true;
 }
 
 static json_t *number(double v) {
@@ -236,11 +240,11 @@ int ist_cmd_diff(ist_args *a) {
   tensors list = {0};
   ist_set_threads((int)a->threads);
   ist_status s = ist_diff(a->argument, a->second, take, &list, &err);
-  if (!s && list.failed) s = ist_cli_fail(&err, IST_ERR_NOMEM, "out of memory");
-  if (!s && a->json)
+  if (!s && !list.failed && a->json)
     show_json(&list);
-  else if (!s)
-    show(&list);
+  else if (!s && !list.failed)
+    list.failed = !show(&list);
+  if (!s && list.failed) s = ist_cli_fail(&err, IST_ERR_NOMEM, "out of memory");
   free(list.p);
   return s ? ist_report_error(&err) : 0;
 }

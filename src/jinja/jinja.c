@@ -15,7 +15,7 @@ enum { MAX_DEPTH = 400 }; /* what the smallest usual stack holds many times over
 /* ---- Memory ---- */
 
 void *ist_jinja_take(jinja_arena *a, size_t size) {
-  if (size >= a->limit / 2) return NULL;
+  if (size >= a->limit / 2) return NULL; /* nor can the sums below go past SIZE_MAX */
   size = (size + 15) & ~(size_t)15;
   if (!a->block || a->used + size > a->size) {
     size_t room = size > 65536 ? size : 65536;
