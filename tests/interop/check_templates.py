@@ -15,7 +15,7 @@ from pathlib import Path
 from conversations import contexts, environment, render
 
 ROOT = Path(__file__).resolve().parents[2]
-RENDER = os.environ.get("RENDER", str(ROOT / "build/release/tests/render"))
+RENDER = os.environ.get("RENDER", str(ROOT / "build/ci-gcc/tests/render"))
 NOW = 1721901600
 COUNT = 40
 
