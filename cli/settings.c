@@ -40,10 +40,11 @@ ist_status ist_settings_apply(ist_args *a, const char *dir, ist_error *err) {
   if (snprintf(path, sizeof path, "%s/settings.json", dir) >= (int)sizeof path)
     return ist_cli_fail(err, IST_ERR_ARG, "--resume: the name of the directory is too long");
   struct stat st;
-  if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+  const bool exists = stat(path, &st) == 0;
+  if (exists && !S_ISREG(st.st_mode))
     return ist_cli_fail(err, IST_ERR_IO,
                         "%s: found no regular file, expected the settings of a run", path);
-  if (stat(path, &st) == 0 && st.st_size > MOST_BYTES)
+  if (exists && st.st_size > MOST_BYTES)
     return ist_cli_fail(err, IST_ERR_FORMAT, "%s: found %lld bytes, expected at most %d", path,
                         (long long)st.st_size, MOST_BYTES);
   json_error_t problem;

@@ -126,7 +126,10 @@ static void put_line(const view *v, const char *key, const json_t *value, int wi
 
 static void put_heading(const view *v, const char *key) {
   fputc('\n', v->term.to);
-  ist_print(&v->term, IST_BOLD, "%s\n", key);
+  ist_style_set(&v->term, IST_BOLD);
+  ist_put_text(v->term.to, key, 0);
+  ist_style_set(&v->term, IST_PLAIN);
+  fputc('\n', v->term.to);
 }
 
 /* ---- Tables -------------------------------------------------------------------- */
