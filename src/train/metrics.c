@@ -15,18 +15,30 @@ static ist_status io_error(const char *what, const char *path, ist_error *err) {
   return ist_fail(err, IST_ERR_IO, "cannot %s '%s': %s", what, path, strerror(errno));
 }
 
-/* Cuts the file to `keep` bytes, or to what there is, and stands at its end. */
+/* Where the last line of the file's first `size` bytes ends. */
+static int64_t end_of_lines(int fd, int64_t size) {
+  char piece[4096];
+  while (size > 0) {
+    int64_t n = size < (int64_t)sizeof piece ? size : (int64_t)sizeof piece;
+    if (pread(fd, piece, (size_t)n, size - n) != n) return size;
+    for (int64_t i = n; i > 0; i--)
+      if (piece[i - 1] == '\n') return size - n + i;
+    size -= n;
+  }
+  return 0;
+}
+
+/* Cuts the file to `keep` bytes, or to the whole lines there are, and stands at its end. */
 static ist_status cut(int fd, const char *path, int64_t *keep, ist_error *err) {
   struct stat st;
   if (fstat(fd, &st) != 0) return io_error("read", path, err);
   if (!S_ISREG(st.st_mode))
     return ist_fail(err, IST_ERR_IO, "cannot write '%s': it is there and not a regular file", path);
-  if (st.st_size < *keep) {
+  if (st.st_size < *keep)
     ist_log(IST_LOG_WARN,
             "'%s' has %" PRId64 " bytes, expected %" PRId64 ": lines of earlier steps are lost",
             path, (int64_t)st.st_size, *keep);
-    *keep = st.st_size;
-  }
+  if (*keep < 0 || st.st_size < *keep) *keep = end_of_lines(fd, st.st_size);
   if (ftruncate(fd, *keep) != 0 || lseek(fd, *keep, SEEK_SET) < 0)
     return io_error("cut", path, err);
   return IST_OK;
@@ -34,7 +46,7 @@ static ist_status cut(int fd, const char *path, int64_t *keep, ist_error *err) {
 
 ist_status ist_metrics_open(ist_metrics *m, const char *path, int64_t keep, ist_error *err) {
   *m = (ist_metrics){0};
-  int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (fd < 0) return io_error("open", path, err);
   ist_status status = cut(fd, path, &keep, err);
   char *copy = status == IST_OK ? ist_strdup(path) : NULL;

@@ -14,9 +14,9 @@ typedef struct ist_metrics {
   char *path; /* NULL: closed */
 } ist_metrics;
 
-/* Opens for appending after the first `keep` bytes (0: anew): lines behind a
- * checkpoint are dropped, so that no step stands there twice. A file that has become
- * shorter is continued at its end, with a line in the log. */
+/* Opens for appending after the first `keep` bytes (0: anew; -1: after all there is): lines
+ * behind a checkpoint are dropped, so that no step stands there twice. A file that has become
+ * shorter is continued at its end, with a line in the log. What is kept ends with a whole line. */
 ist_status ist_metrics_open(ist_metrics *m, const char *path, int64_t keep, ist_error *err);
 ist_status ist_metrics_line(ist_metrics *m, const json_t *object, ist_error *err);
 /* Makes the lines durable: before a checkpoint counts their bytes. */

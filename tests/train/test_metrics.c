@@ -62,10 +62,25 @@ static void test_lines_and_resume(void **state) {
   ist_metrics_close(&m);
   must_be(LINE("1", "0.5") LINE("2", "1.0") LINE("3", "1.5") LINE("4", "2.0"));
 
-  /* Lost or shortened: the run goes on, and counts from what there is. */
-  assert_int_equal(truncate("m", 10), 0);
+  /* Lost or shortened: the run goes on, and counts from the whole lines there are. */
+  assert_int_equal(truncate("m", at_checkpoint - 3), 0);
   assert_int_equal(ist_metrics_open(&m, "m", at_checkpoint, NULL), IST_OK);
-  assert_int_equal(ist_metrics_size(&m), 10);
+  assert_int_equal(ist_metrics_size(&m), at_checkpoint / 2);
+  ist_metrics_close(&m);
+  must_be(LINE("1", "0.5"));
+
+  /* All there is, but no half line. */
+  assert_int_equal(ist_metrics_open(&m, "m", -1, NULL), IST_OK);
+  write_step(&m, 2);
+  ist_metrics_close(&m);
+  assert_int_equal(truncate("m", at_checkpoint - 1), 0);
+  assert_int_equal(ist_metrics_open(&m, "m", -1, NULL), IST_OK);
+  write_step(&m, 4);
+  ist_metrics_close(&m);
+  must_be(LINE("1", "0.5") LINE("4", "2.0"));
+  assert_int_equal(truncate("m", 10), 0);
+  assert_int_equal(ist_metrics_open(&m, "m", -1, NULL), IST_OK);
+  assert_int_equal(ist_metrics_size(&m), 0);
   ist_metrics_close(&m);
 
   assert_int_equal(ist_metrics_open(&m, "m", 0, NULL), IST_OK); /* a new run */
