@@ -10,7 +10,7 @@
 static ist_status train(ist_trainer *t, ist_screen *screen, ist_step_report *last, ist_error *err) {
   ist_train_info run;
   ist_trainer_get_info(t, &run);
-  bool finished = run.done_steps >= run.total_steps;
+  bool finished = run.finished;
   while (!finished && !ist_signals_caught()) {
     ist_status s = ist_trainer_step(t, last, err);
     if (s) return s;

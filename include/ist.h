@@ -224,7 +224,7 @@ typedef struct ist_train_options {
   int64_t patience;   /* evaluations without improvement before stopping; 0: never */
   const char *output; /* directory; NULL: nothing is written */
   bool resume;        /* continue from the newest whole checkpoint in `output` */
-  bool overwrite;     /* allow an output directory that holds another run */
+  bool overwrite;     /* allow an output directory that holds another run or an adapter */
   /* engine */
   int64_t micro_tokens;  /* tokens a pass; 0: chosen by the plan */
   const char *recompute; /* auto, none, mlp, layer */
@@ -259,6 +259,7 @@ typedef struct ist_train_info {
   int64_t planned_bytes; /* expected peak, the model file's pages included */
   double lr;             /* peak learning rate in force */
   const char *template_name, *recompute, *order; /* resolved; static storage */
+  bool finished; /* all steps are done, or patience ran out: what is left is ist_trainer_finish */
 } ist_train_info;
 IST_API void ist_trainer_get_info(const ist_trainer *t, ist_train_info *info);
 /* The plan as JSON text (arenas, bytes, schedule); free with ist_free_memory. */
@@ -287,8 +288,8 @@ typedef struct ist_step_report {
 
 /* One optimizer step with the probe, evaluation and checkpoint that fall due. */
 IST_API ist_status ist_trainer_step(ist_trainer *t, ist_step_report *report, ist_error *err);
-/* Mean loss over the supervised tokens of the validation set; best (when it
- * exists) evaluates the best adapter kept so far instead of the current one. */
+/* Mean loss over the supervised tokens of the validation set, with the adapter as it is: after
+ * ist_trainer_finish the best one. */
 IST_API ist_status ist_trainer_validate(ist_trainer *t, double *loss, ist_error *err);
 /* Writes a checkpoint now. */
 IST_API ist_status ist_trainer_save(ist_trainer *t, ist_error *err);

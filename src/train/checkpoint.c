@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -164,17 +165,26 @@ static int by_step_falling(const void *a, const void *b) {
   return (x < y) - (x > y);
 }
 
-/* Steps of the checkpoints there are, the newest first; freed by the caller, also
- * after an error. */
+/* A checkpoint's step where an entry of the folder is one, else -1. A link is none of ours. */
+static int64_t step_of_entry(DIR *dir, const char *name) {
+  struct stat st;
+  int64_t step = step_of(name);
+  if (step < 0 || fstatat(dirfd(dir), name, &st, AT_SYMLINK_NOFOLLOW) != 0) return -1;
+  return S_ISDIR(st.st_mode) ? step : -1;
+}
+
+/* Steps of the checkpoints there are, the newest first, none where there is no folder; freed by
+ * the caller, also after an error. */
 static ist_status list_steps(const char *folder, int64_t **steps, int64_t *n, ist_error *err) {
   *steps = NULL;
   *n = 0;
   DIR *dir = opendir(folder);
+  if (!dir && errno == ENOENT) return IST_OK;
   if (!dir) return ist_fail(err, IST_ERR_IO, "cannot open '%s': %s", folder, strerror(errno));
   int64_t cap = 0;
   ist_status status = IST_OK;
   for (struct dirent *e; status == IST_OK && (e = readdir(dir));) {
-    int64_t step = step_of(e->d_name);
+    int64_t step = step_of_entry(dir, e->d_name);
     if (step < 0) continue;
     status = ist_grow(steps, &cap, *n + 1, sizeof **steps, err);
     if (status == IST_OK) (*steps)[(*n)++] = step;
@@ -229,17 +239,28 @@ ist_status ist_checkpoint_save(const char *run, const ist_state *s, json_t *sett
 }
 
 /* Out of the way in one go, then removed: what stops in between is no half checkpoint. */
+static ist_status remove_step(const char *run, int64_t step, const char *temp, ist_error *err) {
+  char *path = step_path(run, step);
+  if (!path) return no_memory(err);
+  ist_status status = IST_OK;
+  if (rename(path, temp) != 0)
+    status =
+        ist_fail(err, IST_ERR_IO, "cannot rename '%s' to '%s': %s", path, temp, strerror(errno));
+  ist_free(path);
+  return status == IST_OK ? ist_remove_tree(temp, err) : status;
+}
+
 ist_status ist_checkpoint_clear(const char *run, ist_error *err) {
-  char *folder = ist_path_join(run, FOLDER), *removed = ist_path_join(run, FOLDER ".removed");
-  ist_status status = folder && removed ? ist_remove_tree(removed, err) : no_memory(err);
-  if (status == IST_OK && ist_file_exists(folder)) {
-    status = rename(folder, removed) == 0
-                 ? ist_remove_tree(removed, err)
-                 : ist_fail(err, IST_ERR_IO, "cannot rename '%s' to '%s': %s", folder, removed,
-                            strerror(errno));
-  }
+  int64_t *steps = NULL, n = 0;
+  char *folder = ist_path_join(run, FOLDER), *temp = folder_path(run, "writing");
+  ist_status status = folder && temp ? ist_remove_tree(temp, err) : no_memory(err);
+  if (status == IST_OK) status = list_steps(folder, &steps, &n, err);
+  for (int64_t i = 0; status == IST_OK && i < n; i++)
+    status = remove_step(run, steps[i], temp, err);
+  if (status == IST_OK) rmdir(folder); /* stays where something else is in it */
+  ist_free(steps);
   ist_free(folder);
-  ist_free(removed);
+  ist_free(temp);
   return status;
 }
 
@@ -300,6 +321,21 @@ static ist_status check_whole(const char *path, ist_error *err) {
   return status;
 }
 
+static ist_status none_whole(const char *folder, int64_t n, ist_error *err) {
+  ist_fail(err, IST_ERR_MISMATCH, "'%s' holds no whole checkpoint", folder);
+  if (!n) ist_hint(err, "the run was stopped before its first; start it again with --overwrite");
+  return IST_ERR_MISMATCH;
+}
+
+bool ist_checkpoint_exists(const char *run) {
+  int64_t *steps = NULL, n = 0;
+  char *folder = ist_path_join(run, FOLDER);
+  if (folder) list_steps(folder, &steps, &n, NULL);
+  ist_free(steps);
+  ist_free(folder);
+  return n > 0;
+}
+
 ist_status ist_checkpoint_find_newest(const char *run, char **path, ist_error *err) {
   *path = NULL;
   int64_t *steps, n;
@@ -318,8 +354,7 @@ ist_status ist_checkpoint_find_newest(const char *run, char **path, ist_error *e
       ist_free(candidate);
     }
   }
-  if (status == IST_OK && !*path)
-    status = ist_fail(err, IST_ERR_MISMATCH, "'%s' holds no whole checkpoint", folder);
+  if (status == IST_OK && !*path) status = none_whole(folder, n, err);
   ist_free(steps);
   ist_free(folder);
   return status;

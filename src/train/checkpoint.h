@@ -14,8 +14,10 @@
  * `settings` is borrowed and stored as it is. */
 ist_status ist_checkpoint_save(const char *run, const ist_state *s, json_t *settings, int64_t step,
                                int64_t keep, ist_error *err);
-/* Removes the checkpoints of an earlier run, where there are any. */
+/* Removes the checkpoints of an earlier run, where there are any, and nothing else. */
 ist_status ist_checkpoint_clear(const char *run, ist_error *err);
+/* Whether there is any, whole or not. */
+bool ist_checkpoint_exists(const char *run);
 /* Path (owned by the caller) of the newest checkpoint whose checksums hold;
  * damaged ones are passed over with a line in the log. None: an error. */
 ist_status ist_checkpoint_find_newest(const char *run, char **path, ist_error *err);

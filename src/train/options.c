@@ -103,7 +103,7 @@ static ist_status check_ranges(const ist_train_options *o, ist_error *err) {
       {"save_every", (double)o->save_every, 0, 1e12, false},
       {"keep_checkpoints", (double)o->keep_checkpoints, 1, 1e6, false},
       {"patience", (double)o->patience, 0, 1e9, false},
-      {"micro_tokens", (double)o->micro_tokens, 0, 1 << 22, false},
+      {"micro_tokens", (double)o->micro_tokens, 0, IST_MOST_MICRO_TOKENS, false},
       {"max_memory", (double)o->max_memory, 0, 1e16, false},
       {"depth_budget", o->depth_budget, 0, 0.95, false},
   };

@@ -9,6 +9,8 @@
 #include "model/config.h"
 #include "select/select.h"
 
+enum { IST_MOST_MICRO_TOKENS = 1 << 22 }; /* tokens of a pass */
+
 /* Copies `in` (an older, smaller struct gets the defaults for the rest), checks
  * every value and owns its strings. */
 ist_status ist_options_copy(ist_train_options *out, const ist_train_options *in, ist_error *err);

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "train/options.h"
+
 static const char *const recompute_names[] = {"none", "mlp", "layer"};
 static const char *const order_names[] = {"token", "layer"};
 static const char *const policy_names[] = {"stream", "layer", "keep"};
@@ -348,8 +350,8 @@ ist_status ist_plan_fix(ist_plan_input *in, const json_t *saved, ist_error *err)
   }
   int o = ist_order_from_name(order), r = ist_recompute_from_name(recompute),
       w = policy_from_name(weights);
-  bool sizes = micro >= in->step.longest && micro >= in->probe.longest && head_rows > 0 &&
-               head_rows <= in->config->V;
+  bool sizes = micro >= in->step.longest && micro >= in->probe.longest &&
+               micro <= IST_MOST_MICRO_TOKENS && head_rows > 0 && head_rows <= in->config->V;
   if (o < 0 || r < 0 || w < 0 || !sizes) {
     return ist_fail(err, IST_ERR_FORMAT,
                     "plan: found order \"%s\", recompute \"%s\", weights \"%s\", %lld micro_tokens "

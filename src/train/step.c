@@ -193,7 +193,7 @@ static ist_status evaluate(ist_trainer *t, ist_step_report *r, ist_error *err) {
 
 /* ---- The step ------------------------------------------------------------------------------ */
 
-static bool is_last(const ist_trainer *t) {
+bool ist_trainer_is_finished(const ist_trainer *t) {
   return t->progress.step >= t->total_steps || t->stopped;
 }
 
@@ -204,7 +204,7 @@ static bool is_due(int64_t every, int64_t step) {
 static bool evaluation_due(const ist_trainer *t) {
   if (t->split.n_valid == 0) return false;
   int64_t every = t->options.eval_every == 0 ? t->steps_per_epoch : t->options.eval_every;
-  return is_due(every, t->progress.step) || is_last(t);
+  return is_due(every, t->progress.step) || ist_trainer_is_finished(t);
 }
 
 static void report_selection(ist_trainer *t, ist_step_report *r) {
@@ -303,7 +303,7 @@ static ist_status train_batch(ist_trainer *t, ist_step_report *r, ist_error *err
 
 ist_status ist_trainer_step(ist_trainer *t, ist_step_report *r, ist_error *err) {
   *r = (ist_step_report){0};
-  if (is_last(t))
+  if (ist_trainer_is_finished(t))
     return ist_fail(err, IST_ERR_ARG, "step: the run is finished after %lld steps",
                     (long long)t->progress.step);
   double start = ist_prof_now(), loss[IST_MAX_CANDIDATES];
@@ -319,7 +319,7 @@ ist_status ist_trainer_step(ist_trainer *t, ist_step_report *r, ist_error *err) 
   r->epoch = (double)t->progress.batch / (double)t->steps_per_epoch;
   r->seconds = ist_prof_now() - start;
   if (!r->skipped && evaluation_due(t)) IST_TRY(evaluate(t, r, err));
-  r->finished = is_last(t);
+  r->finished = ist_trainer_is_finished(t);
   report_selection(t, r);
   IST_TRY(ist_trainer_log_step(t, r, loss, n_loss, err));
   if (!r->skipped && t->options.output &&

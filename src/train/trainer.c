@@ -25,6 +25,7 @@ void ist_trainer_get_info(const ist_trainer *t, ist_train_info *info) {
       .n_dropped = t->n_dropped,
       .probe_on_train = t->split.probe_is_train,
       .resumed = t->resumed,
+      .finished = ist_trainer_is_finished(t),
       .probes = ist_selector_probes(t->selector),
       .trainable = ist_adapter_trainable(&t->adapters),
       .active_layers = t->active_layers,
@@ -111,11 +112,17 @@ ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const 
 
 /* ---- Best adapter: files of their own, so that memory holds one copy only ------------------ */
 
+enum { BEST_NAME = 48 };
+
+static void best_name(char name[BEST_NAME], int64_t step) {
+  snprintf(name, BEST_NAME, "step-%08lld.safetensors", (long long)step);
+}
+
 /* RUN/best/step-00000080.safetensors. A checkpoint names the best of its time by
  * step, so the file of an older checkpoint stays until a newer one is saved. */
 static char *best_path(const ist_trainer *t, int64_t step) {
-  char name[64];
-  snprintf(name, sizeof name, "best/step-%08lld.safetensors", (long long)step);
+  char name[BEST_NAME + 8] = "best/";
+  best_name(name + strlen(name), step);
   return ist_path_join(t->options.output, name);
 }
 
@@ -127,6 +134,31 @@ static ist_status no_path(const ist_trainer *t, ist_error *err) {
 static void hash_params(const ist_trainer *t, const void *params, char text[17]) {
   size_t bytes = (size_t)ist_dtype_bytes(t->adapters.dt, ist_adapter_elements(&t->adapters));
   snprintf(text, 17, "%016llx", (unsigned long long)XXH64(params, bytes, 0));
+}
+
+/* Removes the best adapters that neither the run nor a checkpoint names: whichever checkpoint
+ * is resumed from finds its own. */
+static ist_status drop_old_best(ist_trainer *t, ist_error *err) {
+  char *folder = ist_path_join(t->options.output, "best");
+  if (!folder) return no_path(t, err);
+  DIR *dir = opendir(folder);
+  ist_free(folder);
+  if (!dir) return IST_OK; /* there is no best adapter yet */
+  int64_t *named, n;
+  ist_status status =
+      ist_checkpoint_values(t->options.output, "progress.best_step", &named, &n, err);
+  for (struct dirent *e; status == IST_OK && (e = readdir(dir));) {
+    char name[BEST_NAME];
+    int64_t step = strncmp(e->d_name, "step-", 5) == 0 ? strtoll(e->d_name + 5, NULL, 10) : -1;
+    best_name(name, step);
+    if (step < 0 || strcmp(e->d_name, name) != 0) continue; /* none of ours */
+    bool wanted = step == t->progress.best_step;
+    for (int64_t i = 0; i < n; i++) wanted = wanted || step == named[i];
+    if (!wanted) unlinkat(dirfd(dir), e->d_name, 0);
+  }
+  ist_free(named);
+  closedir(dir);
+  return status;
 }
 
 ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err) {
@@ -145,30 +177,7 @@ ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err) {
   if (status == IST_OK) status = ist_safetensors_write(path, &item, 1, meta, 1, err);
   ist_free(folder);
   ist_free(path);
-  return status;
-}
-
-/* Removes the best adapters that neither the run nor a checkpoint names: whichever checkpoint
- * is resumed from finds its own. */
-static ist_status drop_old_best(ist_trainer *t, ist_error *err) {
-  char *folder = ist_path_join(t->options.output, "best");
-  if (!folder) return no_path(t, err);
-  DIR *dir = opendir(folder);
-  ist_free(folder);
-  if (!dir) return IST_OK; /* there is no best adapter yet */
-  int64_t *named, n;
-  ist_status status =
-      ist_checkpoint_values(t->options.output, "progress.best_step", &named, &n, err);
-  for (struct dirent *e; status == IST_OK && (e = readdir(dir));) {
-    long long step;
-    if (sscanf(e->d_name, "step-%lld.safetensors", &step) != 1) continue;
-    bool wanted = step == t->progress.best_step;
-    for (int64_t i = 0; i < n; i++) wanted = wanted || step == named[i];
-    if (!wanted) unlinkat(dirfd(dir), e->d_name, 0);
-  }
-  ist_free(named);
-  closedir(dir);
-  return status;
+  return status == IST_OK ? drop_old_best(t, err) : status;
 }
 
 static ist_status read_best(ist_trainer *t, const char *path, ist_error *err) {

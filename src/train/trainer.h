@@ -9,6 +9,7 @@
 #include "train/metrics.h"
 #include "train/options.h"
 #include "train/plan.h"
+#include "train/saved_modules.h"
 #include "train/schedule.h"
 #include "train/spikes.h"
 #include "train/state.h"
@@ -67,9 +68,10 @@ struct ist_trainer {
   /* (L) for reports: what the selector knows of each layer; 0 where there is no adapter. */
   double *importance, *suppressibility;
   int64_t *observed;
-  double *segment_loss;  /* losses by segment of a probe */
-  int lock;              /* the output directory's; -1: none */
-  bool resumed, stopped; /* stopped: patience ran out */
+  double *segment_loss;           /* losses by segment of a probe */
+  ist_saved_hashes saved_modules; /* of what the model carries whole */
+  int lock;                       /* the output directory's; -1: none */
+  bool resumed, stopped;          /* stopped: patience ran out */
 };
 
 /* Parts, one file each. */
@@ -83,11 +85,21 @@ const int64_t *ist_trainer_probe_batch(ist_trainer *t, int64_t probe, int64_t *n
 /* Tokens of the largest pass when this run's batches are packed into passes of at
  * most `micro` tokens. For the plan (user: the trainer). */
 int64_t ist_trainer_largest_pass(void *user, int64_t micro);
+/* All steps are done, or patience ran out. */
+bool ist_trainer_is_finished(const ist_trainer *t);
 /* One line of metrics.jsonl: the step, with the probe's losses where one was made. */
 ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const double *probe_loss,
                                 int64_t n_probe, ist_error *err);
-/* New reference: everything that a resumed run must find again. */
+/* New reference: everything that a resumed run must find again; and whether it is there
+ * (trainer_resume.c). */
 json_t *ist_trainer_settings(const ist_trainer *t);
+ist_status ist_trainer_check_resume(const ist_trainer *t, const json_t *saved, ist_error *err);
+/* The state of the checkpoint at `path`, its values checked. */
+ist_status ist_trainer_load_state(ist_trainer *t, const char *path, ist_error *err);
+/* A directory that holds a run or an adapter is not overwritten unasked (trainer_output.c). */
+ist_status ist_trainer_check_output(const ist_trainer *t, ist_error *err);
+/* Makes and locks the directory, opens the logs, writes the settings. */
+ist_status ist_trainer_open_output(ist_trainer *t, ist_error *err);
 /* DIR/NAME as indented JSON, atomically; takes over the reference `root` (NULL: out
  * of memory). */
 ist_status ist_write_json(const char *dir, const char *name, json_t *root, ist_error *err);

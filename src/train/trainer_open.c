@@ -316,58 +316,8 @@ static void count_steps(ist_trainer *t) {
   t->lr = t->options.lr_by_active ? t->options.lr / ratio : t->options.lr;
 }
 
-/* ---- Resume ------------------------------------------------------------------------------------
+/* ---- Start -------------------------------------------------------------------------------------
  */
-
-static ist_status refuse_other(const char *what, const char *path, const json_t *saved,
-                               uint64_t hash, ist_error *err) {
-  json_t *j = json_object_get(saved, what);
-  char text[32];
-  snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
-  if (json_is_string(j) && strcmp(json_string_value(j), text) == 0) return IST_OK;
-  return ist_fail(err, IST_ERR_MISMATCH, "%s: found %s %s, but the run to resume was made with %s",
-                  path, what, text, json_is_string(j) ? json_string_value(j) : "none");
-}
-
-/* Before the hash of the model, which differs with the type too but says nothing. */
-static ist_status check_base_type(const ist_trainer *t, const json_t *saved, ist_error *err) {
-  const ist_model *m = t->model;
-  const char *was = json_string_value(json_object_get(saved, "base_type"));
-  const char *now = m->requantised ? ist_base_type_name(m->base_type) : "none";
-  if (!was) was = "none";
-  if (strcmp(was, now) == 0) return IST_OK;
-  return ist_fail(err, IST_ERR_MISMATCH,
-                  "%s: found base_type %s, but the run to resume was made with %s", m->path, now,
-                  was);
-}
-
-static ist_status check_resume(ist_trainer *t, const json_t *saved, ist_error *err) {
-  IST_TRY(check_base_type(t, saved, err));
-  IST_TRY(refuse_other("model_hash", t->model->path, saved, ist_model_hash(t->model), err));
-  IST_TRY(refuse_other("data_hash", t->options.train_path, saved, t->data_hash, err));
-  return ist_options_check_resume(&t->options, saved, err);
-}
-
-json_t *ist_trainer_settings(const ist_trainer *t) {
-  char model_hash[32], data_hash[32];
-  snprintf(model_hash, sizeof model_hash, "%016llx", (unsigned long long)ist_model_hash(t->model));
-  snprintf(data_hash, sizeof data_hash, "%016llx", (unsigned long long)t->data_hash);
-  json_t *root = ist_options_to_json(&t->options);
-  json_t *more = json_pack(
-      "{s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:o}", "ist_version", ist_version(), "model_path",
-      t->model->path, "model_hash", model_hash, "data_hash", data_hash, "compute",
-      t->model->compute == IST_BF16 ? "bf16" : "f32", "threads", ist_get_threads(), "template",
-      ist_template_name(t->tmpl), "rng_layout", IST_RNG_LAYOUT, "plan", ist_plan_to_json(&t->plan));
-  const ist_gguf *cache = t->model->weights.cache;
-  if (t->model->requantised)
-    json_object_set_new(more, "base_type", json_string(ist_base_type_name(t->model->base_type)));
-  if (cache) json_object_set_new(more, "base_cache", json_string(cache->path));
-  int bad = !root || !more || json_object_update(root, more) != 0;
-  json_decref(more);
-  if (!bad) return root;
-  json_decref(root);
-  return NULL;
-}
 
 /* Without a checkpoint the adapters start at their initial values, or at those of the
  * adapter that the model carries. */
@@ -380,59 +330,8 @@ static void start_fresh(ist_trainer *t) {
   t->progress.last_valid = NAN;
 }
 
-ist_status ist_write_json(const char *dir, const char *name, json_t *root, ist_error *err) {
-  char *path = ist_path_join(dir, name),
-       *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
-  ist_status status =
-      path && text ? ist_file_write(path, text, strlen(text), err) : ist_fail_nomem(err, name, 0);
-  ist_free(path);
-  free(text);
-  json_decref(root);
-  return status;
-}
-
-/* Opens a log of the run for appending after its first `keep` bytes. */
-static ist_status open_log(ist_metrics *m, const char *dir, const char *name, int64_t keep,
-                           ist_error *err) {
-  char *path = ist_path_join(dir, name);
-  if (!path) return ist_fail_nomem(err, "path", strlen(dir));
-  struct stat st;
-  if (keep < 0) keep = stat(path, &st) == 0 ? (int64_t)st.st_size : 0; /* all there is */
-  ist_status status = ist_metrics_open(m, path, keep, err);
-  ist_free(path);
-  return status;
-}
-
-/* A directory that holds a finished or interrupted run is not overwritten unasked. */
-static ist_status check_output(const ist_trainer *t, ist_error *err) {
-  if (!t->options.output || t->options.resume || t->options.overwrite) return IST_OK;
-  char *path = ist_path_join(t->options.output, "metrics.jsonl");
-  bool there = path && ist_file_exists(path);
-  ist_free(path);
-  if (!there) return IST_OK;
-  ist_status status = ist_fail(err, IST_ERR_ARG, "%s: found another run in the output directory",
-                               t->options.output);
-  ist_hint(err, "continue it with --resume %s, or replace it with --overwrite", t->options.output);
-  return status;
-}
-
-static ist_status open_output(ist_trainer *t, ist_error *err) {
-  const char *dir = t->options.output;
-  if (!dir) return IST_OK;
-  if (!t->resumed) {
-    IST_TRY(ist_mkdirs(dir, err));
-    IST_TRY(ist_directory_lock(&t->lock, dir, err));
-    IST_TRY(check_output(t, err)); /* another run may have come and gone since the first look */
-    IST_TRY(ist_checkpoint_clear(dir, err));
-  }
-  IST_TRY(
-      open_log(&t->metrics, dir, "metrics.jsonl", t->resumed ? t->progress.metrics_bytes : 0, err));
-  IST_TRY(open_log(&t->timing, dir, "timing.jsonl", t->resumed ? -1 : 0, err));
-  return ist_write_json(dir, "settings.json", ist_trainer_settings(t), err);
-}
-
 static ist_status open_all(ist_trainer *t, ist_error *err) {
-  IST_TRY(check_output(t, err)); /* before the data are read, which may take long */
+  IST_TRY(ist_trainer_check_output(t, err)); /* before the data are read, which may take long */
   char *checkpoint = NULL;
   json_t *saved = NULL;
   if (t->options.resume) {
@@ -445,7 +344,10 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
     }
   }
   ist_status status = ist_trainer_load_data(t, err);
-  if (status == IST_OK && saved) status = check_resume(t, saved, err);
+  if (status == IST_OK && saved) status = ist_trainer_check_resume(t, saved, err);
+  if (status == IST_OK && saved)
+    status = ist_saved_modules_read(t->model, t->options.output, saved, err);
+  if (status == IST_OK) t->saved_modules = ist_saved_modules_hash(t->model);
   if (status == IST_OK && t->model->own_adapter && !saved) status = adopt_adapter(t, err);
   if (status == IST_OK) status = lay_out_adapters(t, err);
   if (status == IST_OK) status = open_selector(t, err);
@@ -454,7 +356,7 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
     status = ist_trainer_reserve(t, saved ? json_object_get(saved, "plan") : NULL, err);
   if (status == IST_OK) status = register_state(t, err);
   if (status == IST_OK) start_fresh(t);
-  if (status == IST_OK && checkpoint) status = ist_checkpoint_load(checkpoint, &t->state, err);
+  if (status == IST_OK && checkpoint) status = ist_trainer_load_state(t, checkpoint, err);
   if (status == IST_OK) ist_decoder_adapters_changed(&t->runner.decoder, -1);
   t->resumed = checkpoint != NULL;
   json_decref(saved);
@@ -462,7 +364,7 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
   if (status != IST_OK) return status;
   t->stopped = t->options.patience > 0 && t->progress.bad_evals >= t->options.patience;
   ist_comm_single(&t->comm);
-  return open_output(t, err);
+  return ist_trainer_open_output(t, err);
 }
 
 ist_status ist_trainer_open(ist_trainer **out, ist_model *m, const ist_train_options *options,

@@ -56,6 +56,9 @@ cp "$model" escape.gguf
 patch escape.gguf general.architecture 12 '\033[31m'
 cp "$model" name.gguf # a name with an escape sequence, a C1 control, DEL and a mark of direction
 patch name.gguf token_embd.weight -17 '\033]0;x\007\302\233\177\342\200\256.name'
+cp -r "${model%/*/*}/adapters/patterns" keys # the same in a key of an adapter's configuration
+sed '1s/{/{"\\u001b]0;x\\u0007\\u202e.name": {"a": 1},/' keys/adapter_config.json >keys.json
+mv keys.json keys/adapter_config.json
 cp "$model" type.gguf
 patch type.gguf blk.0.attn_q.weight 20 '\020' # behind two dimensions: IQ2_XXS
 head -c 3000 /dev/zero | tr '\000' x >noise.gguf
@@ -130,6 +133,7 @@ harmless inspect name.gguf
 harmless inspect name.gguf --all
 harmless inspect name.gguf --json
 grep -qF '"name": "\u001B]0;x\u0007\u009b\u007f\u202e.name"' ../works.out || fail "inspect --json: another name"
+harmless inspect keys
 harmless diff "$model" name.gguf
 harmless diff "$model" name.gguf --json
 
@@ -177,8 +181,14 @@ done
 refused 2 'another run' train -m "$model" -d data.jsonl -o run
 refused 1 other.gguf train --resume run -m other.gguf
 refused 1 data train --resume run -d changed.jsonl
+refused 1 'compute: found "f32"' train --resume run --compute f32
 works 'step 8/8' train --resume run --steps 8
 grep -q '^step 7/8' ../works.out || fail "--resume did not go on after step 6" ../works.err
+# Ended by patience, then killed before the adapter was written: the resume writes it.
+works '' train -m "$model" -d data.jsonl -o patient --steps 50 --batch 2 --lr 5 --eval-every 1 --save-every 1 --patience 2
+rm patient/adapter*
+works 'patient' train --resume patient
+[ -s patient/adapter.gguf ] || fail "a run that patience ended: no adapter after a resume" ../works.err
 grep -q '^step 6/8' ../works.out && fail "--resume repeated step 6" ../works.err
 
 # ---- Ctrl-C: the step ends, a checkpoint is written, 130; the run goes on later.

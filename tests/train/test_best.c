@@ -119,10 +119,29 @@ static void test_put_back(void **state) {
   ist_model_close(m);
 }
 
+/* Between saves too: an improvement takes the place of the one before. */
+static void test_one_while_unsaved(void **state) {
+  (void)state;
+  ist_train_options o = best_options("unsaved");
+  o.save_every = 0;
+  o.lr = 1e-2;
+  ist_model *m = open_tiny();
+  ist_trainer *t = open_run(m, &o);
+  int64_t improved = 0;
+  for (int64_t step = 1; step < o.steps; step++) {
+    improved += take_step(t).improved;
+    expect_best_files("unsaved", &t->progress.best_step, 1);
+  }
+  assert_true(improved > 1);
+  ist_trainer_close(t);
+  ist_model_close(m);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_kept_while_named),
       cmocka_unit_test(test_put_back),
+      cmocka_unit_test(test_one_while_unsaved),
   };
   return cmocka_run_group_tests(tests, enter_with_data, leave_folder);
 }

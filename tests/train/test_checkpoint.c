@@ -315,7 +315,15 @@ static void test_values_and_clear(void **state) {
   assert_int_equal(n, 0); /* not one integer */
   ist_free(found);
 
-  assert_int_equal(mkdir("run/checkpoints.removed", 0700), 0); /* of one that was stopped */
+  assert_int_equal(mkdir("run/checkpoints/writing", 0700), 0); /* of one that was stopped */
+  assert_int_equal(ist_mkdirs("run/checkpoints/step-4", &err),
+                   IST_OK); /* another program's, as is a link */
+  assert_int_equal(symlink("step-4", "run/checkpoints/step-00000009"), 0);
+  assert_true(ist_checkpoint_exists("run"));
+  assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
+  assert_false(ist_checkpoint_exists("run"));
+  assert_int_equal(names_in("run/checkpoints"), 2);
+  assert_int_equal(unlink("run/checkpoints/step-00000009") + rmdir("run/checkpoints/step-4"), 0);
   assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
   assert_int_equal(names_in("run"), 0);
   assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
@@ -326,9 +334,10 @@ static void test_nothing_to_find(void **state) {
   (void)state;
   char *path = (char *)"";
   ist_error err = {0};
-  assert_int_equal(ist_checkpoint_find_newest("run", &path, &err), IST_ERR_IO);
+  assert_int_equal(ist_checkpoint_find_newest("run", &path, &err), IST_ERR_MISMATCH);
   assert_null(path);
   assert_non_null(strstr(err.message, "run/checkpoints"));
+  assert_non_null(strstr(err.hint, "--overwrite"));
   assert_int_equal(ist_mkdirs("run/checkpoints/step-00000020", NULL), IST_OK);
   assert_int_equal(ist_checkpoint_find_newest("run", &path, &err), IST_ERR_MISMATCH);
   assert_non_null(strstr(err.message, "no whole checkpoint"));

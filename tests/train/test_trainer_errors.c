@@ -87,6 +87,65 @@ static void test_other_run_in_the_way(void **state) {
   ist_model_close(m);
 }
 
+/* Whatever runs leave or adapters consist of is somebody's; files beside it are no matter. */
+static void test_others_files_in_the_way(void **state) {
+  (void)state;
+  static const char *const traces[] = {"settings.json", "adapter_config.json", "adapter.gguf",
+                                       "checkpoints/theirs.pt", "best/step-5-final.pt"};
+  ist_model *m = open_tiny();
+  ist_train_options o = run_options();
+  ist_error err = {0};
+  for (size_t i = 0; i < sizeof traces / sizeof *traces; i++) {
+    char dir[32], path[128], *end;
+    snprintf(dir, sizeof dir, "theirs-%zu", i);
+    snprintf(path, sizeof path, "%s/%s", dir, traces[i]);
+    end = strrchr(path, '/');
+    *end = 0;
+    MUST(ist_mkdirs(path, &err));
+    *end = '/';
+    MUST(ist_file_write(path, "{}", 2, &err));
+    o.output = dir;
+    o.overwrite = false;
+    must_refuse(m, &o, IST_ERR_ARG, "found another run or adapter");
+    o.overwrite = true;
+    o.eval_every = 1;
+    run_steps(m, &o, 2);
+    if (i != 0) assert_true(ist_file_exists(path)); /* settings.json is the run's own now */
+  }
+  MUST(ist_mkdirs("notes", &err));
+  MUST(ist_file_write("notes/readme.txt", "hi", 2, &err));
+  o.output = "notes";
+  o.overwrite = false;
+  run_steps(m, &o, 1);
+  assert_true(ist_file_exists("notes/readme.txt"));
+  ist_model_close(m);
+}
+
+/* Whichever write fails at the start, the same command begins the run afterwards. */
+static void test_start_that_failed(void **state) {
+  (void)state;
+  ist_model *m = open_tiny();
+  ist_train_options o = run_options();
+  o.output = "late";
+  bool failed = true;
+  for (uint64_t n = 1; failed && n < 20; n++) {
+    ist_error err = {0};
+    ist_trainer *t = NULL;
+    ist_write_fail_at(n);
+    failed = ist_trainer_open(&t, m, &o, &err) != IST_OK;
+    ist_write_fail_at(0);
+    if (failed) assert_int_equal(err.code, IST_ERR_IO);
+    ist_trainer_close(t);
+  }
+  assert_false(failed);
+  /* And one that was killed before its first checkpoint is not to be resumed. */
+  ist_error err = {0};
+  ist_trainer *t;
+  assert_int_equal(ist_trainer_open(&t, m, &o, &err), IST_ERR_ARG);
+  assert_null(strstr(err.hint, "--resume"));
+  ist_model_close(m);
+}
+
 static void begin_another_run(void *user, ist_log_level level, const char *message) {
   (void)level, (void)message;
   ist_error err = {0};
@@ -245,10 +304,78 @@ static void test_resume_passes_over_damage(void **state) {
   ist_model_close(m);
 }
 
+/* Checksums hold, but no run counts so. */
+static void test_resume_of_what_no_run_wrote(void **state) {
+  (void)state;
+  ist_error err = {0};
+  ist_model *m = open_tiny();
+  ist_train_options o = run_options();
+  o.output = "forged";
+  ist_trainer *t = open_run(m, &o);
+  take_step(t);
+  struct {
+    int64_t *count, value;
+    const char *name;
+  } forged[] = {{&t->progress.batch, -1, "progress.batch"},
+                {&t->progress.batch, INT64_MAX, "progress.batch"},
+                {&t->progress.step, INT64_MAX, "progress.step"},
+                {&t->spikes.n, -1, "spikes.n"},
+                {&t->layer_steps[1], -7, "moments.steps"},
+                {&t->last_trained[0], INT64_MIN, "moments.last_trained"}};
+  char *path;
+  for (size_t i = 0; i < sizeof forged / sizeof *forged; i++) {
+    int64_t kept = *forged[i].count;
+    *forged[i].count = forged[i].value;
+    json_t *settings = ist_trainer_settings(t);
+    MUST(ist_checkpoint_save("forged", &t->state, settings, 1, 2, &err));
+    json_decref(settings);
+    MUST(ist_checkpoint_find_newest("forged", &path, &err));
+    assert_int_equal(ist_trainer_load_state(t, path, &err), IST_ERR_FORMAT);
+    if (!strstr(err.message, forged[i].name)) fail_msg("%s: %s", forged[i].name, err.message);
+    *forged[i].count = kept;
+    ist_free(path);
+  }
+  t->scores.suppressibility[0] = INFINITY;
+  MUST(ist_trainer_save(t, &err));
+  ist_trainer_close(t);
+  o.resume = true;
+  must_refuse(m, &o, IST_ERR_FORMAT, "suppressibility");
+  ist_model_close(m);
+}
+
+/* How the model computes must stay as well. */
+static void test_resume_with_another_computation(void **state) {
+  (void)state;
+  ist_error err = {0};
+  ist_model_options how;
+  ist_model_options_init(&how);
+  ist_train_options o = run_options();
+  o.output = "computed";
+  how.compute = IST_COMPUTE_F32;
+  ist_model *m;
+  MUST(ist_model_open(&m, TINY_MODEL, &how, &err));
+  run_steps(m, &o, 2);
+  ist_model_close(m);
+  o.resume = true;
+  m = open_tiny();
+  must_refuse(m, &o, IST_ERR_MISMATCH, "backend: found \"reference\"");
+  ist_model_close(m);
+  how.compute = IST_COMPUTE_BF16;
+  MUST(ist_model_open(&m, TINY_MODEL, &how, &err));
+  must_refuse(m, &o, IST_ERR_MISMATCH, "compute: found \"bf16\"");
+  ist_model_close(m);
+  how.compute = IST_COMPUTE_F32;
+  MUST(ist_model_open(&m, TINY_MODEL, &how, &err));
+  run_steps(m, &o, 1);
+  ist_model_close(m);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_options),
       cmocka_unit_test(test_other_run_in_the_way),
+      cmocka_unit_test(test_others_files_in_the_way),
+      cmocka_unit_test(test_start_that_failed),
       cmocka_unit_test(test_other_run_gets_there_first),
       cmocka_unit_test(test_metrics_before_checkpoint),
       cmocka_unit_test(test_resume_of_nothing),
@@ -256,6 +383,8 @@ int main(void) {
       cmocka_unit_test(test_resume_with_another_model),
       cmocka_unit_test(test_resume_with_other_data),
       cmocka_unit_test(test_resume_passes_over_damage),
+      cmocka_unit_test(test_resume_of_what_no_run_wrote),
+      cmocka_unit_test(test_resume_with_another_computation),
   };
   return cmocka_run_group_tests(tests, enter_with_data, leave_folder);
 }
