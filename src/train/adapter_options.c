@@ -293,7 +293,7 @@ ist_status ist_options_from_adapter(ist_train_options *o, const ist_adapters *ad
     replace(&o->layers_pattern, &none);
     replace(&o->exclude, &none);
     o->rank = c->r;
-    o->alpha = c->alpha;
+    if (c->alpha > 0) o->alpha = c->alpha; /* prefixes have none */
     o->rslora = c->rslora;
     o->lora_bias = ad->config.lora_bias;
     o->learned_scaling = ad->config.learned_scaling;
