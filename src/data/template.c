@@ -292,7 +292,8 @@ static ist_status paper_record(writer *w, const ist_record *r, int64_t max_token
   if (output && prompt_end < o->ids.n)
     memset(o->mask + prompt_end, 1, (size_t)(o->ids.n - prompt_end));
   int32_t eos = ist_tokenizer_eos(w->tok);
-  if (eos < 0 || o->ids.n - begin >= max_tokens || o->ids.p[o->ids.n - 1] == eos) return IST_OK;
+  bool ended = o->ids.n > begin && o->ids.p[o->ids.n - 1] == eos; /* a text may have no tokens */
+  if (eos < 0 || o->ids.n - begin >= max_tokens || ended) return IST_OK;
   return put_token(w, eos, output != NULL);
 }
 

@@ -345,6 +345,38 @@ static void test_prompt_without_answer(void **state) {
   ist_tokenizer_free(t);
 }
 
+/* A vocabulary that lacks the text's characters, without an unknown token: nothing stands before
+ * the end token. */
+static void test_no_tokens(void **state) {
+  (void)state;
+  static const char tokenizer[] =
+      "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"x\": 0}, \"merges\": [], \"unk_token\": null}, "
+      "\"added_tokens\": [{\"id\": 1, \"content\": \"</s>\", \"special\": true}]}";
+  static const char config[] = "{\"eos_token\": \"</s>\"}";
+  char folder[] = "/tmp/ist-test-dataset-XXXXXX", path[64];
+  ist_error err = {0};
+  ist_tokenizer *t = NULL;
+  assert_non_null(mkdtemp(folder));
+  snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+  assert_int_equal(ist_file_write(path, tokenizer, sizeof tokenizer - 1, &err), IST_OK);
+  snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
+  assert_int_equal(ist_file_write(path, config, sizeof config - 1, &err), IST_OK);
+  ist_status status = ist_tokenizer_open_json(&t, folder, &err);
+  ist_remove_tree(folder, NULL);
+  if (status != IST_OK) fail_msg("%s", err.message);
+  ist_records r;
+  must_read(&r, "{\"prompt\": \"abc\", \"completion\": \"d\"}");
+  for (int tmpl = IST_TEMPLATE_ALPACA; tmpl <= IST_TEMPLATE_NONE; tmpl++) {
+    ist_dataset d;
+    const ist_data_options opt = {.tmpl = (ist_template)tmpl, .max_tokens = 10};
+    /* The end token alone is learned from nothing. */
+    assert_int_equal(ist_dataset_build(&d, &r, t, &opt, &err), IST_ERR_DATA);
+    assert_non_null(strstr(err.message, "none of 1 records has a token to train on"));
+  }
+  ist_records_free(&r);
+  ist_tokenizer_free(t);
+}
+
 static void test_resolve(void **state) {
   (void)state;
   static const small_token only_eos[] = {
@@ -464,6 +496,7 @@ int main(void) {
       cmocka_unit_test(test_cut),
       cmocka_unit_test(test_prompt_is_training_prefix),
       cmocka_unit_test(test_prompt_without_answer),
+      cmocka_unit_test(test_no_tokens),
       cmocka_unit_test(test_resolve),
       cmocka_unit_test(test_hash),
       cmocka_unit_test(test_many),
