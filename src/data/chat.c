@@ -70,10 +70,10 @@ static ist_status make_globals(json_t *globals, const chat *c, int64_t n, bool r
                                       [IST_ROLE_USER] = "user",
                                       [IST_ROLE_ASSISTANT] = "assistant",
                                       [IST_ROLE_TOOL] = "tool"};
-  json_t *messages = json_array();
   json_object_set_new(globals, "tools", json_null());
   json_object_set_new(globals, "documents", json_null());
   IST_TRY(add_fields(globals, c->record->variables, err));
+  json_t *messages = json_array();
   json_object_set_new(globals, "messages", messages);
   for (int64_t i = 0; i < n; i++) {
     const ist_message *m = &c->record->message[i];

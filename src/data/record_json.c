@@ -164,6 +164,19 @@ static ist_status add_list(json_t *to, const json_t *object, const char *field, 
   return status;
 }
 
+/* A list out of a string stands deeper among the variables than it was parsed: too deep, maybe, to
+ * be parsed again for the template. */
+static ist_status check_variables(const char *text, ist_error *err) {
+  json_error_t e;
+  json_t *back = json_loads(text, 0, &e);
+  bool fine = back != NULL;
+  json_decref(back);
+  if (fine) return IST_OK;
+  if (json_error_code(&e) == json_error_out_of_memory)
+    return ist_fail_nomem(err, "training data", strlen(text));
+  return ist_fail(err, IST_ERR_DATA, "the fields 'tools' and 'documents': %s", e.text);
+}
+
 static ist_status read_variables(ist_record *r, const json_t *object, ist_error *err) {
   json_t *all = json_object(), *options = json_object_get(object, "chat_template_kwargs");
   if (!all) return ist_fail_nomem(err, "training data", 0);
@@ -176,6 +189,7 @@ static ist_status read_variables(ist_record *r, const json_t *object, ist_error 
   if (status == IST_OK) status = add_list(all, object, "tools", err);
   if (status == IST_OK) status = add_list(all, object, "documents", err);
   if (status == IST_OK) status = dump(&r->variables, all, err);
+  if (status == IST_OK && r->variables) status = check_variables(r->variables, err);
   r->tools |= json_object_get(all, "tools") != NULL;
   json_decref(all);
   return status;

@@ -93,6 +93,29 @@ static void test_lists(void **state) {
   }
 }
 
+/* A list in a string may be nested as deep as jansson parses, but not one level deeper, which is
+ * where it stands among the template's variables. */
+static void test_deep_list(void **state) {
+  (void)state;
+  for (int depth = 2047; depth <= 2048; depth++) {
+    ist_buf text = {0};
+    ist_records r;
+    ist_error err = {0};
+    ist_buf_str(&text, "{\"messages\": [" USER "], \"tools\": \"");
+    for (int i = 0; i < depth; i++) ist_buf_str(&text, "[");
+    for (int i = 0; i < depth; i++) ist_buf_str(&text, "]");
+    ist_buf_str(&text, "\"}");
+    assert_false(text.failed);
+    ist_status status = read_text(&r, text.p, &err);
+    if (depth == 2047) assert_int_equal(status, IST_OK);
+    if (depth == 2048)
+      expect("a deep list", status, IST_ERR_DATA, &err,
+             ".jsonl:1: the fields 'tools' and 'documents': maximum parsing depth reached");
+    ist_records_free(&r);
+    ist_buf_free(&text);
+  }
+}
+
 /* ---- Files ---- */
 
 static void test_files(void **state) {
@@ -282,10 +305,10 @@ static void test_store(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_fields), cmocka_unit_test(test_lists),
-      cmocka_unit_test(test_files),  cmocka_unit_test(test_sources),
-      cmocka_unit_test(test_splits), cmocka_unit_test(test_datasets),
-      cmocka_unit_test(test_store),
+      cmocka_unit_test(test_fields),    cmocka_unit_test(test_lists),
+      cmocka_unit_test(test_deep_list), cmocka_unit_test(test_files),
+      cmocka_unit_test(test_sources),   cmocka_unit_test(test_splits),
+      cmocka_unit_test(test_datasets),  cmocka_unit_test(test_store),
   };
   return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }
