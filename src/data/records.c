@@ -132,11 +132,16 @@ void ist_reader_close(ist_reader *r) {
 
 /* ---- Records ---- */
 
-/* Integers stay what they are for the template of a tool; longer ones become reals. */
-static json_t *load_any(const char *text, size_t len, size_t flags, json_error_t *e) {
-  json_t *v = json_loadb(text, len, flags, e);
-  if (v || json_error_code(e) != json_error_numeric_overflow) return v;
-  return json_loadb(text, len, flags | JSON_DECODE_INT_AS_REAL, e);
+/* Integers beyond 64 bits become reals, the record's others do not: a template would show it. */
+static ist_status load_long(json_t **out, const char *text, size_t len, size_t flags,
+                            json_error_t *e, ist_error *err) {
+  ist_buf eased = {0};
+  ist_json_long_as_real(&eased, text, len);
+  ist_status status = eased.failed ? ist_fail_nomem(err, "a record", len) : IST_OK;
+  if (status == IST_OK) *out = json_loadb(eased.p, eased.len, flags, e);
+  e->position = (int)len; /* of the text as it was */
+  ist_buf_free(&eased);
+  return status;
 }
 
 static ist_status fail_json(const ist_reader *r, const json_error_t *e, ist_error *err) {
@@ -159,10 +164,13 @@ static ist_status load(json_t **out, const ist_reader *r, const char *text, size
   if (most < len && end == most)
     return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": found a record of more than %zu MiB",
                     r->path, r->line, most >> 20);
-  *out = load_any(text, most, flags, e);
+  bool alone = !(flags & JSON_DISABLE_EOF_CHECK); /* nothing may follow */
+  *out = json_loadb(text, most, flags, e);
+  if (!*out && json_error_code(e) == json_error_numeric_overflow)
+    IST_TRY(load_long(out, text, alone ? most : end, flags, e, err));
   if (*out) return IST_OK;
   ist_status status = fail_json(r, e, err);
-  if (!(flags & JSON_DISABLE_EOF_CHECK))
+  if (alone)
     ist_hint(err, "a data file has one JSON object a line, or is one JSON array of objects");
   return status;
 }

@@ -53,6 +53,29 @@ size_t ist_json_memory(const char *text, size_t len, size_t limit, size_t *end) 
   return bytes;
 }
 
+static bool is_long_integer(const char *p, size_t len) {
+  static const char digits[] = "0123456789", most[] = "9223372036854775807";
+  size_t minus = len > 0 && *p == '-', n = len - minus;
+  for (size_t i = minus; i < len; i++)
+    if (!memchr(digits, p[i], sizeof digits - 1)) return false;
+  if (n != sizeof most - 1) return n > sizeof most - 1;
+  int order = memcmp(p + minus, most, n);
+  return order > 0 && !(minus && p[len - 1] == '8' && memcmp(p + minus, most, n - 1) == 0);
+}
+
+void ist_json_long_as_real(ist_buf *out, const char *text, size_t len) {
+  static const char number[] = "-+.0123456789eE";
+  for (size_t at = 0, next; at < len; at = next) {
+    next = text[at] == '"' ? behind_string(text, at, len) : at;
+    while (next < len && text[next] != '"' && !memchr(number, text[next], sizeof number - 1))
+      next++;
+    size_t begin = next;
+    while (next < len && memchr(number, text[next], sizeof number - 1)) next++;
+    ist_buf_add(out, text + at, next - at);
+    if (is_long_integer(text + begin, next - begin)) ist_buf_str(out, ".0");
+  }
+}
+
 static ist_status check_memory(const char *text, size_t len, size_t memory, ist_error *err) {
   if (ist_json_memory(text, len, memory, NULL) <= memory) return IST_OK;
   return ist_fail(err, IST_ERR_FORMAT,

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "base/error.h"
+#include "base/mem.h"
 
 /* What a JSON file may have of bytes, and its values of memory: jansson takes up to 80 bytes for
  * one of the text ("{},{},{},..."). */
@@ -34,6 +35,9 @@ ist_status ist_json_parse_within(json_t **out, const char *text, size_t len, siz
 /* The same for settings that a program wrote: transformers has an integer of 100 bits
  * for "no limit". Where one is beyond 64, every number of the text is given as real. */
 ist_status ist_json_parse_config(json_t **out, const char *text, size_t len, ist_error *err);
+
+/* Appends a JSON text, its integers beyond 64 bits written as reals; nothing else changes. */
+void ist_json_long_as_real(ist_buf *out, const char *text, size_t len);
 
 /* A regular file, as ist_json_parse_config; errors name it. */
 ist_status ist_json_read(json_t **out, const char *path, ist_json_limit limit, ist_error *err);

@@ -350,7 +350,8 @@ static void test_prompt_without_answer(void **state) {
 static void test_no_tokens(void **state) {
   (void)state;
   static const char tokenizer[] =
-      "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"x\": 0}, \"merges\": [], \"unk_token\": null}, "
+      "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"x\": 0}, \"merges\": [], \"unk_token\": "
+      "null}, "
       "\"added_tokens\": [{\"id\": 1, \"content\": \"</s>\", \"special\": true}]}";
   static const char config[] = "{\"eos_token\": \"</s>\"}";
   char folder[] = "/tmp/ist-test-dataset-XXXXXX", path[64];

@@ -136,6 +136,50 @@ static void test_bad(void **state) {
   assert_non_null(strstr(err.message, "/nonexistent/data.jsonl"));
 }
 
+/* Integers of more than 64 bits, and those alone, become reals: in a line, in an array, where the
+ * text has digits in strings, and behind a record whose place is then told. */
+static void test_long_integers(void **state) {
+  (void)state;
+#define CALL(numbers)                                                                 \
+  "{\"messages\": [{\"role\": \"assistant\", \"content\": \"11111111111111111111\", " \
+  "\"n\": " numbers "}]}"
+  static const struct {
+    const char *numbers, *more;
+  } rows[] = {
+      {CALL("[7, 11111111111111111111, 1.5]"), "{\"n\":[7,1.1111111111111111e19,1.5]}"},
+      {CALL("[9223372036854775807, -9223372036854775808]"),
+       "{\"n\":[9223372036854775807,-9223372036854775808]}"},
+      {CALL("[9223372036854775808, -9223372036854775809, 1]"),
+       "{\"n\":[9.2233720368547758e18,-9.2233720368547758e18,1]}"},
+      {CALL("{\"a\\\"9999999999999999999\": -99999999999999999999, \"b\": 1e1, \"c\": 2}"),
+       "{\"n\":{\"a\\\"9999999999999999999\":-1e20,\"b\":10.0,\"c\":2}}"},
+  };
+  for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+    for (int array = 0; array < 2; array++) {
+      ist_buf text = {0};
+      ist_records r;
+      ist_buf_printf(&text, array ? "[%s\n,\n%s]" : "%s\n%s", rows[k].numbers, rows[k].numbers);
+      must_read(&r, text.p);
+      assert_int_equal(r.n, 2);
+      for (int i = 0; i < 2; i++) {
+        check_message(&r.p[i], 0, IST_ROLE_ASSISTANT, "11111111111111111111");
+        assert_string_equal(r.p[i].message[0].more, rows[k].more);
+      }
+      ist_records_free(&r);
+      ist_buf_free(&text);
+    }
+  }
+  ist_records r;
+  ist_error err = {0};
+  assert_int_equal(read_text(&r, "{\"text\": \"a\", \"id\": 11111111111111111111} {}", &err),
+                   IST_ERR_DATA);
+  assert_non_null(strstr(err.message, ":1: not JSON: end of file expected"));
+  assert_int_equal(
+      read_text(&r, "[{\"text\": \"a\", \"id\": 11111111111111111111},\n{\"text\": 1}]", &err),
+      IST_ERR_DATA);
+  assert_non_null(strstr(err.message, ":2: record 2: field 'text' is a number"));
+}
+
 static void test_out_of_memory(void **state) {
   (void)state;
   for (uint64_t n = 1;; n++) {
@@ -156,9 +200,10 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_messages),    cmocka_unit_test(test_prompt),
-      cmocka_unit_test(test_instruction), cmocka_unit_test(test_text),
-      cmocka_unit_test(test_bad),         cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_messages),      cmocka_unit_test(test_prompt),
+      cmocka_unit_test(test_instruction),   cmocka_unit_test(test_text),
+      cmocka_unit_test(test_bad),           cmocka_unit_test(test_long_integers),
+      cmocka_unit_test(test_out_of_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
