@@ -20,7 +20,10 @@ static ist_status end_field(row *r, ist_error *err) {
   if (r->field.failed) return ist_fail_nomem(err, "a CSV field", r->field.len);
   if (json_array_size(r->fields) == MOST_FIELDS)
     return ist_fail(err, IST_ERR_DATA, "found a row of more than %d fields", MOST_FIELDS);
-  json_t *text = json_stringn(r->field.p ? r->field.p : "", r->field.len);
+  const char *p = r->field.p ? r->field.p : "";
+  if (memchr(p, 0, r->field.len)) /* as in JSON: it would end the text */
+    return ist_fail(err, IST_ERR_DATA, "found a zero byte in a field, expected text");
+  json_t *text = json_stringn(p, r->field.len);
   if (!text) return ist_fail(err, IST_ERR_DATA, "a field is not UTF-8 text");
   if (json_array_append_new(r->fields, text)) return ist_fail_nomem(err, "a CSV row", 0);
   ist_buf_clear(&r->field);

@@ -9,11 +9,11 @@
 
 typedef struct ist_reader ist_reader;
 
-/* What the file is, is told by its first character: '[' opens a JSON array of objects, '{'
- * one JSON object a line. Else the name decides: .csv (a header row names the
- * fields), .txt (a paragraph, up to an empty line, is a record). Each of these may
- * be packed by gzip or Zstandard (.csv.gz). An array is held in memory while it is
- * read; the others take constant memory. Closed by the caller. */
+/* What the file is: by its name .csv (a header row names the fields) or .txt (a paragraph, up to
+ * an empty line, is a record; but not where it begins as JSON does: with {", [{, {} or []). Else
+ * its first character tells: '[' opens a JSON array of objects, others one JSON object a line.
+ * Each of these may be packed by gzip or Zstandard (.csv.gz). An array is held in memory while it
+ * is read; the others take constant memory. Closed by the caller. */
 ist_status ist_reader_open(ist_reader **out, const char *path, ist_error *err);
 void ist_reader_close(ist_reader *r);
 

@@ -89,21 +89,27 @@ static ist_status begin_csv(ist_reader *r, ist_error *err) {
   return status;
 }
 
+/* Text may well begin with a bracket ("[1]", "{{..}}"), but not as objects and their arrays do. */
+static bool is_json(const char first[2]) {
+  return (first[0] == '{' && (first[1] == '"' || first[1] == '}')) ||
+         (first[0] == '[' && (first[1] == '{' || first[1] == ']'));
+}
+
 static ist_status begin(ist_reader *r, const char *path, ist_error *err) {
-  char first;
+  char first[2];
   r->path = ist_strdup(path);
   if (!r->path) return ist_fail_nomem(err, path, strlen(path));
   IST_TRY(ist_stream_open(&r->stream, path, err));
-  IST_TRY(ist_stream_peek(r->stream, &first, err));
+  IST_TRY(ist_stream_peek(r->stream, first, err));
   if (has_suffix(path, ".csv")) {
     r->layout = LAYOUT_CSV;
     return begin_csv(r, err);
   }
-  if (has_suffix(path, ".txt")) {
+  if (has_suffix(path, ".txt") && !is_json(first)) {
     r->layout = LAYOUT_TEXT;
     return IST_OK;
   }
-  if (first != '[') return IST_OK;
+  if (first[0] != '[') return IST_OK;
   r->layout = LAYOUT_ARRAY;
   return begin_array(r, err);
 }
@@ -304,6 +310,9 @@ static ist_status next_paragraph(ist_reader *r, ist_record *out, bool *more, ist
   *more = r->paragraph.len > 0;
   if (!*more) return IST_OK;
   if (r->paragraph.failed) return ist_fail_nomem(err, "a paragraph", r->paragraph.len);
+  if (memchr(r->paragraph.p, 0, r->paragraph.len))
+    return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": found a zero byte, expected text", r->path,
+                    out->line);
   json_t *text = json_stringn(r->paragraph.p, r->paragraph.len);
   if (!text)
     return ist_fail(err, IST_ERR_DATA, "%s:%" PRId64 ": found text that is not UTF-8", r->path,

@@ -224,15 +224,16 @@ ist_status ist_stream_rest(ist_stream *s, const char **text, size_t *len, ist_er
   return IST_OK;
 }
 
-ist_status ist_stream_peek(ist_stream *s, char *c, ist_error *err) {
-  size_t i = 0;
+ist_status ist_stream_peek(ist_stream *s, char c[2], ist_error *err) {
+  size_t i = 0, n = 0;
+  c[0] = c[1] = 0;
   for (;;) {
-    for (; s->at + i < s->len; i++) {
-      *c = s->text[s->at + i];
-      if (*c != ' ' && *c != '\t' && *c != '\r' && *c != '\n') return IST_OK;
+    for (; s->at + i < s->len && n < 2; i++) {
+      char next = s->text[s->at + i];
+      if (next != ' ' && next != '\t' && next != '\r' && next != '\n') c[n++] = next;
     }
-    *c = 0;
-    if (s->ended) return IST_OK;
+    if (n == 2 || s->ended) return IST_OK;
+    if (i > IST_LONGEST_RECORD && n == 1) return IST_OK;
     if (i > IST_LONGEST_RECORD)
       return ist_fail(err, IST_ERR_DATA, "%s: begins with more than %zu MiB of white space",
                       s->path, IST_LONGEST_RECORD >> 20);

@@ -21,7 +21,8 @@ void ist_stream_close(ist_stream *s);
 ist_status ist_stream_line(ist_stream *s, const char **line, size_t *len, ist_error *err);
 /* All that has not been read yet, borrowed until the stream is closed. */
 ist_status ist_stream_rest(ist_stream *s, const char **text, size_t *len, ist_error *err);
-/* The first byte ahead that is not white space, without taking it; 0 at the end. */
-ist_status ist_stream_peek(ist_stream *s, char *c, ist_error *err);
+/* The first two bytes ahead that are not white space, without taking them; 0 behind the end, or
+ * where they lie further apart than a record is long. */
+ist_status ist_stream_peek(ist_stream *s, char c[2], ist_error *err);
 
 #endif

@@ -85,6 +85,7 @@ static void test_csv_errors(void **state) {
   must_fail("a.csv", TEXT("prompt,completion\na,\"b\n"), "ends inside a quoted field");
   must_fail("a.csv", TEXT("prompt,answer\na,b\n"), "fields: prompt, answer");
   must_fail("a.csv", TEXT("prompt,completion\na,\xff\n"), "a.csv:2: a field is not UTF-8");
+  must_fail("a.csv", TEXT("prompt,completion\na,b\0c\n"), "a.csv:2: found a zero byte in a field");
   must_fail("a.csv", TEXT("prompt,completion\n"), "no records");
 }
 
@@ -93,7 +94,26 @@ static void test_paragraphs(void **state) {
   static const char *const holds[][2] = {{"one\nline two", NULL}, {"  two", NULL}, {"three", NULL}};
   must_hold("a.txt", TEXT("\n\none\nline two\r\n \n  two\n\n\nthree"), holds, 3);
   must_fail("a.txt", TEXT("\n \n"), "no records");
+  static const char *const bracket[][2] = {{"[1] a", NULL}}, *const brace[][2] = {{"{{a}}", NULL}};
+  static const char *const one[][2] = {{"{", NULL}};
+  must_hold("a.txt", TEXT("[1] a\n"), bracket, 1);
+  must_hold("a.txt", TEXT("{{a}}"), brace, 1);
+  must_hold("a.txt", TEXT(" \n{"), one, 1);
   must_fail("a.txt", TEXT("good\n\nb\xff\n"), "a.txt:3: found text that is not UTF-8");
+  must_fail("a.txt", TEXT("good\n\nb\n\0\n"), "a.txt:3: found a zero byte");
+}
+
+/* JSON is not learned as text because of its name. */
+static void test_json_in_txt(void **state) {
+  (void)state;
+  static const char *const holds[][2] = {{"p1", "c1"}, {"p2", "c2"}};
+  static const char array[] =
+      " [\n {\"prompt\": \"p1\", \"completion\": \"c1\"},\n"
+      "{\"prompt\": \"p2\", \"completion\": \"c2\"}]";
+  must_hold("a.txt", lines, sizeof lines - 1, holds, 2);
+  must_hold("a.txt", TEXT(array), holds, 2);
+  must_fail("a.txt", TEXT("{ \"a\": 1}"), "a.txt:1: a record with the fields: a;");
+  must_fail("a.txt", TEXT("[]"), "no records");
 }
 
 static void test_conversations(void **state) {
@@ -222,11 +242,12 @@ static void test_goes_on(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_csv),           cmocka_unit_test(test_csv_errors),
-      cmocka_unit_test(test_csv_repeated),  cmocka_unit_test(test_paragraphs),
-      cmocka_unit_test(test_conversations), cmocka_unit_test(test_gzip),
-      cmocka_unit_test(test_zstd),          cmocka_unit_test(test_packed_csv),
-      cmocka_unit_test(test_long_lines),    cmocka_unit_test(test_goes_on),
+      cmocka_unit_test(test_csv),          cmocka_unit_test(test_csv_errors),
+      cmocka_unit_test(test_csv_repeated), cmocka_unit_test(test_paragraphs),
+      cmocka_unit_test(test_json_in_txt),  cmocka_unit_test(test_conversations),
+      cmocka_unit_test(test_gzip),         cmocka_unit_test(test_zstd),
+      cmocka_unit_test(test_packed_csv),   cmocka_unit_test(test_long_lines),
+      cmocka_unit_test(test_goes_on),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
