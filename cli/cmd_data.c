@@ -59,6 +59,14 @@ static void put_places(const ist_term *t, const char *title, const json_t *notes
     printf("  and %lld more\n", (long long)(count - (int64_t)json_array_size(list)));
 }
 
+static void put_stop(const ist_term *t, const json_t *stopped) {
+  if (!json_is_string(stopped)) return;
+  ist_print(t, IST_BAD, "not read to its end\n");
+  printf("  ");
+  ist_put_text(stdout, json_string_value(stopped), 0);
+  putchar('\n');
+}
+
 static void put_lengths(const ist_term *t, const json_t *bins) {
   size_t i;
   json_t *bin;
@@ -101,7 +109,8 @@ static void show(const json_t *r, const ist_args *a) {
   json_t *sample, *samples = json_object_get(r, "samples");
   put_counts(&t, r, a);
   putchar('\n');
-  put_places(&t, "records that cannot be read", json_object_get(r, "failed"), "");
+  put_places(&t, "records that training refuses", json_object_get(r, "failed"), "");
+  put_stop(&t, json_object_get(r, "stopped"));
   put_places(&t, "copies", json_object_get(r, "copies"), "the same as line");
   put_places(&t, "empty answers", json_object_get(r, "empty_answers"), "");
   putchar('\n');
@@ -121,16 +130,13 @@ int ist_cmd_data(ist_args *a) {
   ist_status s = a->argument ? ist_cmd_open_model(&m, a, &err)
                              : ist_cli_fail(&err, IST_ERR_ARG, "data: found no FILE");
   if (!s) s = ist_data_check(m, &a->eval, a->show, &json, &err);
-  if (!s && !a->json) s = ist_cmd_read_json(&report, json, &err);
-  int64_t failed = 0;
-  if (!s && a->json) {
-    ist_put_json(stdout, json);
-  } else if (!s) {
-    show(report, a);
-    failed = number(json_object_get(report, "failed"), "count");
-  }
+  if (!s) s = ist_cmd_read_json(&report, json, &err);
+  if (!s && a->json) ist_put_json(stdout, json);
+  if (!s && !a->json) show(report, a);
+  bool refused = number(json_object_get(report, "failed"), "count") > 0 ||
+                 json_is_string(json_object_get(report, "stopped"));
   json_decref(report);
   ist_free_memory(json);
   ist_model_close(m);
-  return s ? ist_report_error(&err) : failed ? 1 : 0;
+  return s ? ist_report_error(&err) : refused;
 }

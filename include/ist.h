@@ -368,9 +368,10 @@ typedef struct ist_eval_options {
 IST_API void ist_eval_options_init(ist_eval_options *o);
 
 /* The data doctor: what training would see of o->data_path, and what it would trip over,
- * as JSON text (free with ist_free_memory): counts, records that cannot be read with
+ * as JSON text (free with ist_free_memory): counts, records that training refuses with
  * their places, copies, empty answers, lengths, and the first `show` samples as runs of
- * text that are learned and not. Goes on behind bad records: they are no error. */
+ * text that are learned and not. Goes on behind bad records: they are no error, nor is a file that
+ * cannot be read to its end ("stopped" says why, else it is null). */
 IST_API ist_status ist_data_check(const ist_model *m, const ist_eval_options *o, int64_t show,
                                   char **json, ist_error *err);
 

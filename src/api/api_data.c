@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "base/mem.h"
 #include "data/doctor.h"
 #include "eval/session.h"
@@ -52,6 +53,17 @@ static ist_status sample_json(json_t **out, const ist_sample *s, const ist_token
   return *out ? IST_OK : ist_fail_nomem(err, "a sample as JSON", 0);
 }
 
+/* JSON holds no path that is not UTF-8: its other bytes become '?'. NULL: out of memory. */
+static json_t *path_json(const char *path) {
+  json_t *v = json_string(path);
+  char *shown = v ? NULL : ist_strdup(path);
+  if (!shown) return v;
+  ist_sanitise(shown);
+  v = json_string(shown);
+  ist_free(shown);
+  return v;
+}
+
 static ist_status report_json(json_t **out, const ist_doctor *d, const char *path,
                               const ist_tokenizer *tok, ist_template tmpl, ist_error *err) {
   json_t *samples = json_array();
@@ -64,13 +76,13 @@ static ist_status report_json(json_t **out, const ist_doctor *d, const char *pat
     }
     json_array_append_new(samples, sample);
   }
-  *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "path",
-                   path, "template", ist_template_name(tmpl), "records", (json_int_t)d->records,
-                   "tokens", (json_int_t)d->tokens, "learned", (json_int_t)d->targets, "longest",
-                   (json_int_t)d->longest, "cut", (json_int_t)d->cut, "not_learned",
-                   (json_int_t)d->dropped, "failed", notes_json(&d->failed), "copies",
-                   notes_json(&d->copies), "empty_answers", notes_json(&d->empty), "lengths",
-                   lengths_json(d), "samples", samples);
+  *out = json_pack(
+      "{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s?, s:o, s:o, s:o, s:o, s:o}", "path",
+      path_json(path), "template", ist_template_name(tmpl), "records", (json_int_t)d->records,
+      "tokens", (json_int_t)d->tokens, "learned", (json_int_t)d->targets, "longest",
+      (json_int_t)d->longest, "cut", (json_int_t)d->cut, "not_learned", (json_int_t)d->dropped,
+      "stopped", d->stopped, "failed", notes_json(&d->failed), "copies", notes_json(&d->copies),
+      "empty_answers", notes_json(&d->empty), "lengths", lengths_json(d), "samples", samples);
   return *out ? IST_OK : ist_fail_nomem(err, "the report on the data", 0);
 }
 

@@ -111,7 +111,8 @@ typedef struct ist_data_options {
 
 /* Tokenises every record (on all threads). User text never becomes a control
  * token. A sample is cut to its first max_tokens tokens. No sample left is an
- * error. On error *out is empty, but for n_cut. */
+ * error. On error *out is empty, but for n_cut and n_dropped, which are 0 where a record was
+ * refused. */
 ist_status ist_dataset_build(ist_dataset *out, const ist_records *r, const ist_tokenizer *tok,
                              const ist_data_options *opt, ist_error *err);
 /* The same from a file, a stretch of records at a time, behind the samples that are there

@@ -147,9 +147,9 @@ ist_status ist_dataset_build(ist_dataset *out, const ist_records *r, const ist_t
   if (status == IST_OK && out->n == 0)
     status = fail_empty(r->path, n, out->n_cut, opt->max_tokens, err);
   if (status != IST_OK) {
-    int64_t cut = out->n_cut;
+    const ist_dataset counts = {.n_cut = out->n_cut, .n_dropped = out->n_dropped};
     ist_dataset_free(out);
-    out->n_cut = cut;
+    *out = counts;
   }
   return status;
 }

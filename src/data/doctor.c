@@ -44,7 +44,7 @@ static uint64_t hash_record(const ist_record *r) {
     h = XXH64(r->message[i].text, r->message[i].len, h);
     if (r->message[i].more) h = XXH64(r->message[i].more, strlen(r->message[i].more), h);
   }
-  return h;
+  return r->variables ? XXH64(r->variables, strlen(r->variables), h) : h;
 }
 
 /* ---- Notes ---- */
@@ -67,6 +67,7 @@ static bool is_blank(const char *p, size_t len) {
 
 typedef struct doctor_run {
   ist_doctor *d;
+  char *path;
   const ist_tokenizer *tok;
   const ist_data_options *opt;
   int64_t show;
@@ -103,10 +104,12 @@ static void count_length(ist_doctor *d, int64_t tokens) {
 static ist_status tokenise(doctor_run *w, const ist_record *r, ist_error *err) {
   ist_doctor *d = w->d;
   ist_dataset one;
-  const ist_records records = {.p = (ist_record *)(uintptr_t)r, .n = 1, .path = ""};
+  const ist_records records = {.p = (ist_record *)(uintptr_t)r, .n = 1, .path = w->path};
   ist_error why = {0};
   ist_status status = ist_dataset_build(&one, &records, w->tok, w->opt, &why);
-  if (status == IST_ERR_DATA) { /* nothing is supervised, or the template refuses the record */
+  if (status == IST_ERR_DATA && one.n_dropped == 0) /* the template or the tokeniser refuses it */
+    return note(&d->failed, r->line, 0, why.message, err);
+  if (status == IST_ERR_DATA) { /* nothing is supervised */
     d->dropped++;
     d->cut += one.n_cut; /* what was learned may have been behind the cut */
     count_length(d, 0);
@@ -144,9 +147,13 @@ static ist_status read_all(doctor_run *w, ist_reader *reader, ist_error *err) {
     ist_record r;
     ist_error why = {0};
     ist_status status = ist_reader_next(reader, &r, &more, &why);
-    if (status == IST_ERR_DATA) {
+    if (status == IST_ERR_DATA && more) {
       IST_TRY(note(&w->d->failed, r.line, 0, why.message, err));
       continue;
+    }
+    if (status == IST_ERR_DATA) {
+      w->d->stopped = ist_strdup(why.message);
+      return w->d->stopped ? IST_OK : ist_fail_nomem(err, "a note", strlen(why.message));
     }
     if (status != IST_OK) {
       if (err) *err = why;
@@ -165,8 +172,9 @@ ist_status ist_doctor_read(ist_doctor *out, const char *path, const ist_tokenize
   *out = (ist_doctor){0};
   ist_reader *reader = NULL;
   IST_TRY(ist_reader_open(&reader, path, err));
-  doctor_run w = {.d = out, .tok = tok, .opt = opt, .show = show};
-  ist_status status = read_all(&w, reader, err);
+  doctor_run w = {.d = out, .path = ist_strdup(path), .tok = tok, .opt = opt, .show = show};
+  ist_status status = w.path ? read_all(&w, reader, err) : ist_fail_nomem(err, path, strlen(path));
+  ist_free(w.path);
   ist_free(w.table.p);
   ist_reader_close(reader);
   return status;
@@ -180,6 +188,7 @@ void ist_doctor_free(ist_doctor *d) {
   free_notes(&d->failed);
   free_notes(&d->copies);
   free_notes(&d->empty);
+  ist_free(d->stopped);
   ist_dataset_free(&d->shown);
   *d = (ist_doctor){0};
 }

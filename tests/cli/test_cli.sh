@@ -275,10 +275,19 @@ printf '%s\n' '{"prompt":"a","completion":"b"}' '{bad' '{"prompt":"a","completio
   '{"prompt":"c","completion":" "}' >sick.jsonl
 "$ist" data -m "$model" --template none --show 1 sick.jsonl >../works.out 2>../works.err
 [ $? = 1 ] || fail "data: a record that cannot be read gives no exit status 1"
-for text in 'cannot be read: 1' 'sick.jsonl:2: not JSON' 'copies: 1' 'line 3, the same as line 1' \
+for text in 'training refuses: 1' 'sick.jsonl:2: not JSON' 'copies: 1' 'line 3, the same as line 1' \
   'empty answers: 1' 'records  *3$' '>>b'; do
   grep -q "$text" ../works.out || fail "data: no \"$text\""
 done
+"$ist" data -m "$model" --template none --json sick.jsonl >../works.out 2>../works.err
+[ $? = 1 ] || fail "data --json: a record that cannot be read gives no exit status 1"
+printf '%s\n' '[{"prompt":"a","completion":"b"}' >open.json
+"$ist" data -m "$model" --template none open.json >../works.out 2>../works.err
+[ $? = 1 ] || fail "data: a file that cannot be read to its end gives no exit status 1"
+grep -q 'open.json:2: not JSON: the array is not closed' ../works.out || fail "data: no end said"
+bytes=$(printf '\377.jsonl')
+cp data.jsonl "$bytes"
+works ' ?.jsonl' data -m "$model" --template none "$bytes"
 works '"learned": true' data -m "$model" --template none --show 1 --json data.jsonl
 # What was to be learned lies behind the cut: too long, and left out.
 printf '%s\n' '{"prompt":"a long question","completion":"b"}' '{"prompt":"a","completion":"b"}' >long.jsonl
