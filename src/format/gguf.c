@@ -15,7 +15,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF data is used in 
 #define MAX_KEY           65535u
 #define MAX_STRING        (1u << 30)
 #define MAX_ELEMENTS      (1u << 30)
-#define MAX_NAME          64u
+#define MAX_NAME          63u /* as llama.cpp */
 #define MIN_ALIGNMENT     8u /* the format's: F64 and F32 tensors are used where they lie */
 #define MAX_ALIGNMENT     (1u << 30)
 #define DEFAULT_ALIGNMENT 32u

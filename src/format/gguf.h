@@ -99,6 +99,7 @@ void ist_gguf_put_f32s(ist_gguf_writer *w, const char *key, const float *v, uint
 /* Copies a key with its value, whatever its type, from a file that was read;
  * "general.alignment" is left out, since files are written with the default. */
 void ist_gguf_put_kv(ist_gguf_writer *w, const ist_gguf_kv *kv);
+/* One value may have no dimensions; ne[0] is 1 then. */
 void ist_gguf_put_tensor(ist_gguf_writer *w, const char *name, ist_dtype type, int n_dims,
                          const int64_t *ne, ist_tensor_read_fn read, void *user);
 /* As above with the bytes at hand (borrowed until written). */

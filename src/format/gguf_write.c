@@ -107,7 +107,7 @@ void ist_gguf_put_kv(ist_gguf_writer *w, const ist_gguf_kv *kv) {
 static item *add_item(ist_gguf_writer *w, const char *name, ist_dtype type, int n_dims,
                       const int64_t *ne) {
   const ist_dtype_info *info = ist_dtype_get(type);
-  IST_ASSERT(info->ggml >= 0 && n_dims >= 1 && n_dims <= 4 && ne[0] % info->block == 0);
+  IST_ASSERT(info->ggml >= 0 && n_dims >= 0 && n_dims <= 4 && ne[0] % info->block == 0);
   if (ist_grow(&w->items, &w->cap, w->n_items + 1, sizeof *w->items, NULL) != IST_OK) {
     w->failed = true;
     return NULL;
