@@ -36,7 +36,7 @@ static void test_many_patterns(void **state) {
   static char keys[MANY][32];
   static ist_peft_pattern patterns[MOST_KEYS + 1];
   for (int i = 0; i < MANY; i++) {
-    snprintf(keys[i], sizeof keys[i], ".*.*.*[#!]{%d}", i + 1);
+    snprintf(keys[i], sizeof keys[i], "(?#%d).*.*.*[#!]", i);
     patterns[i] = (ist_peft_pattern){keys[i], 4};
   }
   ist_peft_config c = {.r = 8,
@@ -156,6 +156,45 @@ static void test_refusals(void **state) {
   assert_non_null(strstr(err.message, "layers_to_transform"));
   assert_null(r);
   ist_peft_rules_free(NULL);
+}
+
+/* Few bytes that compile to many, and patterns each of which takes little too much. */
+static void test_budgets(void **state) {
+  (void)state;
+  enum { MANY = 2000, PATHS = 2000 };
+  static char keys[MANY][32];
+  static ist_peft_pattern patterns[MANY];
+  for (int i = 0; i < MANY; i++) {
+    snprintf(keys[i], sizeof keys[i], "(?:ab){6000}%d", i);
+    patterns[i] = (ist_peft_pattern){keys[i], 4};
+  }
+  ist_peft_config c = {.r = 8,
+                       .alpha = 8,
+                       .targets = NAMES("q_proj"),
+                       .rank_pattern = patterns,
+                       .n_rank_pattern = MANY / 4,
+                       .alpha_pattern = patterns,
+                       .n_alpha_pattern = MANY / 4};
+  ist_peft_rules *r;
+  ist_error err = {0};
+  assert_int_equal(ist_peft_rules_new(&r, &c, &err), IST_OK);
+  ist_peft_rules_free(r);
+  c.n_alpha_pattern = MANY;
+  assert_error(ist_peft_rules_new(&r, &c, &err), IST_ERR_UNSUPPORTED, &err,
+               "alpha_pattern: the expressions would take more than 64 MiB");
+
+  for (int i = 0; i < MANY; i++) snprintf(keys[i], sizeof keys[i], "(?#%d).*.*[^a-z._0-9]", i);
+  c.n_rank_pattern = 200;
+  c.n_alpha_pattern = 0;
+  assert_int_equal(ist_peft_rules_new(&r, &c, &err), IST_OK);
+  int paths = 0;
+  while (paths < PATHS && ist_peft_rules_check(r, NULL) == IST_OK) {
+    ist_peft_rules_find(r, Q(0), IST_PEFT_LINEAR);
+    paths++;
+  }
+  assert_in_range(paths, 100, PATHS - 1);
+  assert_error(ist_peft_rules_check(r, &err), IST_ERR_FORMAT, &err, "rank_pattern: an expression");
+  ist_peft_rules_free(r);
 }
 
 /* What a hostile adapter may bring. */
@@ -296,7 +335,7 @@ int main(void) {
       cmocka_unit_test(test_layers),        cmocka_unit_test(test_expressions),
       cmocka_unit_test(test_patterns),      cmocka_unit_test(test_refusals),
       cmocka_unit_test(test_pefts_answers), cmocka_unit_test(test_unused),
-      cmocka_unit_test(test_limits),
+      cmocka_unit_test(test_budgets),       cmocka_unit_test(test_limits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
