@@ -7,24 +7,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Under the address sanitizer, what is not allocated is poisoned, so that a
- * pointer kept across a reset or an overrun of the rounding is caught. */
-#if defined(__SANITIZE_ADDRESS__)
-#define IST_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define IST_ASAN 1
-#endif
-#endif
-#ifdef IST_ASAN
-#include <sanitizer/asan_interface.h>
-#define POISON(p, n)   ASAN_POISON_MEMORY_REGION(p, n)
-#define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
-#else
-#define POISON(p, n)   ((void)(p), (void)(n))
-#define UNPOISON(p, n) ((void)(p), (void)(n))
-#endif
+#include "base/poison.h"
 
+/* What is not allocated is poisoned, so that a pointer kept across a reset or an overrun of the
+ * rounding is caught. */
 ist_status ist_arena_init(ist_arena *a, const char *name, size_t bytes, ist_error *err) {
   *a = (ist_arena){.name = name};
   if (bytes == 0) return IST_OK;
@@ -35,7 +21,7 @@ ist_status ist_arena_init(ist_arena *a, const char *name, size_t bytes, ist_erro
     return ist_fail(err, IST_ERR_NOMEM, "out of memory: %zu bytes for the arena '%s'", bytes, name);
   a->base = p;
   a->cap = bytes;
-  POISON(a->base, a->cap);
+  IST_POISON(a->base, a->cap);
   return IST_OK;
 }
 
@@ -88,7 +74,7 @@ void ist_pages_want(const void *p, size_t bytes) {
 
 void ist_arena_free(ist_arena *a) {
   if (a->base) {
-    UNPOISON(a->base, a->cap);
+    IST_UNPOISON(a->base, a->cap);
     munmap(a->base, a->cap);
   }
   *a = (ist_arena){.name = a->name};
@@ -102,12 +88,12 @@ void *ist_arena_alloc(ist_arena *a, size_t bytes) {
   if (taken > a->cap - a->used) taken = a->cap - a->used;
   a->used += taken;
   if (a->used > a->peak) a->peak = a->used;
-  UNPOISON(p, bytes);
+  IST_UNPOISON(p, bytes);
   return p;
 }
 
 void ist_arena_reset(ist_arena *a, size_t mark) {
   IST_ASSERT(mark <= a->used);
-  if (!a->on_disk) POISON(a->base + mark, a->used - mark);
+  if (!a->on_disk) IST_POISON(a->base + mark, a->used - mark);
   a->used = mark;
 }

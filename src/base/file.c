@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/poison.h"
+
 static ist_status fail_errno(ist_error *err, const char *what, const char *path, int number) {
   char reason[128];
   const char *text = strerror_r(number, reason, sizeof reason); /* GNU form */
@@ -39,6 +41,13 @@ static ist_status open_regular(int *fd, off_t *size, const char *path, ist_error
   return status;
 }
 
+/* Bytes from the end of a map of `size` to the end of its last page: the system fills them with
+ * zeros, and a read behind the end of the file would go unnoticed. */
+static size_t behind(size_t size) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  return (page - size % page) % page;
+}
+
 ist_status ist_map_open(ist_map *m, const char *path, ist_error *err) {
   *m = (ist_map){0};
   int fd;
@@ -53,6 +62,7 @@ ist_status ist_map_open(ist_map *m, const char *path, ist_error *err) {
   } else {
     m->p = p;
     m->size = (size_t)size;
+    IST_POISON(m->p + m->size, behind(m->size));
     ist_mapped_add(m, path);
   }
   close(fd);
@@ -61,7 +71,10 @@ ist_status ist_map_open(ist_map *m, const char *path, ist_error *err) {
 
 void ist_map_close(ist_map *m) {
   ist_mapped_remove(m);
-  if (m->p) munmap((void *)(uintptr_t)m->p, m->size);
+  if (m->p) {
+    IST_UNPOISON(m->p + m->size, behind(m->size));
+    munmap((void *)(uintptr_t)m->p, m->size);
+  }
   *m = (ist_map){0};
 }
 

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "base/poison.h"
 
 static char dir[] = "/tmp/ist-file-XXXXXX";
 
@@ -69,6 +70,25 @@ static void test_map(void **state) {
   ist_map_close(&m);
   unlink("empty");
   unlink("five");
+}
+
+/* The system maps whole pages: what lies behind the file must be out of bounds all the same. */
+static void test_map_end(void **state) {
+  (void)state;
+#ifdef IST_ASAN
+  ist_map m;
+  assert_int_equal(ist_file_write("five", "12345", 5, NULL), IST_OK);
+  assert_int_equal(ist_map_open(&m, "five", NULL), IST_OK);
+  const unsigned char *end = m.p + m.size;
+  assert_false(__asan_address_is_poisoned(end - 1));
+  assert_true(__asan_address_is_poisoned(end));
+  assert_true(__asan_address_is_poisoned(m.p + sysconf(_SC_PAGESIZE) - 1));
+  ist_map_close(&m);
+  assert_false(__asan_address_is_poisoned(end)); /* which may be mapped anew by anybody */
+  unlink("five");
+#else
+  skip();
+#endif
 }
 
 static void test_read(void **state) {
@@ -275,6 +295,7 @@ static void test_paths(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_map),
+      cmocka_unit_test(test_map_end),
       cmocka_unit_test(test_read),
       cmocka_unit_test(test_pipes),
       cmocka_unit_test(test_cursor),
