@@ -308,18 +308,41 @@ def adapters():
 
 
 def data():
-    chat = {"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "a\n"}]}
-    lines = [chat, {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
-             {"prompt": "a", "completion": "b"}, {"instruction": "a", "input": "b", "output": "ab"},
-             {"text": "a \u00e9"}]
-    for i, line in enumerate(lines):
-        put("data", f"lines{i}", "j" + json.dumps(line) + "\n" + json.dumps(line) + "\n")
-    put("data", "array", "j\ufeff" + json.dumps([lines[2], lines[2]]))
-    put("data", "gzip", b"j" + gzip.compress(json.dumps(lines[2]).encode() + b"\n", mtime=0))
-    put("data", "zstd", b"j" + subprocess.run(
-        ["zstd", "-qc"], input=json.dumps(lines[4]).encode() + b"\n", stdout=-1, check=True).stdout)
-    put("data", "csv", 'cprompt,completion\r\n"a ""b"", c","d\ne"\r\nf,g\r\n')
-    put("data", "txt", "tone\ntwo\n\n\nthree\r\n")
+    """Behind the letter of the kind: template (none, paper, chatml, alpaca, model), tokenizer
+    (unknown characters are one token, lost or bytes, +3 and +6: other chat templates), loss."""
+    def lines(name, how, *records):
+        put("data", name, "j" + how + "".join(json.dumps(r) + "\n" for r in records))
+
+    def says(*texts):
+        return {"messages": [{"role": ("user", "assistant")[i % 2], "content": t}
+                             for i, t in enumerate(texts)]}
+    chat = says("ab", "a\n")
+    pair = {"prompt": "a", "completion": "b"}
+    task = {"instruction": "a", "input": "b", "output": "ab"}
+    text = {"text": "a \u00e9"}
+    for i, line in enumerate([chat, {"conversations": [{"from": "human", "value": "a"},
+                                                       {"from": "gpt", "value": "b"}]},
+                              pair, task, text]):
+        lines(f"lines{i}", ("000", "200", "100", "320", "000")[i], line, line)
+    lines("paper-task", "100", task, {"instruction": "z", "output": "</s>"})
+    # Not a token of the first is in the vocabulary.
+    lines("paper-lost", "110", {"prompt": "", "completion": "x"}, {"prompt": "z", "completion": "j"})
+    turns = says("ab", "a\nb c", "q", "bcb z"), says("zj", " zjb ")
+    for how in ("200", "210", "322", "411", "420", "452", "440", "481", "460"):
+        lines("turns-" + how, how, *turns)
+    call = {"role": "assistant", "tool_calls": [{"type": "function", "function": {
+        "name": "f", "arguments": {"a": 1}}}]}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    lines("tools", "420", {"messages": [*turns[0]["messages"][:1], call,
+                                        {"role": "tool", "content": "2"},
+                                        {"role": "assistant", "content": "b"}], "tools": tools})
+    lines("bad-between", "020", chat, {"messages": []}, chat)
+    put("data", "array", "j000\ufeff" + json.dumps([pair, pair]))
+    put("data", "gzip", b"j000" + gzip.compress(json.dumps(pair).encode() + b"\n", mtime=0))
+    put("data", "zstd", b"j000" + subprocess.run(
+        ["zstd", "-qc"], input=json.dumps(text).encode() + b"\n", stdout=-1, check=True).stdout)
+    put("data", "csv", 'c000prompt,completion\r\n"a ""b"", c","d\ne"\r\nf,g\r\n')
+    put("data", "txt", "t000one\ntwo\n\n\nthree\r\n")
 
 
 def templates():
