@@ -278,6 +278,27 @@ def pairs(modules, layers=(0, 1), rank=lambda layer, module: 2, dora=False):
     return tensors
 
 
+def bottlenecks(modules):
+    """Parallel: from in to out of the linear; in series: of its in in front of it (q, v), of its
+    out behind it (down)."""
+    def one(name, widths, **more):
+        tensors = {}
+        for layer in (0, 1):
+            for m, (inside, out) in widths.items():
+                stem = f"base_model.model.model.layers.{layer}.{m}.adapter_"
+                tensors[stem + "down.weight"] = np.full((2, inside), 0.5, np.float32)
+                tensors[stem + "up.weight"] = np.ones((out, 2), np.float32)
+                if more.get("scaling") == "learned":
+                    tensors[stem + "scaling"] = np.ones(1, np.float32)
+        config = {"peft_type": "BOTTLENECK", "bottleneck_size": 2, "non_linearity": "tanh",
+                  "scaling": 1.5, "target_modules": [m.split(".")[1] for m in widths], **more}
+        put("peft", name, json.dumps(config), save(tensors))
+    one("parallel", {m: SIZES[m][::-1] for m in [*modules, "mlp.up_proj"]},
+        use_parallel_adapter=True, scaling="learned")
+    one("series", {**{m: (4, 4) for m in modules}, "mlp.down_proj": (4, 4)},
+        use_parallel_adapter=False, non_linearity="swish", adapter_dropout=0.1)
+
+
 def adapters():
     def one(name, tensors, targets, **more):
         config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": targets, **more}
@@ -300,6 +321,11 @@ def adapters():
         ["embed_tokens", "lm_head"])
     one("saved", {**pairs(["self_attn.q_proj"]), f"{head}.weight": np.ones((260, 4), np.float32)},
         ["q_proj"], modules_to_save=["lm_head"])
+    bottlenecks(qv)
+    prefix = {f"layers.{layer}.prefix_{n}": np.full((3, 4), 0.5, np.float32)
+              for layer in (0, 1) for n in ("key", "value")}
+    put("peft", "prefix", json.dumps({"peft_type": "IST_PREFIX", "num_virtual_tokens": 3,
+                                      "base_model_name_or_path": None}), save(prefix))
     # Read and described, but of another model.
     t = save({"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight":
               np.ones((2, 4), np.float32)})
