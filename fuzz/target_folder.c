@@ -27,11 +27,11 @@ static void put_values(unsigned char *p, size_t bytes, const char *type) {
   }
 }
 
-static size_t type_bytes(const char *type) {
-  return strcmp(type, "F64") == 0 || strcmp(type, "I64") == 0   ? 8
-         : strcmp(type, "F32") == 0 || strcmp(type, "I32") == 0 ? 4
-         : strcmp(type, "U8") == 0 || strcmp(type, "BOOL") == 0 ? 1
-                                                                : 2;
+/* 2 for what is no type of safetensors. */
+static size_t type_bytes(const char *name) {
+  int type = ist_dtype_from_name(strcmp(name, "BOOL") == 0 ? "U8" : name);
+  bool plain = type >= 0 && !ist_dtype_is_quantised((ist_dtype)type);
+  return plain ? (size_t)ist_dtype_get((ist_dtype)type)->bytes : 2;
 }
 
 /* One line; what cannot be a tensor of moderate size is left out. */

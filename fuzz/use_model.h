@@ -40,7 +40,7 @@ static inline void touch_weights(const ist_weights *w) {
 static inline void use_model(ist_model *m) {
   const ist_model_config *c = &m->config;
   touch_weights(&m->weights);
-  if (c->L > 2 || c->D > 64 || c->F > 128 || c->H * c->E > 256 || c->V > 300 || c->experts > 4)
+  if (c->L > 2 || c->D > 64 || c->F > 128 || c->H * c->E > 256 || c->V > 300 || c->experts > 8)
     return;
   static float logits[4 * 300];
   const int32_t ids[4] = {0, (int32_t)(c->V - 1), 1 % (int32_t)c->V, 0};
