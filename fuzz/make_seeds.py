@@ -388,13 +388,21 @@ def templates():
 
 
 def checkpoints():
-    t = save({"adapters": np.ones((2, 3), np.float32), "progress.step": np.full(1, 7, np.int64)})
+    def state(window, score):
+        return save({"adapters": np.ones((2, 3), np.float32),
+                     "progress.step": np.full(1, 7, np.int64),
+                     "spikes.n": np.full(1, window, np.int64),
+                     "spikes.value": np.full((2, 64), 1.5, np.float64),
+                     "selector.suppressibility": np.full(4, score, np.float64),
+                     "selector.observed": np.full(4, 3, np.int64),
+                     "selector.drawn": np.full(4, 2, np.int64)})
     plan = {"order": "token", "recompute": "layer", "weights": "stream", "micro_tokens": 64,
             "head_rows": 32, "moments_on_disk": False, "drop_pages": False, "spill": False}
     settings = {"rank": 16, "alpha": 32.0, "method": "lora", "plan": plan}
     record = {"version": 1, "step": 7, "tensors_xxh64": "", "settings": settings, "record_xxh64": ""}
-    put("checkpoint", "whole", "o" + json.dumps(record), t)
-    put("checkpoint", "changed", "x" + json.dumps(record), t)
+    put("checkpoint", "whole", "o" + json.dumps(record), state(20, 0.25))
+    put("checkpoint", "steep", "o" + json.dumps(record) + " ", state(1 << 40, 1e300))
+    put("checkpoint", "changed", "x" + json.dumps(record), state(7, 0))
 
 
 def settings():
