@@ -123,7 +123,7 @@ static void check_sample(const ist_sample *s, const ist_tokenizer *tok) {
 
 /* What the doctor says of a file that can be learned is what is learned. */
 static void compare(const ist_doctor *doctor, const ist_dataset *d) {
-  if (doctor->failed.n || doctor->records != d->n + d->n_dropped ||
+  if (doctor->stopped || doctor->failed.n || doctor->records != d->n + d->n_dropped ||
       doctor->dropped != d->n_dropped || doctor->cut != d->n_cut || doctor->tokens != d->n_tokens ||
       doctor->targets != d->n_target || doctor->longest != d->max_len)
     abort();
@@ -142,6 +142,8 @@ static void learn(const char *path, const ist_tokenizer *tok, const ist_data_opt
   if (learned == IST_OK) {
     if (read != IST_OK) abort();
     compare(&doctor, &d);
+  } else if (read == IST_OK && !doctor.stopped && !doctor.failed.n && doctor.tokens) {
+    abort(); /* it found nothing that training trips over */
   }
   ist_doctor_free(&doctor);
   ist_dataset_free(&d);
