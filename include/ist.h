@@ -310,7 +310,7 @@ typedef struct ist_merge_options {
    * folder: F32, F16 or BF16 (NULL: BF16). */
   const char *type;
   int64_t shard_bytes; /* Hugging Face: most bytes of weights in one file */
-  bool overwrite;      /* replace what is there */
+  bool overwrite;      /* replace what is there; other files of a folder stay */
 } ist_merge_options;
 IST_API void ist_merge_options_init(ist_merge_options *o);
 

@@ -292,13 +292,8 @@ static ist_status check_output(const ist_model *m, const ist_merge_options *o, i
   if (stat(m->path, &base) == 0 && out.st_dev == base.st_dev && out.st_ino == base.st_ino)
     return ist_fail(err, IST_ERR_ARG, "%s: found the base model itself, expected another name",
                     o->output);
-  if (ends_in_gguf(o->output) ? o->overwrite && S_ISREG(out.st_mode) : false) return IST_OK;
-  if (!ends_in_gguf(o->output) && S_ISDIR(out.st_mode)) {
-    char *config = ist_path_join(o->output, "config.json");
-    bool used = config && ist_file_exists(config);
-    ist_free(config);
-    if (!used || o->overwrite) return IST_OK;
-  }
+  if (ends_in_gguf(o->output) ? o->overwrite && S_ISREG(out.st_mode) : S_ISDIR(out.st_mode))
+    return IST_OK; /* a folder's files are looked at one by one (merge_place.c) */
   ist_status s = ist_fail(err, IST_ERR_IO, "%s: is there already", o->output);
   ist_hint(err, "--overwrite replaces it");
   return s;
@@ -374,7 +369,7 @@ ist_status ist_merge(const ist_model *m, const ist_merge_options *options, ist_m
   if (s == IST_OK) s = ist_merge_list_make(&list, m, &u, !gguf, err);
   if (s == IST_OK && gguf) s = ist_merge_write_gguf(&list, m, type, o.output, o.adapter, err);
   if (s == IST_OK && !gguf)
-    s = ist_merge_write_hf(&list, m, type, ist_merge_unties(m, &u), o.shard_bytes, o.output, err);
+    s = ist_merge_write_hf(&list, m, type, ist_merge_unties(m, &u), &o, err);
   if (s == IST_OK) report(&list, each, user, result);
   ist_merge_list_free(&list);
   ist_updates_free(&u);

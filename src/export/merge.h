@@ -63,6 +63,12 @@ ist_status ist_merge_write_gguf(ist_merge_list *list, const ist_model *m, int ty
                                 const char *path, const char *adapter, ist_error *err);
 /* type: F32, F16 or BF16; -1: a folder's own, BF16 from a GGUF. unties: ist_merge_unties. */
 ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type, bool unties,
-                              int64_t shard_bytes, const char *dir, ist_error *err);
+                              const ist_merge_options *o, ist_error *err);
+
+/* Moves the files of the folder `temp` to `dir` and removes it. Those that they replace,
+ * config.json and older weights are in the way: an error, unless `overwrite`; others stay. All is
+ * moved or nothing. The first only says whether it may be, before all files are there. */
+ist_status ist_merge_check_place(const char *temp, const char *dir, bool overwrite, ist_error *err);
+ist_status ist_merge_place(const char *temp, const char *dir, bool overwrite, ist_error *err);
 
 #endif

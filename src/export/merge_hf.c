@@ -1,9 +1,6 @@
 /* The merged model as a Hugging Face folder: sharded safetensors with an index,
  * configuration, tokenizer. Everything is written beside the folder and moved into
  * it at the end. */
-#include <dirent.h>
-#include <errno.h>
-#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -137,8 +134,9 @@ static ist_status write_beside(const char *dir, const ist_model *m, ist_error *e
   return write_json(dir, "generation_config.json", ist_hf_generation_config(m), err);
 }
 
+/* Writes the files into `dir`, which are to be moved to o->output. */
 static ist_status write_all(const char *dir, ist_merge_list *list, const ist_model *m, int type,
-                            bool unties, int64_t shard_bytes, ist_error *err) {
+                            bool unties, const ist_merge_options *o, ist_error *err) {
   ist_error why = {0};
   ist_st_item *items = ist_calloc((size_t)list->n, sizeof *items);
   if (!items) return ist_fail_nomem(err, dir, (size_t)list->n * sizeof *items);
@@ -147,45 +145,17 @@ static ist_status write_all(const char *dir, ist_merge_list *list, const ist_mod
   ist_status s = config ? ist_mkdirs(dir, err) : why.code;
   if (!config && err) *err = why;
   if (s == IST_OK) s = write_beside(dir, m, err); /* the quick part first: it may refuse a file */
-  if (s == IST_OK) s = write_shards(dir, items, list->n, shard_bytes, err);
+  if (s == IST_OK) s = ist_merge_check_place(dir, o->output, o->overwrite, err);
+  if (s == IST_OK) s = write_shards(dir, items, list->n, o->shard_bytes, err);
   if (s == IST_OK) s = write_json(dir, "config.json", json_incref(config), err);
   json_decref(config);
   ist_free(items);
   return s;
 }
 
-/* Calls fn for every file of `from` that fits the pattern. */
-static ist_status each_file(const char *from, const char *pattern, const char *to,
-                            ist_status (*fn)(const char *from, const char *to, ist_error *err),
-                            ist_error *err) {
-  DIR *d = opendir(from);
-  if (!d) return ist_fail(err, IST_ERR_IO, "cannot open '%s': %s", from, strerror(errno));
-  ist_status s = IST_OK;
-  const struct dirent *e;
-  while (s == IST_OK && (e = readdir(d))) {
-    if (e->d_name[0] == '.' || fnmatch(pattern, e->d_name, 0) != 0) continue;
-    char *source = ist_path_join(from, e->d_name), *target = ist_path_join(to, e->d_name);
-    s = source && target ? fn(source, target, err) : ist_fail_nomem(err, from, 0);
-    ist_free(source);
-    ist_free(target);
-  }
-  closedir(d);
-  return s;
-}
-
-static ist_status move_file(const char *from, const char *to, ist_error *err) {
-  if (rename(from, to) == 0) return IST_OK;
-  return ist_fail(err, IST_ERR_IO, "cannot rename '%s' to '%s': %s", from, to, strerror(errno));
-}
-
-static ist_status drop_file(const char *from, const char *to, ist_error *err) {
-  (void)to;
-  if (unlink(from) == 0) return IST_OK;
-  return ist_fail(err, IST_ERR_IO, "cannot remove '%s': %s", from, strerror(errno));
-}
-
 ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type, bool unties,
-                              int64_t shard_bytes, const char *dir, ist_error *err) {
+                              const ist_merge_options *o, ist_error *err) {
+  const char *dir = o->output;
   if (type < 0 && m->source.gguf) type = IST_BF16;
   ist_buf temp = {0};
   size_t len = strlen(dir);
@@ -193,14 +163,12 @@ ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type
   ist_buf_printf(&temp, "%.*s.tmp-%ld", (int)len, dir, (long)getpid());
   if (temp.failed) return ist_fail_nomem(err, dir, len);
   ist_unfinished_add(temp.p);
-  ist_status s = write_all(temp.p, list, m, type, unties, shard_bytes, err);
+  ist_status s = write_all(temp.p, list, m, type, unties, o, err);
   if (s == IST_OK) s = ist_mkdirs(dir, err);
-  /* What an earlier model left would be read with the new one. */
-  if (s == IST_OK) s = each_file(dir, "model*.safetensors*", dir, drop_file, err);
-  if (s == IST_OK) s = each_file(temp.p, "*", dir, move_file, err);
   ist_error ignored;
-  ist_remove_tree(temp.p, &ignored);
-  ist_unfinished_remove(temp.p);
+  if (s != IST_OK) ist_remove_tree(temp.p, &ignored);
+  ist_unfinished_remove(temp.p); /* from here on it may hold what is replaced */
+  if (s == IST_OK) s = ist_merge_place(temp.p, dir, o->overwrite, err);
   ist_buf_free(&temp);
   return s;
 }

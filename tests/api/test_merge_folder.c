@@ -2,6 +2,10 @@
  * again, they give the logits that transformers and PEFT gave. */
 #include "../format/files.h"
 
+#include <dirent.h>
+#include <sys/stat.h>
+
+#include "base/hash.h"
 #include "format/gguf.h"
 #include "logits.h"
 #include "model/model.h"
@@ -44,6 +48,101 @@ static void test_folder(void **state) {
   o.type = "Q8_0";
   assert_error(ist_merge(m, &o, NULL, NULL, &r, &err), IST_ERR_ARG, &err, "Hugging Face folder");
   ist_model_close(m);
+}
+
+/* ---- What is there already ---- */
+
+/* Of the names and the bytes of a folder's files, in any order. */
+static uint64_t digest(const char *dir) {
+  DIR *d = opendir(dir);
+  assert_non_null(d);
+  uint64_t sum = 0;
+  for (const struct dirent *e; (e = readdir(d));) {
+    if (e->d_name[0] == '.') continue;
+    ist_buf b = {0};
+    char *path = ist_path_join(dir, e->d_name);
+    MUST(ist_file_read(&b, path, 1 << 24, &err));
+    ist_buf_add(&b, e->d_name, strlen(e->d_name));
+    sum += ist_hash(1, b.p, b.len);
+    ist_free(path);
+    ist_buf_free(&b);
+  }
+  closedir(d);
+  return sum;
+}
+
+static ist_status merge_tiny(bool overwrite, int64_t shard_bytes) {
+  ist_model *m = open_model(TINY);
+  ist_merge_options o;
+  ist_merge_options_init(&o);
+  o.output = "place";
+  o.overwrite = overwrite;
+  o.shard_bytes = shard_bytes;
+  ist_merge_result r;
+  ist_status s = ist_merge(m, &o, NULL, NULL, &r, &err);
+  ist_model_close(m);
+  return s;
+}
+
+static void no_more_than_place(void) {
+  DIR *d = opendir(".");
+  for (const struct dirent *e; (e = readdir(d));)
+    if (strstr(e->d_name, ".tmp-")) fail_msg("%s is left", e->d_name);
+  closedir(d);
+}
+
+/* A file that would be replaced, or weights that would be read with the new ones: not unasked.
+ * What is neither stays. */
+static void test_files_in_the_way(void **state) {
+  (void)state;
+  static const char *const names[] = {"config.json", "model.safetensors",
+                                      "model.safetensors.index.json",
+                                      "model-00001-of-00002.safetensors", "tokenizer.json"};
+  MUST(ist_mkdirs("place", &err));
+  MUST(ist_file_write("place/model-lora.safetensors", "mine", 4, &err));
+  MUST(ist_file_write("place/README.md", "mine", 4, &err));
+  const uint64_t others = digest("place");
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    char *path = ist_path_join("place", names[i]);
+    MUST(ist_file_write(path, "mine", 4, &err));
+    const uint64_t before = digest("place");
+    assert_error(merge_tiny(false, 1 << 20), IST_ERR_IO, &err, path);
+    assert_true(digest("place") == before);
+    no_more_than_place();
+    unlink(path);
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_error(merge_tiny(true, 1 << 20), IST_ERR_IO, &err, "not a regular file");
+    rmdir(path);
+    assert_true(digest("place") == others);
+    ist_free(path);
+  }
+  MUST(merge_tiny(false, 1 << 20));
+  MUST(merge_tiny(true, SHARD));
+  assert_true(ist_file_exists("place/model.safetensors.index.json"));
+  assert_false(ist_file_exists("place/model.safetensors"));
+  assert_true(ist_file_exists("place/model-lora.safetensors"));
+  assert_true(ist_file_exists("place/README.md"));
+  no_more_than_place();
+}
+
+/* Whatever fails, the model that was to be replaced is whole. */
+static void test_failed_replacement(void **state) {
+  (void)state;
+  const uint64_t before = digest("place");
+  int failed = 0;
+  for (uint64_t n = 1;; n++) {
+    ist_write_fail_at(n);
+    ist_status s = merge_tiny(true, 1 << 20);
+    if (ist_write_fail_at(0) != 0) break;
+    failed += s != IST_OK;
+    if (s == IST_OK)
+      MUST(merge_tiny(true, SHARD)); /* harmless: a folder that is there is not made */
+    if (digest("place") != before) fail_msg("write %d left another folder", (int)n);
+    no_more_than_place();
+  }
+  assert_true(failed > 20);
+  assert_true(ist_file_exists("place/model.safetensors"));
+  assert_false(ist_file_exists("place/model.safetensors.index.json"));
 }
 
 /* ---- Links ---- */
@@ -306,9 +405,14 @@ static void test_refusals(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_folder),       cmocka_unit_test(test_links),
-      cmocka_unit_test(test_from_folder),  cmocka_unit_test(test_from_gguf),
-      cmocka_unit_test(test_turned_types), cmocka_unit_test(test_llama3_scaling),
+      cmocka_unit_test(test_folder),
+      cmocka_unit_test(test_files_in_the_way),
+      cmocka_unit_test(test_failed_replacement),
+      cmocka_unit_test(test_links),
+      cmocka_unit_test(test_from_folder),
+      cmocka_unit_test(test_from_gguf),
+      cmocka_unit_test(test_turned_types),
+      cmocka_unit_test(test_llama3_scaling),
       cmocka_unit_test(test_refusals),
   };
   return cmocka_run_group_tests_name("merge_folder", tests, enter_folder, leave_folder);
