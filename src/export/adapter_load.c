@@ -46,6 +46,30 @@ static ist_status find_places(ist_adapter_config *c, const ist_updates *u, int64
   return IST_OK;
 }
 
+/* The experts of a layer's module have adapters together. Those that the file gives none get pairs
+ * of zeros, which change nothing and stay zeros in training; a magnitude of zeros would take the
+ * expert away, and any other, like a bias, would train. */
+static ist_status check_experts(const ist_adapter_config *c, const ist_updates *u,
+                                const ist_model_config *model, ist_error *err) {
+  const bool dora = strcmp(c->method, "dora") == 0;
+  size_t n = (size_t)(model->L * IST_MOD_COUNT);
+  if (!dora && !c->lora_bias) return IST_OK;
+  int64_t *found = ist_calloc(n, sizeof *found);
+  if (!found) return ist_fail_nomem(err, "places of adapters", n * sizeof *found);
+  for (int64_t i = 0; i < u->n; i++)
+    if (u->p[i].layer >= 0) found[u->p[i].layer * IST_MOD_COUNT + u->p[i].id]++;
+  ist_status s = IST_OK;
+  for (int64_t i = 0; s == IST_OK && i < (int64_t)n; i++) {
+    if (i % IST_MOD_COUNT < IST_MOD_EXPERTS || !found[i] || found[i] == model->experts) continue;
+    s = ist_fail(err, IST_ERR_UNSUPPORTED,
+                 "layer %lld: found %s at %lld of %lld experts, expected it at all of them",
+                 (long long)(i / IST_MOD_COUNT), dora ? "DoRA" : "a bias of B (lora_bias)",
+                 (long long)found[i], (long long)model->experts);
+  }
+  ist_free(found);
+  return s;
+}
+
 /* An embedding's A is the update's B, turned, and the other way round. */
 static ist_status put_outer(ist_adapters *ad, const ist_update *u, ist_error *err) {
   if (u->id == IST_T_OUTPUT) {
@@ -84,6 +108,7 @@ static ist_status put_updates(ist_adapters *ad, unsigned char **params, const is
   ist_linear_sizes sizes;
   ist_model_linear_sizes(&m->config, &sizes);
   ist_status s = find_places(&c, u, m->config.L, err);
+  if (s == IST_OK) s = check_experts(&c, u, &m->config, err);
   if (s == IST_OK) s = ist_adapters_layout(ad, &c, &sizes, m->config.L, ist_wide(m->compute), err);
   ad->config.places = c.places;
   if (s != IST_OK) return s;
