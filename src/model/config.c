@@ -6,6 +6,8 @@
 
 #include "base/mem.h"
 
+#define MAX_HEADS 4096
+
 static const ist_arch_table *const tables[] = {&ist_arch_llama, &ist_arch_gemma,
                                                &ist_arch_layernorm};
 
@@ -52,8 +54,8 @@ static ist_status check_sizes(const ist_model_config *c, ist_error *err) {
       {"block_count", c->L, 4096},
       {"embedding_length", c->D, 1 << 20},
       {"feed_forward_length", c->F, 1 << 22},
-      {"attention.head_count", c->H, 4096},
-      {"attention.head_count_kv", c->K, 4096},
+      {"attention.head_count", c->H, MAX_HEADS},
+      {"attention.head_count_kv", c->K, MAX_HEADS},
       {"attention.key_length", c->E, 4096},
       {"vocab_size", c->V, 1 << 24},
       {"context_length", c->context, INT64_C(1) << 40},
@@ -143,9 +145,9 @@ static ist_status read_act(ist_model_config *c, const ist_source *s, ist_error *
 
 static ist_status read_heads(ist_model_config *c, const ist_source *s, ist_error *err) {
   IST_TRY(ist_key_i64(s, "attention.head_count", "num_attention_heads|n_head", true, &c->H, err));
-  if (c->H < 1 || c->D < 1) {
-    return ist_fail(err, IST_ERR_FORMAT, "%s: found %lld heads of width %lld, expected at least 1",
-                    c->arch, (long long)c->H, (long long)c->D);
+  if (c->H < 1 || c->H > MAX_HEADS) { /* families make tables of them (ALiBi's slopes) */
+    return ist_fail(err, IST_ERR_FORMAT, "%s: found %lld heads of width %lld, expected 1 to %d",
+                    c->arch, (long long)c->H, (long long)c->D, MAX_HEADS);
   }
   const ist_arch *row = c->family;
   bool null_heads = s->config && json_object_get(s->config, "num_key_value_heads");
@@ -160,7 +162,7 @@ static ist_status read_heads(ist_model_config *c, const ist_source *s, ist_error
                     "%s.attention.value_length: found %lld, expected the key length %lld", c->arch,
                     (long long)values, (long long)c->E);
   }
-  if (c->K < 1 || c->E < 1 || c->K > 4096 || c->E > 4096) {
+  if (c->K < 1 || c->E < 1 || c->K > MAX_HEADS || c->E > 4096) {
     return ist_fail(err, IST_ERR_FORMAT, "%s: found %lld key/value heads of size %lld", c->arch,
                     (long long)c->K, (long long)c->E);
   }
