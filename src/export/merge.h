@@ -21,7 +21,8 @@ typedef struct ist_merge_item {
   int64_t *update_row; /* (rows) the update's row for each of the base's; NULL: the same. Owned */
   double shift;        /* added to every value: a folder of Gemma holds norms less 1 */
   bool turned;         /* rows and columns change places: a folder of GPT-2 is (in, out) */
-  float *whole;        /* (turned) the merged matrix, while it is written. Owned */
+  /* (turned) the merged matrix, while it is written; of a bias in blocks, its values. Owned */
+  float *whole;
   int n_dims;          /* of a folder's tensor; 0: by rows and columns */
   int64_t shape[IST_ST_MAX_DIMS];
   /* Sums of squares: the base, what the adapter changed, and what storing the

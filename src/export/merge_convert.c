@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "export/merge.h"
+#include "format/quant.h"
 #include "model/adapter_io.h"
 #include "model/targets.h"
 
@@ -29,12 +30,27 @@ static void set_shape(ist_merge_item *it, int n_dims, int64_t rows, int64_t cols
   it->shape[1] = cols;
 }
 
+/* A bias as a column, for its elements are the rows of the matrix: out of blocks, which none of
+ * them fills. */
+static ist_status set_column(ist_merge_item *it, ist_error *err) {
+  const int64_t n = it->from.rows * it->from.cols;
+  if (ist_dtype_get(it->from.type)->block > 1) {
+    it->whole = ist_calloc((size_t)n, sizeof *it->whole);
+    if (!it->whole) return ist_fail_nomem(err, it->name, (size_t)n * sizeof *it->whole);
+    ist_dequant_f32(it->whole, it->from.data, it->from.type, n);
+    it->from.data = (const unsigned char *)it->whole;
+    it->from.type = IST_F32;
+  }
+  it->from.rows = n;
+  it->from.cols = 1;
+  return IST_OK;
+}
+
 static ist_status set_layout(ist_merge_item *it, ist_error *err) {
   const ist_arch *family = it->model->config.family;
   const int64_t n = it->from.rows * it->from.cols;
-  if (it->bias) { /* as a column: its elements are the rows of the matrix */
-    it->from.rows = n;
-    it->from.cols = 1;
+  if (it->bias) {
+    IST_TRY(set_column(it, err));
     set_shape(it, 1, n, 0);
   } else if (ist_tensor_is_norm(it->id)) {
     set_shape(it, 1, n, 0);

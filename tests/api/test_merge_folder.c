@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "format/gguf.h"
+#include "format/quant.h"
 #include "logits.h"
 #include "model/model.h"
 
@@ -369,6 +370,46 @@ static void test_llama3_scaling(void **state) {
   }
 }
 
+/* ---- Biases in blocks ---- */
+
+/* Rows of q and k change places, biases too, which may begin and end within a block. */
+static void test_bias_in_blocks(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    int64_t n;
+  } biases[] = {{"attn_q", 64}, {"attn_k", 32}, {"attn_v", 32}, {"attn_output", 64}};
+  static const int32_t ids[] = {5, 30, 255, 7};
+  enum { N = 4, V = 300 };
+  const ist_shape shape = {
+      .L = 1, .D = 64, .F = 32, .H = 4, .K = 2, .E = 16, .V = V, .context = 64};
+  static float logits[2][N * V];
+  unsigned char blocks[4][68]; /* until they are written */
+  MUST(ist_make_model("plain.gguf", &shape, "F32", 1, &err));
+  ist_gguf *g;
+  MUST(ist_gguf_open(&g, "plain.gguf", &err));
+  ist_gguf_writer *w = copy_of(g);
+  for (size_t i = 0; i < sizeof biases / sizeof *biases; i++) {
+    float values[64];
+    char name[64];
+    snprintf(name, sizeof name, "blk.0.%s.bias", biases[i].name);
+    for (int64_t j = 0; j < biases[i].n; j++) values[j] = (float)(j * j % 37) / 20 - 1;
+    ist_quantise(blocks[i], values, IST_Q8_0, biases[i].n);
+    ist_gguf_put_tensor_data(w, name, IST_Q8_0, 1, &biases[i].n, blocks[i]);
+  }
+  MUST(ist_gguf_write(w, "biased.gguf", &err));
+  ist_gguf_writer_free(w);
+  ist_gguf_close(g);
+  ist_merge_result r;
+  MUST(merge_into("biased.gguf", NULL, "biased", "F32", 0, &r, &err));
+  for (int i = 0; i < 2; i++) {
+    ist_model *m = open_model(i ? "biased" : "biased.gguf");
+    MUST(ist_model_logits(m, ids, N, logits[i], &err));
+    ist_model_close(m);
+  }
+  for (int i = 0; i < N * V; i++) assert_true(fabs((double)(logits[0][i] - logits[1][i])) < 1e-4);
+}
+
 /* ---- What a folder cannot say ---- */
 
 /* Key `key`, or a bias of zeros for the tensor `key`, added to a family's GGUF. */
@@ -413,6 +454,7 @@ int main(void) {
       cmocka_unit_test(test_from_gguf),
       cmocka_unit_test(test_turned_types),
       cmocka_unit_test(test_llama3_scaling),
+      cmocka_unit_test(test_bias_in_blocks),
       cmocka_unit_test(test_refusals),
   };
   return cmocka_run_group_tests_name("merge_folder", tests, enter_folder, leave_folder);
