@@ -105,8 +105,10 @@ static ist_status keyed_scaling(json_t **out, const ist_source *s, ist_error *er
   IST_TRY(ist_key_f64(s, "rope.scaling.factor", NULL, false, &factor, err));
   IST_TRY(ist_key_i64(s, "rope.scaling.original_context_length", NULL, false, &original, err));
   *out = json_null();
-  if (!type[0] || strcmp(type, "none") == 0) return IST_OK;
-  *out = json_pack("{s:s, s:f}", "rope_type", type, "factor", ist_hf_decimal(factor));
+  if (factor == 0) factor = 1;
+  if ((!type[0] && factor == 1) || strcmp(type, "none") == 0) return IST_OK;
+  *out = json_pack("{s:s, s:f}", "rope_type", type[0] ? type : "linear", "factor",
+                   ist_hf_decimal(factor));
   if (*out && original > 0)
     json_object_set_new(*out, "original_max_position_embeddings", json_integer(original));
   return IST_OK;

@@ -225,16 +225,17 @@ static ist_status read_gguf(ist_rope *r, const ist_model_config *c, const ist_so
                 .beta_fast = 32,
                 .beta_slow = 1,
                 .truncate = true};
-  char type[32];
+  char type[32]; /* as in llama.cpp linear, where there is none; a factor of 0 is none */
   IST_TRY(ist_key_str(s, "rope.scaling.type", NULL, type, sizeof type, err));
-  IST_TRY(kind_from_name(&o.kind, type, err));
+  IST_TRY(kind_from_name(&o.kind, type[0] ? type : "linear", err));
   if (o.kind == DYNAMIC || o.kind == LLAMA3) return fail_kind(type, err);
   if (o.kind != NONE) IST_TRY(ist_key_f64(s, "rope.scaling.factor", NULL, false, &o.factor, err));
+  if (o.factor == 0) o.factor = 1;
   int64_t original = 0;
   IST_TRY(ist_key_i64(s, "rope.scaling.original_context_length", NULL, false, &original, err));
   if (original > 0) o.original = (double)original;
   IST_TRY(make(r, &o, err));
-  if (o.kind == NONE || o.kind == LONGROPE) { /* longrope may be told by its tensors alone */
+  if (o.kind != YARN) { /* longrope may be told by its tensors alone, and is then no kind */
     double attention = 0;
     IST_TRY(ist_key_f64(s, "rope.scaling.attn_factor", NULL, false, &attention, err));
     if (attention > 0) IST_TRY(set_attention(r, attention, err));

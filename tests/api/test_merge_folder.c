@@ -370,6 +370,26 @@ static void test_llama3_scaling(void **state) {
   }
 }
 
+/* A factor alone is a linear one, as in llama.cpp. */
+static void test_factor_alone(void **state) {
+  (void)state;
+  static const float factors[] = {8, 1, 0};
+  ist_merge_result r;
+  for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
+    ist_gguf *g;
+    MUST(ist_gguf_open(&g, TINY, &err));
+    ist_gguf_writer *w = copy_of(g);
+    ist_gguf_put_f32(w, "llama.rope.scaling.factor", factors[i]);
+    MUST(ist_gguf_write(w, "factor.gguf", &err));
+    ist_gguf_writer_free(w);
+    ist_gguf_close(g);
+    MUST(merge_into("factor.gguf", NULL, "factor", "F32", SHARD, &r, &err));
+    ist_model *to = open_model("factor");
+    assert_true(number(to, "factor") == (i == 0 ? 8 : 0));
+    ist_model_close(to);
+  }
+}
+
 /* ---- Biases in blocks ---- */
 
 /* Rows of q and k change places, biases too, which may begin and end within a block. */
@@ -454,6 +474,7 @@ int main(void) {
       cmocka_unit_test(test_from_gguf),
       cmocka_unit_test(test_turned_types),
       cmocka_unit_test(test_llama3_scaling),
+      cmocka_unit_test(test_factor_alone),
       cmocka_unit_test(test_bias_in_blocks),
       cmocka_unit_test(test_refusals),
   };

@@ -476,7 +476,7 @@ static void test_two_tables(void **state) {
 
 typedef struct gguf_case {
   const char *type;         /* of the scaling */
-  float factor, attention;  /* 0: no such key */
+  float factor, attention;  /* 0: no such key; a factor of -1: one of 0 */
   uint32_t values, rotated; /* likewise */
   int64_t freqs;            /* numbers in rope_freqs.weight; 0: no such tensor */
 } gguf_case;
@@ -506,7 +506,7 @@ static ist_status read_gguf(ist_model_config *c, const gguf_case *k, ist_error *
   if (k->values) ist_gguf_put_u32(w, "llama.attention.value_length", k->values);
   if (k->rotated) ist_gguf_put_u32(w, "llama.rope.dimension_count", k->rotated);
   if (k->type) ist_gguf_put_str(w, "llama.rope.scaling.type", k->type, strlen(k->type));
-  if (k->factor > 0) ist_gguf_put_f32(w, "llama.rope.scaling.factor", k->factor);
+  if (k->factor != 0) ist_gguf_put_f32(w, "llama.rope.scaling.factor", fmaxf(k->factor, 0));
   if (k->attention > 0) ist_gguf_put_f32(w, "llama.rope.scaling.attn_factor", k->attention);
   if (k->factor > 0) ist_gguf_put_u32(w, "llama.rope.scaling.original_context_length", 4096);
   ist_gguf_put_tensor(w, "token_embd.weight", IST_F32, 2, (const int64_t[]){32, 48}, read_freqs,
@@ -533,6 +533,9 @@ static void test_gguf(void **state) {
       {{0}, {1, 0.1, 0.01, 0.001}, 1, NULL},
       {{.type = "none", .factor = 4}, {1, 0.1, 0.01, 0.001}, 1, NULL},
       {{.type = "linear", .factor = 4}, {0.25, 0.025, 0.0025, 0.00025}, 1, NULL},
+      {{.factor = 4}, {0.25, 0.025, 0.0025, 0.00025}, 1, NULL},
+      {{.factor = 4, .attention = 1.25f}, {0.25, 0.025, 0.0025, 0.00025}, 1.25, NULL},
+      {{.factor = -1}, {1, 0.1, 0.01, 0.001}, 1, NULL},
       {{.type = "yarn", .factor = 4}, {1, 0.1, 0.00625, 0.00025}, 1.13862943611, NULL},
       {{.freqs = 4}, {1, 0.05, 0.0025, 0.000125}, 1, NULL},
       {{.attention = 1.25f}, {1, 0.1, 0.01, 0.001}, 1.25, NULL},
