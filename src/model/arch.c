@@ -23,10 +23,10 @@ ist_status ist_arch_layers(ist_model_config *c, ist_error *err) {
   return c->layer ? IST_OK : ist_fail_nomem(err, "layers", (size_t)c->L * sizeof *c->layer);
 }
 
-ist_status ist_arch_window(ist_model_config *c, int64_t window, int64_t first, ist_error *err) {
+ist_status ist_arch_window(ist_model_config *c, int64_t window, ist_error *err) {
   if (window == 0) return IST_OK;
   IST_TRY(ist_arch_layers(c, err));
-  for (int64_t l = first; l < c->L; l++) c->layer[l].window = window;
+  for (int64_t l = 0; l < c->L; l++) c->layer[l].window = window;
   return IST_OK;
 }
 

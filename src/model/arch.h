@@ -11,8 +11,8 @@ ist_status ist_arch_theta(const ist_model_config *c, const ist_source *s, double
 ist_status ist_arch_rope(ist_model_config *c, const ist_source *s, ist_error *err);
 /* Makes room for settings by layer: no window, table 0. */
 ist_status ist_arch_layers(ist_model_config *c, ist_error *err);
-/* The same window in every layer from `first` on; 0: nothing to do. */
-ist_status ist_arch_window(ist_model_config *c, int64_t window, int64_t first, ist_error *err);
+/* The same window in every layer; 0: nothing to do. */
+ist_status ist_arch_window(ist_model_config *c, int64_t window, ist_error *err);
 /* layer_types of config.json, where it is: "sliding_attention" keeps its window. */
 ist_status ist_arch_layer_types(ist_model_config *c, const ist_source *s, int64_t window,
                                 bool *found, ist_error *err);

@@ -62,18 +62,31 @@ static ist_status mistral(ist_model_config *c, const ist_source *s, ist_error *e
   bool null = json_is_null(json_object_get(s->config, "sliding_window"));
   int64_t window = s->config && !null ? 4096 : 0;
   IST_TRY(ist_key_i64(s, NULL, "sliding_window", false, &window, err));
-  IST_TRY(ist_arch_window(c, window, 0, err));
+  IST_TRY(ist_arch_window(c, window, err));
   return llama(c, s, err);
 }
 
 static ist_status mixtral(ist_model_config *c, const ist_source *s, ist_error *err) {
   int64_t window = 0;
   IST_TRY(ist_key_i64(s, NULL, "sliding_window", false, &window, err));
-  IST_TRY(ist_arch_window(c, window, 0, err));
+  IST_TRY(ist_arch_window(c, window, err));
   return llama(c, s, err);
 }
 
-static ist_status qwen(ist_model_config *c, const ist_source *s, ist_error *err) {
+/* Which layers have Qwen's window where layer_types does not say; first: max_window_layers. */
+typedef enum qwen_windows {
+  QWEN_FROM_FIRST, /* Qwen 2 and 3 */
+  QWEN_EVEN_BELOW, /* Qwen 2 MoE: every second layer below it */
+  QWEN_ALL         /* Qwen 3 MoE */
+} qwen_windows;
+
+static bool has_window(qwen_windows which, int64_t layer, int64_t first) {
+  if (which == QWEN_ALL) return true;
+  return which == QWEN_FROM_FIRST ? layer >= first : layer < first && layer % 2 == 0;
+}
+
+static ist_status qwen_with(ist_model_config *c, const ist_source *s, qwen_windows which,
+                            ist_error *err) {
   bool sliding = false, listed;
   int64_t window = 4096, first = 28;
   IST_TRY(ist_key_bool(s, NULL, "use_sliding_window", false, &sliding, err));
@@ -81,8 +94,15 @@ static ist_status qwen(ist_model_config *c, const ist_source *s, ist_error *err)
   IST_TRY(ist_key_i64(s, NULL, "max_window_layers", false, &first, err));
   if (!sliding) window = 0;
   IST_TRY(ist_arch_layer_types(c, s, window, &listed, err));
-  if (!listed && first < c->L) IST_TRY(ist_arch_window(c, window, first < 0 ? 0 : first, err));
+  if (listed || window == 0) return llama(c, s, err);
+  IST_TRY(ist_arch_layers(c, err));
+  for (int64_t l = 0; l < c->L; l++)
+    if (has_window(which, l, first)) c->layer[l].window = window;
   return llama(c, s, err);
+}
+
+static ist_status qwen(ist_model_config *c, const ist_source *s, ist_error *err) {
+  return qwen_with(c, s, QWEN_FROM_FIRST, err);
 }
 
 static ist_status qwen3(ist_model_config *c, const ist_source *s, ist_error *err) {
@@ -93,7 +113,8 @@ static ist_status qwen3(ist_model_config *c, const ist_source *s, ist_error *err
 /* llama.cpp renormalises whatever the folder said. */
 static ist_status qwen3moe(ist_model_config *c, const ist_source *s, ist_error *err) {
   bool renormalise = s->gguf != NULL;
-  IST_TRY(qwen3(c, s, err));
+  c->qk_norm = true;
+  IST_TRY(qwen_with(c, s, QWEN_ALL, err));
   IST_TRY(ist_key_bool(s, NULL, "norm_topk_prob", false, &renormalise, err));
   c->renormalise = renormalise;
   return IST_OK;
@@ -109,7 +130,7 @@ static ist_status qwen2moe(ist_model_config *c, const ist_source *s, ist_error *
   IST_TRY(ist_key_i64(s, "expert_shared_feed_forward_length", "shared_expert_intermediate_size",
                       false, &c->shared_F, err));
   if (s->gguf && used > 0) c->F = whole / used;
-  IST_TRY(qwen(c, s, err));
+  IST_TRY(qwen_with(c, s, QWEN_EVEN_BELOW, err));
   c->F = whole;
   IST_TRY(ist_key_bool(s, NULL, "norm_topk_prob", false, &renormalise, err));
   c->renormalise = renormalise;
@@ -120,7 +141,7 @@ static ist_status phi3(ist_model_config *c, const ist_source *s, ist_error *err)
   int64_t window = 0;
   c->fused_qkv = c->fused_gate_up = true;
   IST_TRY(ist_key_i64(s, NULL, "sliding_window", false, &window, err));
-  IST_TRY(ist_arch_window(c, window, 0, err));
+  IST_TRY(ist_arch_window(c, window, err));
   return llama(c, s, err);
 }
 

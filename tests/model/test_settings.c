@@ -254,6 +254,8 @@ static void test_missing_tensors(void **state) {
 
 /* ---- What settings mean ---- */
 
+#define MOE "'num_experts': 2, 'num_experts_per_tok': 1, 'moe_intermediate_size': 8"
+
 /* The windows of the four layers, and the table that they turn by (-1: none). */
 static const struct {
   const char *family, *keys;
@@ -280,6 +282,22 @@ static const struct {
      "{'use_sliding_window': true, 'sliding_window': 5, 'layer_types': ['full_attention', "
      "'sliding_attention', 'full_attention', 'sliding_attention']}",
      {0, 5, 0, 5},
+     {0}},
+    {"qwen2_moe", "{" MOE ", 'sliding_window': 5}", {0}, {0}},
+    {"qwen2_moe", "{" MOE ", 'use_sliding_window': true, 'sliding_window': 5}", {5, 0, 5, 0}, {0}},
+    {"qwen2_moe",
+     "{" MOE ", 'use_sliding_window': true, 'sliding_window': 5, 'max_window_layers': 2}",
+     {5, 0, 0, 0},
+     {0}},
+    {"qwen2_moe",
+     "{" MOE ", 'use_sliding_window': true, 'sliding_window': 5, 'layer_types': ['full_attention', "
+     "'sliding_attention', 'full_attention', 'sliding_attention']}",
+     {0, 5, 0, 5},
+     {0}},
+    {"qwen3_moe", "{" MOE ", 'sliding_window': 5}", {0}, {0}},
+    {"qwen3_moe",
+     "{" MOE ", 'use_sliding_window': true, 'sliding_window': 5, 'max_window_layers': 2}",
+     {5, 5, 5, 5},
      {0}},
     {"smollm3", "{}", {0}, {0, 0, 0, -1}},
     {"smollm3", "{'no_rope_layer_interval': 2}", {0}, {0, -1, 0, -1}},
