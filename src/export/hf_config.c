@@ -183,22 +183,24 @@ static int family_of(const ist_model *m) {
   return -1;
 }
 
-/* transformers would pass over a bias that its class does not have. */
-static ist_status check_biases(const draft *d, int family, ist_error *err) {
-  const ist_model *m = d->m;
+/* The family's class has a bias there. */
+static bool takes_bias(const draft *d, int family, int id) {
   unsigned has = families[family].biases;
   if (has_bias(d, IST_MOD_O)) has |= families[family].attention;
   if (has_bias(d, IST_MOD_DOWN)) has |= families[family].mlp;
-  for (int64_t l = 0; l <= m->config.L; l++) {
-    const int n = l < m->config.L ? (int)IST_MOD_COUNT : 1;
-    for (int i = 0; i < n; i++) {
-      const bool head = l == m->config.L;
-      const int64_t layer = head ? -1 : l;
-      const int id = head ? (int)IST_T_OUTPUT : i;
-      if (!ist_weights_stored_bias(&m->weights, layer, id)->data || (!head && has >> i & 1))
-        continue;
+  if (ist_tensor_is_norm(id)) return d->c->norm == IST_NORM_LAYER;
+  return id < (int)IST_MOD_COUNT && (has >> id & 1);
+}
+
+/* transformers would pass over a bias that its class does not have. */
+static ist_status check_biases(const draft *d, int family, ist_error *err) {
+  const ist_model *m = d->m;
+  for (int64_t l = -1; l < m->config.L; l++) {
+    int first = l < 0 ? IST_T_MODEL_FIRST : 0, end = l < 0 ? (int)IST_T_END : IST_T_LAYER_COUNT;
+    for (int i = first; i < end; i++) {
+      if (!ist_weights_stored_bias(&m->weights, l, i)->data || takes_bias(d, family, i)) continue;
       char name[96];
-      ist_tensor_name(name, sizeof name, layer, id);
+      ist_tensor_name(name, sizeof name, l, i);
       return ist_fail(err, IST_ERR_UNSUPPORTED,
                       "%s: %s: found a bias, which transformers' \"%s\" cannot have there", m->path,
                       name, m->config.family->hf);

@@ -25,6 +25,12 @@ static inline bool ist_tensor_is_norm(int id) {
          id == IST_T_EMBED_NORM;
 }
 
+/* A bias of it is added; where none is, a file that has one has more than the family. */
+static inline bool ist_tensor_has_bias(int id) {
+  return !ist_tensor_is_stack(id) && id != IST_T_ROUTER && id != IST_T_SHARED_ROUTER &&
+         id != IST_T_EMBED && id != IST_T_POSITION;
+}
+
 /* GGUF's name ("blk.3.attn_q.weight"), into a caller's buffer. */
 void ist_tensor_name(char *out, size_t size, int64_t layer, int id);
 /* Hugging Face's name without .weight ("model.layers.3.self_attn.q_proj"), which is

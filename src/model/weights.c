@@ -97,7 +97,7 @@ static ist_status find_tensor(search *f, ist_stored *out, int64_t layer, int id,
   int64_t rows, cols;
   bool need;
   ist_tensor_shape(c, layer, id, &rows, &cols, &need);
-  if (rows == 0) return IST_OK;
+  if (rows == 0 || (bias && !ist_tensor_has_bias(id))) return IST_OK;
   const ist_gguf_tensor *t = ist_tensor_find(f->s, c, layer, id, bias);
   if (!t) {
     IST_TRY(find_in_fused(f, out, layer, id, bias, rows, cols, err));

@@ -432,12 +432,11 @@ static void test_bias_in_blocks(void **state) {
 
 /* ---- What a folder cannot say ---- */
 
-/* Key `key`, or a bias of zeros for the tensor `key`, added to a family's GGUF. */
-static void check_refused(const char *family, const char *key, int64_t bias, const char *part) {
+/* Key `key`, or a bias of zeros for the tensor `key`, added to a family's GGUF: odd.gguf. */
+static void write_odd(const char *family, const char *key, int64_t bias) {
   static const float zeros[96];
   char path[256];
   ist_gguf *g;
-  ist_merge_result r;
   snprintf(path, sizeof path, FAMILIES "%s/model.gguf", family);
   MUST(ist_gguf_open(&g, path, &err));
   ist_gguf_writer *w = copy_of(g);
@@ -448,6 +447,11 @@ static void check_refused(const char *family, const char *key, int64_t bias, con
   MUST(ist_gguf_write(w, "odd.gguf", &err));
   ist_gguf_writer_free(w);
   ist_gguf_close(g);
+}
+
+static void check_refused(const char *family, const char *key, int64_t bias, const char *part) {
+  ist_merge_result r;
+  write_odd(family, key, bias);
   assert_error(merge_into("odd.gguf", NULL, "odd", NULL, SHARD, &r, &err), IST_ERR_UNSUPPORTED,
                &err, part);
   assert_false(ist_file_exists("odd"));
@@ -459,9 +463,32 @@ static void test_refusals(void **state) {
   check_refused("qwen3", "qwen3.rope.scaling.attn_factor", 0, "factor of rotation: found 1.5");
   check_refused("qwen2", "blk.1.attn_output.bias", 24, "attn_output.weight: found a bias");
   check_refused("mixtral", "output.bias", 96, "output.weight: found a bias");
+  check_refused("qwen3", "blk.0.attn_k_norm.bias", 8, "attn_k_norm.weight: found a bias");
+  check_refused("gemma2", "output_norm.bias", 24, "output_norm.weight: found a bias");
   assert_error(merge_into(FAMILIES "llama_linear", NULL, "folder.gguf", NULL, SHARD, &r, &err),
                IST_ERR_UNSUPPORTED, &err, "lacks its metadata");
   assert_false(ist_file_exists("folder.gguf"));
+}
+
+/* Biases that nothing would add: the model does not open. */
+static void test_unknown_biases(void **state) {
+  (void)state;
+  static const struct {
+    const char *family, *name;
+    int64_t n;
+  } rows[] = {{"qwen3_moe", "blk.1.ffn_gate_inp.bias", 5},
+              {"qwen3_moe", "blk.0.ffn_up_exps.bias", 60},
+              {"qwen2_moe", "blk.0.ffn_gate_inp_shexp.bias", 1},
+              {"llama_biased", "token_embd.bias", 96},
+              {"gpt2", "position_embd.bias", 64}};
+  ist_model_options o;
+  ist_model_options_init(&o);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    ist_model *m;
+    write_odd(rows[i].family, rows[i].name, rows[i].n);
+    assert_error(ist_model_open(&m, "odd.gguf", &o, &err), IST_ERR_UNSUPPORTED, &err, rows[i].name);
+    assert_non_null(strstr(err.message, "found a tensor that the architecture"));
+  }
 }
 
 int main(void) {
@@ -477,6 +504,7 @@ int main(void) {
       cmocka_unit_test(test_factor_alone),
       cmocka_unit_test(test_bias_in_blocks),
       cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_unknown_biases),
   };
   return cmocka_run_group_tests_name("merge_folder", tests, enter_folder, leave_folder);
 }
