@@ -69,10 +69,11 @@ static ist_status gemma3(ist_model_config *c, const ist_source *s, ist_error *er
 #define GEMMA_ROW \
   .norm = IST_NORM_RMS1, .act = IST_ACT_GELU_TANH, .gated = 1, .fixed_act = 1, .eps = 1e-6, .E = 256
 
-/* The text model alone, and as a part of a multimodal one (text_config). */
+/* The text model alone, and as a part of a multimodal one, whose text_config may leave out what is
+ * the class's own: heads, their size. */
 #define GEMMA3_ROW                                                                     \
   .gguf = "gemma3", GEMMA_ROW, .names = ist_names_gemma2, .block = IST_BLOCK_SANDWICH, \
-  .theta = 1e6, .K = 4, .adapt = gemma3
+  .theta = 1e6, .H = 8, .K = 4, .adapt = gemma3
 
 static const ist_arch rows[] = {
     {.gguf = "gemma",

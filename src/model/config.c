@@ -144,12 +144,14 @@ static ist_status read_act(ist_model_config *c, const ist_source *s, ist_error *
 }
 
 static ist_status read_heads(ist_model_config *c, const ist_source *s, ist_error *err) {
-  IST_TRY(ist_key_i64(s, "attention.head_count", "num_attention_heads|n_head", true, &c->H, err));
+  const ist_arch *row = c->family;
+  c->H = s->config ? row->H : 0;
+  IST_TRY(
+      ist_key_i64(s, "attention.head_count", "num_attention_heads|n_head", c->H == 0, &c->H, err));
   if (c->H < 1 || c->H > MAX_HEADS) { /* families make tables of them (ALiBi's slopes) */
     return ist_fail(err, IST_ERR_FORMAT, "%s: found %lld heads of width %lld, expected 1 to %d",
                     c->arch, (long long)c->H, (long long)c->D, MAX_HEADS);
   }
-  const ist_arch *row = c->family;
   bool null_heads = s->config && json_object_get(s->config, "num_key_value_heads");
   c->K = s->config && row->K && !null_heads ? row->K : c->H;
   IST_TRY(ist_key_i64(s, "attention.head_count_kv", "num_key_value_heads", false, &c->K, err));

@@ -91,7 +91,7 @@ typedef struct ist_arch {
   ist_act_kind act;
   bool gated, fixed_act; /* fixed_act: the folder's key does not count */
   double eps, theta;     /* where the folder has no key */
-  int64_t K, E;          /* likewise; 0: H, D / H */
+  int64_t H, K, E;       /* likewise; 0: no default, H, D / H */
   bool ggml_permutes_qk; /* the GGUF's q, k rows are for interleaved rotation */
   bool hf_transposes;    /* the folder's linears are (in, out): Conv1D */
   bool hf_groups_qkv;    /* the folder's q, k, v rows come by head; a GGUF's never */

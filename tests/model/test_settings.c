@@ -364,6 +364,12 @@ static void test_values(void **state) {
   assert_true(c.embed_scale == sqrt(32.0) && c.block == IST_BLOCK_SANDWICH);
   assert_int_equal(c.act, IST_ACT_GELU_TANH); /* whatever hidden_act says */
   ist_model_config_free(&c);
+  c = must_read("gemma3",
+                "{'num_attention_heads': null, 'num_key_value_heads': null, 'head_dim': null, "
+                "'rms_norm_eps': null, 'text_config': {'model_type': 'gemma3_text', 'hidden_size': "
+                "40, 'num_hidden_layers': 6, 'intermediate_size': 48, 'sliding_window': 4}}");
+  assert_true(c.H == 8 && c.E == 256 && c.norm_eps == 1e-6 && c.D == 40 && c.L == 6);
+  ist_model_config_free(&c);
   c = must_read("gpt2", "{'scale_attn_weights': false}");
   assert_true(c.attn_scale == 1.0 && c.positions == 32 && c.position_offset == 0 && !c.rope_dim);
   ist_model_config_free(&c);
