@@ -17,8 +17,9 @@ ist_status ist_hf_rope_scaling(json_t **out, const ist_model *m, ist_error *err)
  * beside it: it must describe the model, or an error says what it cannot. */
 ist_status ist_hf_check(const ist_model *m, json_t *config, const ist_st_item *items, int64_t n,
                         ist_error *err);
-/* The config.json of a base that is a folder, with its dtype where `type` is not -1. */
-json_t *ist_hf_config_copy(const ist_model *m, int type, bool unties, ist_error *err);
+/* The config.json of a base that is a folder, with its dtype where `type` is not -1. apart:
+ * embedding and head are not one matrix, whatever it says. */
+json_t *ist_hf_config_copy(const ist_model *m, int type, bool apart, ist_error *err);
 /* What stands beside the weights of such a base (tokenizer, generation_config.json, chat template)
  * into the folder `to`. */
 ist_status ist_hf_copy_beside(const ist_model *m, const char *to, ist_error *err);

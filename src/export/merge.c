@@ -15,6 +15,16 @@ bool ist_merge_unties(const ist_model *m, const ist_updates *u) {
                             ist_updates_find(u, -1, IST_T_OUTPUT, 0) != NULL);
 }
 
+bool ist_merge_sets_apart(const ist_merge_list *list) {
+  bool head = false, changed = false;
+  for (int64_t i = 0; i < list->n; i++) {
+    const ist_merge_item *it = &list->p[i];
+    head |= it->id == IST_T_OUTPUT;
+    changed |= it->update && (it->id == IST_T_OUTPUT || it->id == IST_T_EMBED);
+  }
+  return head && changed;
+}
+
 /* The updates of a stack of experts' matrices, where it has any. */
 static ist_status find_experts(ist_merge_item *it, const ist_updates *u, ist_error *err) {
   int64_t n = it->model->config.experts;
@@ -368,8 +378,7 @@ ist_status ist_merge(const ist_model *m, const ist_merge_options *options, ist_m
   if (s == IST_OK && gguf) s = check_gguf(m, err);
   if (s == IST_OK) s = ist_merge_list_make(&list, m, &u, !gguf, err);
   if (s == IST_OK && gguf) s = ist_merge_write_gguf(&list, m, type, o.output, o.adapter, err);
-  if (s == IST_OK && !gguf)
-    s = ist_merge_write_hf(&list, m, type, ist_merge_unties(m, &u), &o, err);
+  if (s == IST_OK && !gguf) s = ist_merge_write_hf(&list, m, type, &o, err);
   if (s == IST_OK) report(&list, each, user, result);
   ist_merge_list_free(&list);
   ist_updates_free(&u);

@@ -23,7 +23,7 @@ typedef struct ist_merge_item {
   bool turned;         /* rows and columns change places: a folder of GPT-2 is (in, out) */
   /* (turned) the merged matrix, while it is written; of a bias in blocks, its values. Owned */
   float *whole;
-  int n_dims;          /* of a folder's tensor; 0: by rows and columns */
+  int n_dims; /* of a folder's tensor; 0: by rows and columns */
   int64_t shape[IST_ST_MAX_DIMS];
   /* Sums of squares: the base, what the adapter changed, and what storing the
    * result in its type changed again. */
@@ -50,8 +50,11 @@ ist_status ist_merge_list_convert(ist_merge_list *out, const ist_model *m, const
 /* Its part for a base that is a Hugging Face folder: the folder's own names and layouts. */
 ist_status ist_merge_list_folder(ist_merge_list *out, const ist_model *m, const ist_updates *u,
                                  ist_error *err);
-/* True when the result cannot share one matrix for embedding and head any more. */
+/* True when the base shares one matrix for embedding and head, and the result cannot. */
 bool ist_merge_unties(const ist_model *m, const ist_updates *u);
+/* True when the result has both and one was changed here: they may have been one, or a folder may
+ * have said so and held both. */
+bool ist_merge_sets_apart(const ist_merge_list *list);
 
 /* An ist_tensor_read_fn over an ist_merge_item. */
 ist_status ist_merge_read(void *item, int64_t offset, int64_t n, unsigned char *dst,
@@ -62,8 +65,8 @@ bool ist_merge_is_copy(const ist_merge_item *item);
 /* type: the type of the weight matrices, -1 for each its own. */
 ist_status ist_merge_write_gguf(ist_merge_list *list, const ist_model *m, int type,
                                 const char *path, const char *adapter, ist_error *err);
-/* type: F32, F16 or BF16; -1: a folder's own, BF16 from a GGUF. unties: ist_merge_unties. */
-ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type, bool unties,
+/* type: F32, F16 or BF16; -1: a folder's own, BF16 from a GGUF. */
+ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type,
                               const ist_merge_options *o, ist_error *err);
 
 /* Moves the files of the folder `temp` to `dir` and removes it. Those that they replace,

@@ -100,28 +100,16 @@ static ist_status add_head(ist_merge_list *list, const ist_model *m, const ist_u
   return it->name ? IST_OK : ist_fail_nomem(err, stem, sizeof stem);
 }
 
-/* A tied folder may hold its head a second time. */
-static bool is_spare_head(const ist_model *m, const ist_gguf_tensor *t) {
-  char stem[128];
-  if (!ist_tensor_hf_stem(stem, sizeof stem, &m->config, -1, IST_T_OUTPUT)) return false;
-  size_t n = strlen(stem);
-  return t->name.len == n + 7 && memcmp(t->name.p, stem, n) == 0 &&
-         memcmp(t->name.p + n, ".weight", 7) == 0;
-}
-
 ist_status ist_merge_list_folder(ist_merge_list *out, const ist_model *m, const ist_updates *u,
                                  ist_error *err) {
-  for (int64_t i = 0; i < m->source.n; i++) {
-    const ist_gguf_tensor *t = &m->source.tensor[i];
-    if (m->config.tied && is_spare_head(m, t)) continue;
-    IST_TRY(add_tensor(out, m, u, t, err));
-  }
+  for (int64_t i = 0; i < m->source.n; i++)
+    IST_TRY(add_tensor(out, m, u, &m->source.tensor[i], err));
   return ist_merge_unties(m, u) ? add_head(out, m, u, err) : IST_OK;
 }
 
 /* ---- What stands beside them ---- */
 
-json_t *ist_hf_config_copy(const ist_model *m, int type, bool unties, ist_error *err) {
+json_t *ist_hf_config_copy(const ist_model *m, int type, bool apart, ist_error *err) {
   json_t *config = json_deep_copy(m->source.config);
   if (!config) {
     ist_fail_nomem(err, "config.json", 0);
@@ -131,7 +119,7 @@ json_t *ist_hf_config_copy(const ist_model *m, int type, bool unties, ist_error 
     json_object_del(config, "dtype");
     json_object_set_new(config, "torch_dtype", json_string(ist_hf_dtype((ist_dtype)type)));
   }
-  if (unties) {
+  if (apart) {
     json_t *text = json_object_get(config, "text_config");
     json_object_set_new(config, "tie_word_embeddings", json_false());
     if (json_is_object(text)) json_object_set_new(text, "tie_word_embeddings", json_false());

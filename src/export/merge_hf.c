@@ -118,8 +118,8 @@ static ist_status write_tokenizer(const char *dir, const ist_model *m, ist_error
 
 /* config.json, the base's own or one made of a GGUF's keys; NULL: err says why. */
 static json_t *config_of(const ist_merge_list *list, const ist_st_item *items, const ist_model *m,
-                         int type, bool unties, ist_error *err) {
-  if (!m->source.gguf) return ist_hf_config_copy(m, type, unties, err);
+                         int type, ist_error *err) {
+  if (!m->source.gguf) return ist_hf_config_copy(m, type, ist_merge_sets_apart(list), err);
   bool tied = true;
   for (int64_t i = 0; i < list->n; i++) tied &= list->p[i].id != IST_T_OUTPUT;
   json_t *config = ist_hf_config(m, (ist_dtype)type, tied, err);
@@ -136,12 +136,12 @@ static ist_status write_beside(const char *dir, const ist_model *m, ist_error *e
 
 /* Writes the files into `dir`, which are to be moved to o->output. */
 static ist_status write_all(const char *dir, ist_merge_list *list, const ist_model *m, int type,
-                            bool unties, const ist_merge_options *o, ist_error *err) {
+                            const ist_merge_options *o, ist_error *err) {
   ist_error why = {0};
   ist_st_item *items = ist_calloc((size_t)list->n, sizeof *items);
   if (!items) return ist_fail_nomem(err, dir, (size_t)list->n * sizeof *items);
   fill_items(items, list, type);
-  json_t *config = config_of(list, items, m, type, unties, &why);
+  json_t *config = config_of(list, items, m, type, &why);
   ist_status s = config ? ist_mkdirs(dir, err) : why.code;
   if (!config && err) *err = why;
   if (s == IST_OK) s = write_beside(dir, m, err); /* the quick part first: it may refuse a file */
@@ -153,7 +153,7 @@ static ist_status write_all(const char *dir, ist_merge_list *list, const ist_mod
   return s;
 }
 
-ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type, bool unties,
+ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type,
                               const ist_merge_options *o, ist_error *err) {
   const char *dir = o->output;
   if (type < 0 && m->source.gguf) type = IST_BF16;
@@ -163,7 +163,7 @@ ist_status ist_merge_write_hf(ist_merge_list *list, const ist_model *m, int type
   ist_buf_printf(&temp, "%.*s.tmp-%ld", (int)len, dir, (long)getpid());
   if (temp.failed) return ist_fail_nomem(err, dir, len);
   ist_unfinished_add(temp.p);
-  ist_status s = write_all(temp.p, list, m, type, unties, o, err);
+  ist_status s = write_all(temp.p, list, m, type, o, err);
   if (s == IST_OK) s = ist_mkdirs(dir, err);
   ist_error ignored;
   if (s != IST_OK) ist_remove_tree(temp.p, &ignored);

@@ -88,19 +88,48 @@ static void test_forms_agree(void **state) {
   }
 }
 
+/* "tie_word_embeddings" of a folder's config.json. */
+static bool is_said_tied(const char *folder) {
+  char path[64];
+  ist_buf config = {0};
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  MUST(ist_file_read(&config, path, 1 << 20, &err));
+  const bool tied = strstr(config.p, "\"tie_word_embeddings\": true") != NULL;
+  assert_true(tied || strstr(config.p, "\"tie_word_embeddings\": false"));
+  ist_buf_free(&config);
+  return tied;
+}
+
 /* The tied head of the tiny model has an adapter of its own: merged, it is tied no more. */
 static void test_untied(void **state) {
   (void)state;
   ist_merge_result r;
   double last = train(TINY, "run-head");
   MUST(merge_into(TINY, "run-head", "untied", "F32", 0, &r, &err));
-  ist_buf config = {0};
-  MUST(ist_file_read(&config, "untied/config.json", 1 << 20, &err));
-  assert_non_null(strstr(config.p, "\"tie_word_embeddings\": false"));
-  ist_buf_free(&config);
+  assert_false(is_said_tied("untied"));
   ist_model *m = open_model("untied");
   expect_loss(loss(m, NULL), last, "untied", "run-head");
   ist_model_close(m);
+}
+
+/* A folder may hold a head and say that it is the embedding: so it is copied, but not when one of
+ * them was changed, for transformers would take the one for the other. */
+static void test_said_tied(void **state) {
+  (void)state;
+  static const char key[] = "\"tie_word_embeddings\": ";
+  ist_merge_result r;
+  ist_buf config = {0};
+  MUST(merge_into(UNTIED, NULL, "said", "F32", 0, &r, &err));
+  MUST(ist_file_read(&config, "said/config.json", 1 << 20, &err));
+  char *value = strstr(config.p, key);
+  assert_non_null(value);
+  memcpy(value + sizeof key - 1, "true ", 5); /* for false */
+  MUST(ist_file_write("said/config.json", config.p, config.len, &err));
+  ist_buf_free(&config);
+  MUST(merge_into("said", NULL, "copied", "F32", 0, &r, &err));
+  assert_true(is_said_tied("copied"));
+  MUST(merge_into("said", "run-gguf", "changed", "F32", 0, &r, &err));
+  assert_false(is_said_tied("changed"));
 }
 
 static int set_up(void **state) {
@@ -116,6 +145,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_forms_agree),
       cmocka_unit_test(test_untied),
+      cmocka_unit_test(test_said_tied),
   };
   return cmocka_run_group_tests(tests, set_up, leave_folder);
 }
