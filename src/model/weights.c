@@ -193,8 +193,14 @@ static ist_status find_all(search *f, ist_error *err) {
       IST_TRY(find_tensor(f, &w->layer[at], l, id, false, err));
       IST_TRY(find_tensor(f, &w->layer_bias[at], l, id, true, err));
     }
-    if (ist_model_mixture(w->config, l)) IST_TRY(find_experts(f, l, err));
   }
+  /* Only now: that many layers are there, with routers of that many rows. */
+  const size_t experts = (size_t)(w->config->L * w->config->experts * 3);
+  if (experts) w->expert = ist_calloc(experts, sizeof *w->expert);
+  if (experts && !w->expert)
+    return ist_fail_nomem(err, "table of experts", experts * sizeof *w->expert);
+  for (int64_t l = 0; l < w->config->L; l++)
+    if (ist_model_mixture(w->config, l)) IST_TRY(find_experts(f, l, err));
   for (int id = IST_T_MODEL_FIRST; id < IST_T_END; id++) {
     IST_TRY(find_tensor(f, &w->model[id - IST_T_LAYER_COUNT], -1, id, false, err));
     IST_TRY(find_tensor(f, &w->model_bias[id - IST_T_LAYER_COUNT], -1, id, true, err));
@@ -221,8 +227,7 @@ ist_status ist_weights_open(ist_weights *w, const ist_model_config *c, const ist
   w->layer = ist_calloc(n, sizeof *w->layer);
   w->layer_bias = ist_calloc(n, sizeof *w->layer_bias);
   w->transposed = ist_calloc((size_t)(c->L * IST_MOD_EXPERTS), sizeof *w->transposed);
-  w->expert = c->experts ? ist_calloc((size_t)(c->L * c->experts * 3), sizeof *w->expert) : NULL;
-  bool room = w->layer && w->layer_bias && w->transposed && (w->expert || !c->experts);
+  bool room = w->layer && w->layer_bias && w->transposed;
   ist_status status = room && f.used
                           ? find_all(&f, err)
                           : ist_fail_nomem(err, "tensor table", 2 * n * sizeof *w->layer);
