@@ -33,11 +33,14 @@ static void assign(jinja_run *r, jinja_frame *f, const char *name, jinja_value v
 }
 
 static jinja_value look_up(jinja_run *r, const char *name) {
-  for (const jinja_frame *f = r->frame; f; f = f->parent)
+  int depth = 0;
+  for (const jinja_frame *f = r->frame; f; f = f->parent) {
+    if (++depth % 8 == 0) ist_jinja_step(r, 1);
     for (int32_t i = 0; i < f->n; i++) {
       if (i % 32 == 31) ist_jinja_step(r, 1);
       if (f->var[i].name == name) return f->var[i].value;
     }
+  }
   int function = ist_jinja_function(name);
   if (function >= 0) return (jinja_value){.kind = V_FUNCTION, .function = function};
   return ist_jinja_undefined(name);
@@ -113,9 +116,10 @@ jinja_value ist_jinja_index(jinja_run *r, jinja_value v, jinja_value key) {
     if (i < 0 || i >= v.list->n) return ist_jinja_undefined("an item out of range");
     return v.list->p[i];
   }
+  if (key.kind != V_STRING) return ist_jinja_undefined("an item");
+  ist_jinja_step_bytes(r, key.s->len);
   /* No name holds a NUL, with which a string may go on. */
-  if (key.kind != V_STRING || memchr(key.s->p, 0, key.s->len))
-    return ist_jinja_undefined("an item");
+  if (memchr(key.s->p, 0, key.s->len)) return ist_jinja_undefined("an item");
   return ist_jinja_attribute(r, v, name_of(r, key.s));
 }
 

@@ -274,6 +274,7 @@ static jinja_value f_reverse(jinja_run *r, jinja_value v, const jinja_args *a) {
 /* A part of a path: an index where it is all digits (as large as there are, past 64 bits). */
 static jinja_value path_part(jinja_run *r, const jinja_str *path, size_t begin, size_t end) {
   int64_t i = 0;
+  ist_jinja_step_chars(r, end - begin);
   for (size_t at = begin; at < end; at++) {
     char c = path->p[at];
     if (c < '0' || c > '9') return ist_jinja_sub(r, path, begin, end);

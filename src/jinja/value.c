@@ -82,6 +82,7 @@ jinja_value *ist_jinja_get(jinja_run *r, const jinja_dict *d, jinja_value key) {
 
 jinja_value *ist_jinja_get_text(jinja_run *r, const jinja_dict *d, const char *key) {
   const jinja_str s = {key, strlen(key), NULL};
+  ist_jinja_step_bytes(r, s.len); /* a name of the template may be as long as the template */
   return ist_jinja_get(r, d, (jinja_value){.kind = V_STRING, .s = &s});
 }
 

@@ -224,6 +224,7 @@ static void test_work_on_long_strings(void **state) {
       "[s, t]|max",
       "[s]|string",
       "loop.changed(s)",
+      "1[s]",
   };
   for (size_t k = 0; k < sizeof expressions / sizeof expressions[0]; k++)
     costs("{% set s = 'a' * 1000 %}{% set s = s * 1000 %}{% set t = s * 1 %}", expressions[k], 200);
@@ -243,6 +244,7 @@ static void test_work_on_long_lists(void **state) {
       "n|max",
       "n|reverse",
       "n|map(attribute='x')",
+      "n[:10]|map(attribute=u)",
       "n.index(9999)",
       "n.count(1)",
       "0.5 in n",
@@ -255,7 +257,8 @@ static void test_work_on_long_lists(void **state) {
   for (size_t k = 0; k < sizeof expressions / sizeof expressions[0]; k++)
     costs(
         "{% set n = range(10000)|list %}{% set m = range(10000)|list %}{% set e = [''] * 10000 %}"
-        "{% set c = ['c'] * 10000 %}{% set f = [0.1] * 10000 %}{% set g = (0.1,) * 2000 %}",
+        "{% set c = ['c'] * 10000 %}{% set f = [0.1] * 10000 %}{% set g = (0.1,) * 2000 %}"
+        "{% set u = '0' * 10000 %}",
         expressions[k], 600);
 }
 
@@ -271,6 +274,26 @@ static void test_work_on_many_names(void **state) {
   for (int i = 0; i < 4000; i++) ist_buf_printf(&b, ", n%d", i);
   ist_buf_str(&b, ") %}{% endmacro %}");
   costs(b.p, "f()", 200);
+  ist_buf_free(&b);
+}
+
+/* Names are looked up through the blocks around them, and are as long as a template may be. */
+static void test_work_on_names(void **state) {
+  (void)state;
+  static const int depths[] = {1, 120};
+  for (int k = 0; k < 2; k++) {
+    ist_error err = {0};
+    ist_buf b = {0};
+    for (int i = 0; i < depths[k]; i++) ist_buf_str(&b, "{% with %}");
+    ist_buf_str(&b, "{% for i in range(20000) %}{{ absent }}{% endfor %}");
+    for (int i = 0; i < depths[k]; i++) ist_buf_str(&b, "{% endwith %}");
+    assert_int_equal(render_limited(b.p, 250000, 0, &err), k ? IST_ERR_DATA : IST_OK);
+    ist_buf_free(&b);
+  }
+  ist_buf b = {0};
+  ist_buf_str(&b, "{}.");
+  for (int i = 0; i < 1000000; i++) ist_buf_str(&b, "x");
+  costs("", b.p, 200);
   ist_buf_free(&b);
 }
 
@@ -315,6 +338,7 @@ int main(void) {
       cmocka_unit_test(test_work_on_long_strings),
       cmocka_unit_test(test_work_on_long_lists),
       cmocka_unit_test(test_work_on_many_names),
+      cmocka_unit_test(test_work_on_names),
       cmocka_unit_test(test_many_names),
       cmocka_unit_test(test_memory),
   };
