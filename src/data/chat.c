@@ -43,6 +43,11 @@ typedef struct chat {
 
 /* ---- Rendering ---- */
 
+/* What templates call the tokens whose spellings are markers. */
+enum { SPECIAL = 4 };
+static const char *const special_names[SPECIAL + 1] = {"bos_token", "eos_token", "unk_token",
+                                                       "pad_token", NULL};
+
 static ist_status put_special(json_t *globals, const char *name, const ist_tokenizer *tok,
                               int32_t id, ist_error *err) {
   ist_buf b = {0};
@@ -84,20 +89,22 @@ static ist_status make_globals(json_t *globals, const chat *c, int64_t n, bool r
     IST_TRY(add_fields(message, m->more, err));
   }
   json_object_set_new(globals, "add_generation_prompt", json_boolean(reply));
-  IST_TRY(put_special(globals, "bos_token", c->tok, ist_tokenizer_bos(c->tok), err));
-  IST_TRY(put_special(globals, "eos_token", c->tok, ist_tokenizer_eos(c->tok), err));
-  IST_TRY(put_special(globals, "unk_token", c->tok, ist_tokenizer_unk(c->tok), err));
-  return put_special(globals, "pad_token", c->tok, ist_tokenizer_pad(c->tok), err);
+  const int32_t special[SPECIAL] = {ist_tokenizer_bos(c->tok), ist_tokenizer_eos(c->tok),
+                                    ist_tokenizer_unk(c->tok), ist_tokenizer_pad(c->tok)};
+  for (int k = 0; k < SPECIAL; k++)
+    IST_TRY(put_special(globals, special_names[k], c->tok, special[k], err));
+  return IST_OK;
 }
 
 /* The text of the first n messages, with the opening of a reply if asked for. */
 static ist_status render(text *out, const chat *c, int64_t n, bool reply, ist_error *err) {
+  const ist_jinja_options options = {.markers = special_names};
   json_t *globals = json_object();
   if (!globals) return ist_fail_nomem(err, "a conversation", 64);
   ist_status status = make_globals(globals, c, n, reply, err);
   if (status == IST_OK)
     status =
-        ist_jinja_render(ist_tokenizer_chat(c->tok), globals, NULL, &out->b, &out->origin, err);
+        ist_jinja_render(ist_tokenizer_chat(c->tok), globals, &options, &out->b, &out->origin, err);
   json_decref(globals);
   return status;
 }

@@ -536,24 +536,24 @@ static void execute(jinja_run *r, const jinja_node *n) {
   ist_jinja_leave(r);
 }
 
-void ist_jinja_execute(jinja_run *r, const json_t *globals) {
+void ist_jinja_execute(jinja_run *r, const json_t *globals, const char *const *markers) {
   const char *key;
   json_t *v;
   r->frame = push_frame(r, NULL);
   json_object_foreach((json_t *)(uintptr_t)globals, key, v) {
     const char *name = ist_jinja_known(r->t, key);
     if (!name) continue; /* the template never mentions it */
-    size_t len = strlen(key);
-    bool input = len < 6 || strcmp(key + len - 6, "_token") != 0;
     jinja_value value;
     if (strcmp(key, "messages") == 0 && json_is_array(v)) {
       value = ist_jinja_new_list(r, (int64_t)json_array_size(v));
       for (size_t i = 0; i < json_array_size(v); i++) {
         size_t number = i + 1 < IST_JINJA_INPUT ? i + 1 : IST_JINJA_INPUT;
-        ist_jinja_append(r, value, ist_jinja_from_json(r, json_array_get(v, i), (uint16_t)number));
+        ist_jinja_append(r, value,
+                         ist_jinja_from_message(r, json_array_get(v, i), (uint16_t)number));
       }
     } else {
-      value = ist_jinja_from_json(r, v, input ? IST_JINJA_INPUT : IST_JINJA_TEMPLATE);
+      bool marker = markers && ist_jinja_listed(markers, key);
+      value = ist_jinja_from_json(r, v, marker ? IST_JINJA_TEMPLATE : IST_JINJA_INPUT);
     }
     assign(r, r->frame, name, value);
   }

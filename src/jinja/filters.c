@@ -80,16 +80,15 @@ static jinja_value f_indent(jinja_run *r, jinja_value v, const jinja_args *a) {
   int64_t n = width.kind == V_STRING ? 0 : ist_jinja_whole(r, width);
   if (n < 0 || n > 256) ist_jinja_fail(r, "an indentation of %lld", (long long)n);
   memset(spaces, ' ', sizeof spaces);
-  const char *put = width.kind == V_STRING ? width.s->p : spaces;
-  size_t len = width.kind == V_STRING ? width.s->len : (size_t)n;
+  const jinja_str put = width.kind == V_STRING ? *width.s : (jinja_str){spaces, (size_t)n, NULL};
   bool line_start = first;
   ist_jinja_step_chars(r, s->len);
   for (size_t i = 0; i < s->len; i++) {
-    if (line_start && (blank || s->p[i] != '\n')) ist_jinja_write(r, o, put, len, NULL);
+    if (line_start && (blank || s->p[i] != '\n')) ist_jinja_write(r, o, put.p, put.len, put.origin);
     ist_jinja_write_one(r, o, s->p + i, 1, s->origin ? s->origin[i] : 0);
     line_start = s->p[i] == '\n';
   }
-  if (line_start && blank) ist_jinja_write(r, o, put, len, NULL);
+  if (line_start && blank) ist_jinja_write(r, o, put.p, put.len, put.origin);
   return ist_jinja_out_value(r, o);
 }
 

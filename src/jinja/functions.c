@@ -60,7 +60,12 @@ static jinja_value strftime_now(jinja_run *r, const jinja_args *a) {
   localtime_r(&r->now, &now);
   if (*format && strftime(text, sizeof text, format, &now) == 0)
     ist_jinja_fail(r, "a date format that gives nothing");
-  return ist_jinja_str(r, text);
+  /* Which part of the format a byte comes from is not known: all are the input's if any is. */
+  uint16_t origin = 0;
+  for (size_t i = 0; f->origin && i < f->len && !origin; i++) origin = f->origin[i];
+  jinja_out *o = ist_jinja_out_new(r);
+  ist_jinja_write_one(r, o, text, strlen(text), origin);
+  return ist_jinja_out_value(r, o);
 }
 
 static jinja_value make_cycler(jinja_run *r, const jinja_args *a, bool joiner) {

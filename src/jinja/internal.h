@@ -292,6 +292,7 @@ const char *ist_jinja_kind_name(jinja_value v); /* Python's */
 /* The items of anything that can be gone through. */
 jinja_list *ist_jinja_items(jinja_run *r, jinja_value v);
 jinja_value ist_jinja_from_json(jinja_run *r, const json_t *v, uint16_t origin);
+jinja_value ist_jinja_from_message(jinja_run *r, const json_t *v, uint16_t origin);
 jinja_value ist_jinja_copy(jinja_run *r, jinja_value v); /* a list of the same items */
 
 /* text.c */
@@ -327,6 +328,7 @@ int64_t ist_jinja_find(jinja_run *r, const jinja_str *s, const jinja_str *what, 
 void ist_jinja_to_json(jinja_run *r, jinja_out *o, jinja_value v, const jinja_args *args);
 
 /* methods.c, filters.c */
+bool ist_jinja_listed(const char *const *names, const char *name); /* up to a NULL */
 bool ist_jinja_has_method(jinja_value v, const char *name);
 jinja_value ist_jinja_call_method(jinja_run *r, const jinja_method *m, const jinja_args *a);
 jinja_value ist_jinja_filter(jinja_run *r, const char *name, jinja_value v, const jinja_args *a);
@@ -335,7 +337,8 @@ bool ist_jinja_test(jinja_run *r, const char *name, jinja_value v, const jinja_a
 jinja_value ist_jinja_arg(const jinja_args *a, int64_t i, const char *name, jinja_value absent);
 
 /* eval.c */
-void ist_jinja_execute(jinja_run *r, const json_t *globals); /* the whole template */
+/* The whole template; strings of the fields named in `markers` are its own. */
+void ist_jinja_execute(jinja_run *r, const json_t *globals, const char *const *markers);
 jinja_value ist_jinja_attribute(jinja_run *r, jinja_value v, const char *name);
 jinja_value ist_jinja_index(jinja_run *r, jinja_value v, jinja_value key);
 jinja_value ist_jinja_call(jinja_run *r, jinja_value f, const jinja_args *a);

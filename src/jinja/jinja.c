@@ -174,7 +174,7 @@ ist_status ist_jinja_render(const ist_jinja *t, const json_t *globals,
   ist_status status;
   if (setjmp(r->fail) == 0) {
     jinja_out *out = r->out = ist_jinja_out_new(r);
-    ist_jinja_execute(r, globals);
+    ist_jinja_execute(r, globals, options ? options->markers : NULL);
     copy_out(r, out, text, origin);
     status = text->failed ? ist_fail_nomem(err, "a rendered template", out->len) : IST_OK;
   } else {

@@ -31,12 +31,14 @@ typedef struct ist_jinja_options {
   time_t now;        /* what strftime_now shows; 0: the clock */
   int64_t max_steps; /* 0: a default that no real template comes near */
   size_t max_memory; /* of a rendering, in bytes; 0: a default */
+  /* Names of fields whose strings count as the template's, behind the last NULL; NULL: none. */
+  const char *const *markers;
 } ist_jinja_options;
 
 /* Renders over the fields of `globals` (an object). Strings within item i of its
- * field "messages" are numbered i + 1, except the values of the items' own fields "role";
- * strings of fields whose names end in "_token" count as the template's; all others,
- * names of fields too, are IST_JINJA_INPUT. Writes the text, and 16 bits of origin a byte into
+ * field "messages" are numbered i + 1, except the values of the items' own fields "role", which
+ * like those of the fields in options->markers count as the template's; all others, names of
+ * fields too, are IST_JINJA_INPUT. Writes the text, and 16 bits of origin a byte into
  * *origin when that is not NULL (as much memory as text.len; freed with ist_free). Thread-safe. */
 ist_status ist_jinja_render(const ist_jinja *t, const json_t *globals,
                             const ist_jinja_options *options, ist_buf *text, uint16_t **origin,

@@ -11,8 +11,7 @@ typedef struct dumper {
   jinja_out *o;
   bool ascii, sorted;
   const jinja_str *indent; /* NULL: on one line */
-  const char *item, *key;  /* separators */
-  size_t item_len, key_len;
+  jinja_str item, key;     /* separators */
   int level;
 } dumper;
 
@@ -53,7 +52,7 @@ static void new_line(dumper *d) {
   if (!d->indent) return;
   ist_jinja_puts(d->r, d->o, "\n");
   for (int i = 0; i < d->level; i++)
-    ist_jinja_write(d->r, d->o, d->indent->p, d->indent->len, NULL);
+    ist_jinja_write(d->r, d->o, d->indent->p, d->indent->len, d->indent->origin);
 }
 
 static void put(dumper *d, jinja_value v);
@@ -66,7 +65,7 @@ static void put_key(dumper *d, jinja_value key) {
     put(d, key);
     ist_jinja_puts(d->r, d->o, "\"");
   }
-  ist_jinja_write(d->r, d->o, d->key, d->key_len, NULL);
+  ist_jinja_write(d->r, d->o, d->key.p, d->key.len, d->key.origin);
 }
 
 /* The pairs in the order of their keys. */
@@ -89,7 +88,7 @@ static void put_items(dumper *d, jinja_value v) {
   ist_jinja_puts(d->r, d->o, dict ? "{" : "[");
   d->level++;
   for (int64_t i = 0; i < n; i++) {
-    if (i) ist_jinja_write(d->r, d->o, d->item, d->item_len, NULL);
+    if (i) ist_jinja_write(d->r, d->o, d->item.p, d->item.len, d->item.origin);
     new_line(d);
     if (dict) put_key(d, pair[i].key);
     put(d, dict ? pair[i].value : v.list->p[i]);
@@ -125,7 +124,7 @@ static void put(dumper *d, jinja_value v) {
 }
 
 void ist_jinja_to_json(jinja_run *r, jinja_out *o, jinja_value v, const jinja_args *args) {
-  dumper d = {.r = r, .o = o, .key = ": ", .key_len = 2};
+  dumper d = {.r = r, .o = o, .key = {": ", 2, NULL}};
   const jinja_value none = ist_jinja_none();
   d.ascii = ist_jinja_true(ist_jinja_arg(args, 0, "ensure_ascii", ist_jinja_bool(false)));
   jinja_value indent = ist_jinja_arg(args, 1, "indent", none);
@@ -139,15 +138,10 @@ void ist_jinja_to_json(jinja_run *r, jinja_out *o, jinja_value v, const jinja_ar
   } else if (indent.kind == V_STRING) {
     d.indent = indent.s;
   }
-  d.item = d.indent ? "," : ", ";
-  d.item_len = strlen(d.item);
+  d.item = d.indent ? (jinja_str){",", 1, NULL} : (jinja_str){", ", 2, NULL};
   if (separators.kind == V_LIST && separators.list->n == 2) {
-    const jinja_str *item = ist_jinja_string(r, separators.list->p[0]);
-    const jinja_str *key = ist_jinja_string(r, separators.list->p[1]);
-    d.item = item->p;
-    d.item_len = item->len;
-    d.key = key->p;
-    d.key_len = key->len;
+    d.item = *ist_jinja_string(r, separators.list->p[0]);
+    d.key = *ist_jinja_string(r, separators.list->p[1]);
   }
   put(&d, v);
 }

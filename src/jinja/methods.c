@@ -380,7 +380,7 @@ static const char *const changing[] = {"append", "extend",  "insert",     "pop",
                                        "remove", "clear",   "sort",       "reverse",
                                        "update", "popitem", "setdefault", NULL};
 
-static bool listed(const char *const *names, const char *name) {
+bool ist_jinja_listed(const char *const *names, const char *name) {
   for (; *names; names++)
     if (strcmp(*names, name) == 0) return true;
   return false;
@@ -447,8 +447,9 @@ bool ist_jinja_has_method(jinja_value v, const char *name) {
       for (int k = 0; k < STRING_METHODS; k++)
         if (strcmp(string_methods[k].name, name) == 0) return true;
       return false;
-    case V_DICT: return !v.space && (listed(dict_methods, name) || listed(changing, name));
-    case V_LIST: return listed(list_methods, name) || listed(changing, name);
+    case V_DICT:
+      return !v.space && (ist_jinja_listed(dict_methods, name) || ist_jinja_listed(changing, name));
+    case V_LIST: return ist_jinja_listed(list_methods, name) || ist_jinja_listed(changing, name);
     case V_LOOP: return strcmp(name, "cycle") == 0 || strcmp(name, "changed") == 0;
     case V_CYCLER: return strcmp(name, "next") == 0 || strcmp(name, "reset") == 0;
     default: return false;
@@ -469,7 +470,7 @@ jinja_value ist_jinja_call_method(jinja_run *r, const jinja_method *m, const jin
     }
     return c->items->p[c->at++ % c->items->n];
   }
-  if (listed(changing, m->name))
+  if (ist_jinja_listed(changing, m->name))
     ist_jinja_fail(r, "'%s' would change a value, which templates may not", m->name);
   return m->self.kind == V_DICT ? dict_method(r, m, a) : list_method(r, m, a);
 }

@@ -390,7 +390,7 @@ jinja_value ist_jinja_percent(jinja_run *r, const jinja_str *s, jinja_value args
       spec[n++] = s->p[i++];
     char type = i < s->len ? s->p[i] : 0;
     if (type == '%')
-      ist_jinja_puts(r, o, "%");
+      ist_jinja_write_one(r, o, "%", 1, s->origin ? s->origin[i] : 0);
     else if (type == 's' && n == 0)
       ist_jinja_print(r, o, next_argument(r, args, &used));
     else if (type == 'r' && n == 0)

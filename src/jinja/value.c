@@ -275,12 +275,8 @@ static jinja_value from_object(jinja_run *r, const json_t *v, uint16_t origin) {
   out.dict->cap = (int64_t)json_object_size(v);
   out.dict->p = ist_jinja_new(r, (size_t)out.dict->cap + 1, sizeof *out.dict->p);
   json_object_foreach((json_t *)(uintptr_t)v, key, item) {
-    /* A message's role is a marker of the conversation, not something its people wrote; a
-     * role further down, in the arguments of a call, is. So are the names of fields. */
-    bool marker = r->depth == 1 && strcmp(key, "role") == 0;
     out.dict->p[out.dict->n++] =
-        (jinja_pair){from_bytes(r, key, strlen(key), origin),
-                     ist_jinja_from_json(r, item, marker ? IST_JINJA_TEMPLATE : origin)};
+        (jinja_pair){from_bytes(r, key, strlen(key), origin), ist_jinja_from_json(r, item, origin)};
   }
   return out;
 }
@@ -306,5 +302,15 @@ jinja_value ist_jinja_from_json(jinja_run *r, const json_t *v, uint16_t origin) 
     default: out = ist_jinja_none();
   }
   r->depth--;
+  return out;
+}
+
+/* A message's role is a marker of the conversation, not something its people wrote; a role further
+ * down, in the arguments of a call, is. So are the names of fields. */
+jinja_value ist_jinja_from_message(jinja_run *r, const json_t *v, uint16_t origin) {
+  jinja_value out = ist_jinja_from_json(r, v, origin);
+  const json_t *role = json_object_get(v, "role");
+  if (role)
+    *ist_jinja_get_text(r, out.dict, "role") = ist_jinja_from_json(r, role, IST_JINJA_TEMPLATE);
   return out;
 }

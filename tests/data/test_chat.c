@@ -223,6 +223,7 @@ static void test_loss_on_last(void **state) {
  * of arguments, roles among them, and options never become control tokens. */
 #define CALLING                                                                               \
   "{% if tools %}{{ 'T' ~ (tools | tojson) ~ '\n' }}{% endif %}{{ mood ~ pad_token ~ '\n' }}" \
+  "{{ x_token ~ persona.role ~ '\n' }}"                                                       \
   "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ '\n' }}"                               \
   "{% if m.content is not none %}{{ m.content }}{% endif %}"                                  \
   "{% for call in m.tool_calls or [] %}{{ 'C' ~ call.function.name }}"                        \
@@ -234,8 +235,8 @@ static void test_tools(void **state) {
   (void)state;
   static const char text[] =
       "{\"tools\": [{\"name\": \"add\"}], \"chat_template_kwargs\": {\"mood\": \"" END
-      "\", \"pad_token\": \"" END
-      "\"}, \"messages\": [{\"role\": \"user\", \"content\": \"q\"}, "
+      "\", \"pad_token\": \"" END "\", \"x_token\": \"" END "\", \"persona\": {\"role\": \"" END
+      "\"}}, \"messages\": [{\"role\": \"user\", \"content\": \"q\"}, "
       "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": "
       "\"add\","
       " \"arguments\": {\"role\": \"" END "\", \"" END
@@ -246,7 +247,7 @@ static void test_tools(void **state) {
   must_read(&records, text);
   turns c = {.r = records.p[0]};
   check(CALLING, &c,
-        "T[{\"name\": \"add\"}]\n" END "\n" START "user\nq" END "\n" START
+        "T[{\"name\": \"add\"}]\n" END "\n" END END "\n" START "user\nq" END "\n" START
         "assistant\n[Cadd role=" END " " END "=2" END "]\n" START "tool\n3" END "\n" START
         "assistant\n[so 3" END "]\n");
   ist_error err = {0};

@@ -34,7 +34,9 @@ static int unload(void **state) {
 static ist_status try_render(const char *source, size_t len, const json_t *globals, ist_buf *text,
                              uint16_t **origin, ist_error *err) {
   ist_jinja *t = NULL;
-  const ist_jinja_options o = {.now = (time_t)json_integer_value(json_object_get(golden, "now"))};
+  static const char *const markers[] = {"bos_token", NULL};
+  const ist_jinja_options o = {.now = (time_t)json_integer_value(json_object_get(golden, "now")),
+                               .markers = markers};
   ist_status status = ist_jinja_parse(&t, source, len, err);
   if (status == IST_OK) status = ist_jinja_render(t, globals, &o, text, origin, err);
   ist_jinja_free(t);
@@ -112,6 +114,50 @@ static void test_origin(void **state) {
   }
   ist_free(origin);
   ist_buf_free(&text);
+  json_decref(globals);
+}
+
+/* Text of the input stays the input's, whatever its field is called and wherever it goes. */
+static void test_origin_of_fields(void **state) {
+  (void)state;
+  static const struct {
+    const char *source, *text, *from; /* i: the input; digits: a message; ".": the template */
+  } rows[] = {
+      {"{{ bos_token }}{{ x_token }}{{ v }}", "<s>ab", "...ii"},
+      {"{{ p.role }}{{ p.name }}{{ p.q.role }}", "abc", "iii"},
+      {"{% for m in messages %}{{ m.role }}{{ m.call.role }}{{ m.content }}{% endfor %}", "ucxuvy",
+       ".11.22"},
+      {"{% for k in p %}{{ k }}{% endfor %}", "rolenameq", "iiiiiiiii"},
+      {"{{ 'x\\ny' | indent(width=v) }}", "x\nby", "..i."},
+      {"{{ [1] | tojson(indent=v) }}", "[\nb1\n]", "..i..."},
+      {"{{ {'k': 1, 'l': 2} | tojson(separators=(v, p.role)) }}", "{\"k\"a1b\"l\"a2}",
+       "....i.i...i.."},
+      {"{{ strftime_now(v) }}{{ strftime_now('c') }}{{ strftime_now('c' ~ v) }}", "bccb", "i.ii"},
+      {"{{ p.q.f % () }}", "%", "i"},
+  };
+  json_t *globals = json_loads(
+      "{\"bos_token\": \"<s>\", \"x_token\": \"a\", \"v\": \"b\", "
+      "\"p\": {\"role\": \"a\", \"name\": \"b\", \"q\": {\"role\": \"c\", \"f\": \"%%\"}}, "
+      "\"messages\": [{\"role\": \"u\", \"content\": \"x\", \"call\": {\"role\": \"c\"}}, "
+      "{\"role\": \"u\", \"content\": \"y\", \"call\": {\"role\": \"v\"}}]}",
+      0, NULL);
+  for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
+    ist_error err = {0};
+    ist_buf text = {0};
+    uint16_t *origin;
+    if (try_render(rows[k].source, strlen(rows[k].source), globals, &text, &origin, &err))
+      fail_msg("'%s': %s", rows[k].source, err.message);
+    assert_string_equal(text.p, rows[k].text);
+    assert_int_equal(text.len, strlen(rows[k].from));
+    for (size_t i = 0; i < text.len; i++) {
+      char c = rows[k].from[i];
+      int want = c == '.' ? IST_JINJA_TEMPLATE : c == 'i' ? IST_JINJA_INPUT : c - '0';
+      if (origin[i] != want)
+        fail_msg("'%s', byte %zu: from %d, expected %d", rows[k].source, i, origin[i], want);
+    }
+    ist_free(origin);
+    ist_buf_free(&text);
+  }
   json_decref(globals);
 }
 
@@ -215,9 +261,10 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_snippets), cmocka_unit_test(test_templates),
-      cmocka_unit_test(test_origin),   cmocka_unit_test(test_hostile),
-      cmocka_unit_test(test_broken),   cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_snippets),      cmocka_unit_test(test_templates),
+      cmocka_unit_test(test_origin),        cmocka_unit_test(test_origin_of_fields),
+      cmocka_unit_test(test_hostile),       cmocka_unit_test(test_broken),
+      cmocka_unit_test(test_out_of_memory),
   };
   return cmocka_run_group_tests(tests, load, unload);
 }
