@@ -235,7 +235,7 @@ static jinja_value f_length(jinja_run *r, jinja_value v, const jinja_args *a) {
   (void)a;
   if (v.kind == V_STRING) return ist_jinja_int(ist_jinja_length(r, v.s));
   if (v.kind == V_DICT) return ist_jinja_int(v.dict->n);
-  if ((v.kind != V_LIST && v.kind != V_UNDEFINED) || v.lazy)
+  if (v.kind != V_LIST && v.kind != V_UNDEFINED)
     ist_jinja_fail(r, "object of type '%s' has no len()", ist_jinja_kind_name(v));
   return ist_jinja_int(v.kind == V_LIST ? v.list->n : 0);
 }
@@ -243,10 +243,12 @@ static jinja_value f_length(jinja_run *r, jinja_value v, const jinja_args *a) {
 static jinja_value f_first(jinja_run *r, jinja_value v, const jinja_args *a) {
   (void)a;
   const jinja_list *l = ist_jinja_items(r, v);
+  if (v.kind == V_GENERATOR && l->n) *v.list = (jinja_list){l->p + 1, l->n - 1, l->n - 1};
   return l->n ? l->p[0] : ist_jinja_undefined("the first item of an empty sequence");
 }
 static jinja_value f_last(jinja_run *r, jinja_value v, const jinja_args *a) {
   (void)a;
+  if (v.kind == V_GENERATOR) ist_jinja_fail(r, "'generator' object is not reversible");
   const jinja_list *l = ist_jinja_items(r, v);
   return l->n ? l->p[l->n - 1] : ist_jinja_undefined("the last item of an empty sequence");
 }
@@ -267,6 +269,7 @@ static jinja_value f_reverse(jinja_run *r, jinja_value v, const jinja_args *a) {
     else
       ist_jinja_append(r, out, l->p[i]);
   }
+  if (v.kind != V_GENERATOR) out.kind = V_GENERATOR; /* what Python has to copy is a list */
   return v.kind == V_STRING ? ist_jinja_out_value(r, text) : out;
 }
 
@@ -324,7 +327,7 @@ static jinja_value f_map(jinja_run *r, jinja_value v, const jinja_args *a) {
   jinja_value attr = ist_jinja_arg(a, a->n, "attribute", ist_jinja_none());
   jinja_value absent = ist_jinja_arg(a, a->n, "default", ist_jinja_undefined("default"));
   jinja_value out = ist_jinja_new_list(r, l->n);
-  out.lazy = true;
+  out.kind = V_GENERATOR;
   for (int64_t i = 0; i < l->n; i++) {
     jinja_value item;
     if (attr.kind != V_NONE) {
@@ -350,7 +353,7 @@ static jinja_value f_map(jinja_run *r, jinja_value v, const jinja_args *a) {
 static jinja_value pick(jinja_run *r, jinja_value v, const jinja_args *a, bool by_attr, bool keep) {
   const jinja_list *l = lazy_items(r, v);
   jinja_value out = ist_jinja_new_list(r, 0);
-  out.lazy = true;
+  out.kind = V_GENERATOR;
   if (by_attr && a->n == 0) ist_jinja_fail(r, "missing the name of an attribute");
   int64_t skip = by_attr;
   char name[64] = "";
@@ -427,10 +430,12 @@ static jinja_value f_sort(jinja_run *r, jinja_value v, const jinja_args *a) {
 }
 
 static jinja_value f_items(jinja_run *r, jinja_value v, const jinja_args *a) {
-  if (v.kind == V_UNDEFINED) return ist_jinja_new_list(r, 0);
-  if (v.kind != V_DICT) ist_jinja_fail(r, "Can only get item pairs from a mapping.");
   const jinja_method m = {v, "items"};
-  return ist_jinja_call_method(r, &m, a);
+  if (v.kind != V_UNDEFINED && v.kind != V_DICT)
+    ist_jinja_fail(r, "Can only get item pairs from a mapping.");
+  jinja_value out = v.kind == V_DICT ? ist_jinja_call_method(r, &m, a) : ist_jinja_new_list(r, 0);
+  out.kind = V_GENERATOR;
+  return out;
 }
 
 static jinja_value f_dictsort(jinja_run *r, jinja_value v, const jinja_args *a) {
@@ -449,6 +454,7 @@ static jinja_value f_dictsort(jinja_run *r, jinja_value v, const jinja_args *a) 
 static jinja_value f_unique(jinja_run *r, jinja_value v, const jinja_args *a) {
   const jinja_list *l = ist_jinja_items(r, v);
   jinja_value out = ist_jinja_new_list(r, 0), seen = ist_jinja_new_list(r, 0);
+  out.kind = V_GENERATOR;
   for (int64_t i = 0; i < l->n; i++) {
     jinja_value key =
         sort_key(r, l->p[i], arg(a, 1, "attribute"), flag(a, 0, "case_sensitive", false));
@@ -497,6 +503,7 @@ static jinja_value f_batch(jinja_run *r, jinja_value v, const jinja_args *a) {
   int64_t n = ist_jinja_whole(r, ist_jinja_arg(a, 0, "linecount", ist_jinja_int(0)));
   jinja_value fill = arg(a, 1, "fill_with"), out = ist_jinja_new_list(r, 0);
   if (n < 1) ist_jinja_fail(r, "batch of %lld", (long long)n);
+  out.kind = V_GENERATOR;
   for (int64_t i = 0; i < l->n; i += n) {
     jinja_value row = ist_jinja_new_list(r, 0);
     for (int64_t k = i; k < i + n && (k < l->n || fill.kind != V_NONE); k++)
@@ -612,7 +619,8 @@ static bool test_kind(const char *name, jinja_value v, bool *found) {
       {"string", 1u << V_STRING},
       {"mapping", 1u << V_DICT},
       {"sequence", 1u << V_STRING | 1u << V_LIST | 1u << V_DICT | 1u << V_UNDEFINED},
-      {"iterable", 1u << V_STRING | 1u << V_LIST | 1u << V_DICT | 1u << V_UNDEFINED | 1u << V_LOOP},
+      {"iterable", 1u << V_STRING | 1u << V_LIST | 1u << V_GENERATOR | 1u << V_DICT |
+                       1u << V_UNDEFINED | 1u << V_LOOP},
       {"callable", 1u << V_MACRO | 1u << V_FUNCTION | 1u << V_METHOD | 1u << V_CYCLER},
       {"defined", ~(1u << V_UNDEFINED)},
   };

@@ -32,8 +32,9 @@ typedef enum ist_jinja_kind {
   V_INT,
   V_FLOAT,
   V_STRING,
-  V_LIST, /* and tuples */
-  V_DICT, /* and namespaces */
+  V_LIST,      /* and tuples */
+  V_GENERATOR, /* a list that is gone through once, has no length and is no JSON */
+  V_DICT,      /* and namespaces */
   V_MACRO,
   V_FUNCTION, /* a global function, by number */
   V_METHOD,   /* a method of a value */
@@ -51,7 +52,6 @@ typedef struct ist_jinja_value {
   uint8_t kind;
   bool tuple, space; /* of lists: a tuple; of dicts: a namespace, which can be assigned to */
   bool safe;         /* of strings: markup, in sums with which other strings are escaped */
-  bool lazy;         /* of lists: Python's generator, which has no length and is no JSON */
   union {
     bool b;
     int64_t i;
@@ -289,7 +289,7 @@ double ist_jinja_number(jinja_value v);
 int64_t ist_jinja_whole(jinja_run *r, jinja_value v); /* a number without its fraction */
 bool ist_jinja_is(const jinja_str *s, const char *text);
 const char *ist_jinja_kind_name(jinja_value v); /* Python's */
-/* The items of anything that can be gone through. */
+/* The items of anything that can be gone through; a generator has none left then. */
 jinja_list *ist_jinja_items(jinja_run *r, jinja_value v);
 jinja_value ist_jinja_from_json(jinja_run *r, const json_t *v, uint16_t origin);
 jinja_value ist_jinja_from_message(jinja_run *r, const json_t *v, uint16_t origin);

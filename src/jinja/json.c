@@ -102,7 +102,6 @@ static void put(dumper *d, jinja_value v) {
   char text[64];
   ist_jinja_step(d->r, 1);
   if (d->level > 100) ist_jinja_fail(d->r, "values nested too deep");
-  if (v.lazy) ist_jinja_fail(d->r, "Object of type generator is not JSON serializable");
   switch (v.kind) {
     case V_NONE: ist_jinja_puts(d->r, d->o, "null"); break;
     case V_BOOL: ist_jinja_puts(d->r, d->o, v.b ? "true" : "false"); break;

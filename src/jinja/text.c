@@ -236,7 +236,9 @@ static int64_t clamp(jinja_run *r, jinja_value v, int64_t n, int64_t step, bool 
 jinja_value ist_jinja_slice(jinja_run *r, jinja_value v, const jinja_value bound[3]) {
   int64_t step = bound[2].kind == V_INT ? bound[2].i : 1;
   if (step == 0) ist_jinja_fail(r, "slice step cannot be zero");
-  if (v.kind != V_STRING && v.kind != V_LIST) return ist_jinja_undefined("a slice");
+  if (v.kind == V_UNDEFINED) ist_jinja_fail(r, "'%s' is undefined", v.name);
+  if (v.kind != V_STRING && v.kind != V_LIST)
+    ist_jinja_fail(r, "'%s' object is not subscriptable", ist_jinja_kind_name(v));
   int64_t n = v.kind == V_STRING ? ist_jinja_length(r, v.s) : v.list->n;
   int64_t from = clamp(r, bound[0], n, step, true), to = clamp(r, bound[1], n, step, false);
   if (v.kind == V_STRING && step == 1)

@@ -138,10 +138,9 @@ const char *ist_jinja_kind_name(jinja_value v) {
                                       [V_BOOL] = "bool",           [V_INT] = "int",
                                       [V_FLOAT] = "float",         [V_STRING] = "str",
                                       [V_LIST] = "list",           [V_DICT] = "dict",
-                                      [V_MACRO] = "Macro",         [V_FUNCTION] = "function",
-                                      [V_METHOD] = "method",       [V_LOOP] = "LoopContext",
-                                      [V_CYCLER] = "Cycler"};
-  if (v.kind == V_LIST && v.lazy) return "generator";
+                                      [V_GENERATOR] = "generator", [V_MACRO] = "Macro",
+                                      [V_FUNCTION] = "function",   [V_METHOD] = "method",
+                                      [V_LOOP] = "LoopContext",    [V_CYCLER] = "Cycler"};
   return v.kind == V_LIST && v.tuple ? "tuple" : names[v.kind];
 }
 
@@ -232,7 +231,10 @@ bool ist_jinja_contains(jinja_run *r, jinja_value where, jinja_value what) {
   const jinja_list *l = ist_jinja_items(r, where);
   for (int64_t i = 0; i < l->n; i++) {
     if (i % 4 == 3) ist_jinja_step(r, 1);
-    if (ist_jinja_equal(r, l->p[i], what)) return true;
+    if (!ist_jinja_equal(r, l->p[i], what)) continue;
+    if (where.kind == V_GENERATOR)
+      *where.list = (jinja_list){l->p + i + 1, l->n - i - 1, l->n - i - 1};
+    return true;
   }
   return false;
 }
@@ -241,6 +243,11 @@ jinja_list *ist_jinja_items(jinja_run *r, jinja_value v) {
   jinja_value out;
   switch (v.kind) {
     case V_LIST: return v.list;
+    case V_GENERATOR:
+      out = ist_jinja_new_list(r, 0);
+      *out.list = *v.list;
+      *v.list = (jinja_list){0};
+      return out.list;
     case V_UNDEFINED: return ist_jinja_new_list(r, 0).list;
     case V_DICT:
       out = ist_jinja_new_list(r, v.dict->n);

@@ -162,6 +162,44 @@ static const row statements[] = {
      "bbnbnb ab", NULL},
 };
 
+static const row generators[] = {
+    {"{{ 'y' if [] | selectattr('x') }}{{ 'y' if [] | map('upper') }}{{ 'y' if [] | reject }}{{ "
+     "'y' if [] | unique }}{{ 'y' if [] | batch(2) }}{{ 'y' if {} | items }}{{ 'y' if [] | reverse "
+     "}}{{ 'n' if not '' | reverse }}",
+     "yyyyyyyn", NULL},
+    {"{{ ([] | select or 5) is iterable }}{{ ([] | select and 5) }}{{ not [] | select }}",
+     "True5False", NULL},
+    {"{% set g = l | map('string') %}{{ g | join }}{{ g | join }}{{ 'y' if g }}", "312y", NULL},
+    {"{% set g = l | map('string') %}{{ g | first }}{{ g | first }}{{ g | list }}{{ g | first }}",
+     "31['2']", NULL},
+    {"{% set g = [1, 2, 3] | select %}{{ 2 in g }}{{ g | list }}{{ 3 in g }}", "True[3]False",
+     NULL},
+    {"{% set g = l | select %}{% for x in g %}{{ x }}{{ loop.length }}{% endfor %}{% for x in g "
+     "%}{{ x }}{% else %}none{% endfor %}",
+     "331323none", NULL},
+    {"{% set ns = namespace(g=l | select) %}{{ ns.g | list }}{{ ns.g | list }}", "[3, 1, 2][]",
+     NULL},
+    {"{{ (l | select)[0] }}|{{ l | select is sequence }}|{{ l | select is iterable }}|{{ (l | "
+     "select).index is defined }}|{{ l | select == l | select }}",
+     "|False|True|False|False", NULL},
+    {"{{ l | select | reverse | join }}{{ l | select | reverse | length }}{{ l | map('abs') | sort "
+     "}}{{ l | select | max }}{{ l | select | sum }}{{ l | reverse | first }}",
+     "2133[1, 2, 3]362", NULL},
+    {"{{ q | reverse | list }}{{ q | items | list }}{{ d | reverse | list }}{{ d | dictsort | "
+     "first }}{% set a, b, c = l | reverse %}{{ a }}",
+     "[][]['a', 'b']('a', 'x')2", NULL},
+    {"{{ l | select | last }}", NULL, "'generator' object is not reversible"},
+    {"{{ l | reverse | last }}", NULL, "'generator' object is not reversible"},
+    {"{{ (l | select)[:1] }}", NULL, "'generator' object is not subscriptable"},
+    {"{{ n[:1] }}", NULL, "'int' object is not subscriptable"},
+    {"{{ q[:1] }}", NULL, "'q' is undefined"},
+    {"{{ l | select + [1] }}", NULL, "unsupported operand type(s) for +: 'generator' and 'list'"},
+    {"{{ (l | select) * 2 }}", NULL, "unsupported operand type(s) for *: 'generator' and 'int'"},
+    {"{{ l | unique | length }}", NULL, "object of type 'generator' has no len()"},
+    {"{{ d | items | length }}", NULL, "object of type 'generator' has no len()"},
+    {"{{ l | batch(2) | tojson }}", NULL, "Object of type generator is not JSON serializable"},
+};
+
 static const row tests[] = {
     {"{{ q is defined }}{{ l is defined }}{{ d.q is defined }}{{ q is undefined }}{{ d is mapping "
      "}}{{ l is mapping }}{{ namespace() is mapping }}{{ s is mapping }}",
@@ -263,14 +301,15 @@ static void check_all(const row *rows, size_t n) {
 TEST(strings)
 TEST(collections)
 TEST(statements)
+TEST(generators)
 TEST(tests)
 TEST(numbers)
 
 int main(void) {
   const struct CMUnitTest all[] = {
       cmocka_unit_test(test_strings),    cmocka_unit_test(test_collections),
-      cmocka_unit_test(test_statements), cmocka_unit_test(test_tests),
-      cmocka_unit_test(test_numbers),
+      cmocka_unit_test(test_statements), cmocka_unit_test(test_generators),
+      cmocka_unit_test(test_tests),      cmocka_unit_test(test_numbers),
   };
   return cmocka_run_group_tests(all, NULL, NULL);
 }
