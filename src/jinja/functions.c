@@ -14,16 +14,11 @@ int ist_jinja_function(const char *name) {
   return -1;
 }
 
-static int64_t whole(jinja_run *r, jinja_value v) {
-  if (v.kind != V_INT && v.kind != V_BOOL)
-    ist_jinja_fail(r, "'%s' object cannot be interpreted as an integer", ist_jinja_kind_name(v));
-  return v.kind == V_BOOL ? v.b : v.i;
-}
-
 static jinja_value range(jinja_run *r, const jinja_args *a) {
   if (a->n < 1 || a->n > 3) ist_jinja_fail(r, "range takes 1 to 3 arguments");
-  int64_t from = a->n > 1 ? whole(r, a->p[0]) : 0, to = whole(r, a->p[a->n > 1]);
-  int64_t step = a->n > 2 ? whole(r, a->p[2]) : 1;
+  int64_t from = a->n > 1 ? ist_jinja_integer(r, a->p[0]) : 0,
+          to = ist_jinja_integer(r, a->p[a->n > 1]);
+  int64_t step = a->n > 2 ? ist_jinja_integer(r, a->p[2]) : 1;
   jinja_value out = ist_jinja_new_list(r, 0);
   if (step == 0) ist_jinja_fail(r, "range() arg 3 must not be zero");
   /* jinja2's sandbox has the same limit. */

@@ -286,7 +286,8 @@ int ist_jinja_order(jinja_run *r, jinja_value a, jinja_value b); /* fails where 
 bool ist_jinja_contains(jinja_run *r, jinja_value where, jinja_value what);
 bool ist_jinja_is_number(jinja_value v); /* booleans too */
 double ist_jinja_number(jinja_value v);
-int64_t ist_jinja_whole(jinja_run *r, jinja_value v); /* a number without its fraction */
+int64_t ist_jinja_whole(jinja_run *r, jinja_value v);   /* a number without its fraction */
+int64_t ist_jinja_integer(jinja_run *r, jinja_value v); /* fails for a float, even a whole one */
 bool ist_jinja_is(const jinja_str *s, const char *text);
 const char *ist_jinja_kind_name(jinja_value v); /* Python's */
 /* The items of anything that can be gone through; a generator has none left then. */
@@ -306,7 +307,8 @@ void ist_jinja_print(jinja_run *r, jinja_out *o, jinja_value v);
 void ist_jinja_repr(jinja_run *r, jinja_out *o, jinja_value v);
 const jinja_str *ist_jinja_string(jinja_run *r, jinja_value v); /* str(v) */
 void ist_jinja_format_float(char out[64], double f);
-int64_t ist_jinja_length(jinja_run *r, const jinja_str *s); /* in characters */
+int64_t ist_jinja_length(jinja_run *r, const jinja_str *s);            /* in characters */
+size_t ist_jinja_char_at(jinja_run *r, const jinja_str *s, int64_t i); /* its byte, or the end */
 /* Character i, of negative ones from the end. */
 jinja_value ist_jinja_char(jinja_run *r, const jinja_str *s, int64_t i);
 jinja_value ist_jinja_sub(jinja_run *r, const jinja_str *s, size_t begin, size_t end);

@@ -1,5 +1,6 @@
 /* The methods of strings, dictionaries and lists that templates call. Those that
  * would change a value are refused, as in the immutable sandbox. */
+#include <stdlib.h>
 #include <string.h>
 
 #include <utf8proc.h>
@@ -21,9 +22,35 @@ static const jinja_str *optional(jinja_run *r, const jinja_args *a, int64_t i, c
   return v.kind == V_NONE ? NULL : string_arg(r, a, i, name);
 }
 
-static int64_t count_arg(const jinja_args *a, int64_t i, const char *name) {
-  jinja_value v = ist_jinja_arg(a, i, name, ist_jinja_int(-1));
-  return v.kind == V_INT ? v.i : -1;
+static int64_t count_arg(jinja_run *r, const jinja_args *a, int64_t i, const char *name) {
+  return ist_jinja_integer(r, ist_jinja_arg(a, i, name, ist_jinja_int(-1)));
+}
+
+/* The arguments `start` and `end` of a search, which are 1 and 2, in n items: where it begins,
+ * which may be behind all, and where it ends. */
+static void range_args(jinja_run *r, const jinja_args *a, int64_t n, int64_t *begin, int64_t *end) {
+  jinja_value from = ist_jinja_arg(a, 1, "start", ist_jinja_none());
+  jinja_value to = ist_jinja_arg(a, 2, "end", ist_jinja_none());
+  *begin = from.kind == V_NONE ? 0 : ist_jinja_integer(r, from);
+  *end = to.kind == V_NONE ? n : ist_jinja_integer(r, to);
+  if (*begin < 0) *begin = *begin + n < 0 ? 0 : *begin + n;
+  if (*end < 0) *end = *end + n < 0 ? 0 : *end + n;
+  if (*end > n) *end = n;
+}
+
+/* The part of a string that start and end leave to a search, and the characters before it; false
+ * where it begins behind its end, and not even the empty string is found. */
+static bool searched(jinja_run *r, const jinja_str *s, const jinja_args *a, jinja_str *part,
+                     int64_t *before) {
+  int64_t end;
+  *part = *s;
+  *before = 0;
+  if (a->n + a->n_named < 2) return true;
+  range_args(r, a, ist_jinja_length(r, s), before, &end);
+  if (*before > end) return false;
+  size_t from = ist_jinja_char_at(r, s, *before), to = ist_jinja_char_at(r, s, end);
+  *part = (jinja_str){s->p + from, to - from, NULL};
+  return true;
 }
 
 /* ---- Strings ---- */
@@ -63,10 +90,14 @@ static bool has_end(jinja_run *r, const jinja_str *s, const jinja_str *part, boo
 /* startswith and endswith take a string or a tuple of strings. */
 static jinja_value affix(jinja_run *r, const jinja_str *s, const jinja_args *a, bool begin) {
   jinja_value v = ist_jinja_arg(a, 0, "prefix", ist_jinja_none());
-  if (v.kind != V_LIST) return ist_jinja_bool(has_end(r, s, string_arg(r, a, 0, "prefix"), begin));
-  for (int64_t i = 0; i < v.list->n; i++) {
+  jinja_str part;
+  int64_t before;
+  bool any = searched(r, s, a, &part, &before);
+  if (v.kind != V_LIST)
+    return ist_jinja_bool(has_end(r, &part, string_arg(r, a, 0, "prefix"), begin) && any);
+  for (int64_t i = 0; any && i < v.list->n; i++) {
     if (i % 4 == 3) ist_jinja_step(r, 1);
-    if (v.list->p[i].kind == V_STRING && has_end(r, s, v.list->p[i].s, begin))
+    if (v.list->p[i].kind == V_STRING && has_end(r, &part, v.list->p[i].s, begin))
       return ist_jinja_bool(true);
   }
   return ist_jinja_bool(false);
@@ -88,7 +119,7 @@ static jinja_value s_removesuffix(jinja_run *r, const jinja_str *s, const jinja_
 
 static jinja_value s_replace(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   return ist_jinja_replace(r, s, string_arg(r, a, 0, "old"), string_arg(r, a, 1, "new"),
-                           count_arg(a, 2, "count"));
+                           count_arg(r, a, 2, "count"));
 }
 
 /* The last place of `by`, which is not empty, that ends at or before `end`; -1: none. */
@@ -103,31 +134,38 @@ static int64_t find_back(jinja_run *r, const jinja_str *s, const jinja_str *by, 
   return at < 0 ? -1 : at;
 }
 
-/* The place of `what`, in characters; -1. */
-static int64_t place(jinja_run *r, const jinja_str *s, const jinja_str *what, bool last) {
-  int64_t hit = !last            ? ist_jinja_find(r, s, what, 0)
-                : what->len == 0 ? (int64_t)s->len
-                                 : find_back(r, s, what, s->len);
+/* The place of argument 0, in characters; -1. */
+static int64_t place(jinja_run *r, const jinja_str *s, const jinja_args *a, bool last) {
+  const jinja_str *what = string_arg(r, a, 0, "sub");
+  jinja_str part;
+  int64_t before;
+  if (!searched(r, s, a, &part, &before)) return -1;
+  int64_t hit = !last            ? ist_jinja_find(r, &part, what, 0)
+                : what->len == 0 ? (int64_t)part.len
+                                 : find_back(r, &part, what, part.len);
   if (hit < 0) return -1;
-  const jinja_str before = {s->p, (size_t)hit, NULL};
-  return ist_jinja_length(r, &before);
+  part.len = (size_t)hit;
+  return before + ist_jinja_length(r, &part);
 }
 static jinja_value s_find(jinja_run *r, const jinja_str *s, const jinja_args *a) {
-  return ist_jinja_int(place(r, s, string_arg(r, a, 0, "sub"), false));
+  return ist_jinja_int(place(r, s, a, false));
 }
 static jinja_value s_rfind(jinja_run *r, const jinja_str *s, const jinja_args *a) {
-  return ist_jinja_int(place(r, s, string_arg(r, a, 0, "sub"), true));
+  return ist_jinja_int(place(r, s, a, true));
 }
 static jinja_value s_index(jinja_run *r, const jinja_str *s, const jinja_args *a) {
-  int64_t i = place(r, s, string_arg(r, a, 0, "sub"), false);
+  int64_t i = place(r, s, a, false);
   if (i < 0) ist_jinja_fail(r, "substring not found");
   return ist_jinja_int(i);
 }
 static jinja_value s_count(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   const jinja_str *what = string_arg(r, a, 0, "sub");
-  int64_t n = 0;
-  if (what->len == 0) return ist_jinja_int(ist_jinja_length(r, s) + 1);
-  for (int64_t at = 0; (at = ist_jinja_find(r, s, what, (size_t)at)) >= 0; at += (int64_t)what->len)
+  jinja_str part;
+  int64_t n = 0, before;
+  if (!searched(r, s, a, &part, &before)) return ist_jinja_int(0);
+  if (what->len == 0) return ist_jinja_int(ist_jinja_length(r, &part) + 1);
+  for (int64_t at = 0; (at = ist_jinja_find(r, &part, what, (size_t)at)) >= 0;
+       at += (int64_t)what->len)
     n++;
   return ist_jinja_int(n);
 }
@@ -167,7 +205,7 @@ static jinja_value split_words(jinja_run *r, const jinja_str *s, int64_t max) {
 
 static jinja_value s_split(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   const jinja_str *by = optional(r, a, 0, "sep");
-  int64_t max = count_arg(a, 1, "maxsplit");
+  int64_t max = count_arg(r, a, 1, "maxsplit");
   if (!by) return split_words(r, s, max);
   if (by->len == 0) ist_jinja_fail(r, "empty separator");
   jinja_value out = ist_jinja_new_list(r, 0);
@@ -180,16 +218,42 @@ static jinja_value s_split(jinja_run *r, const jinja_str *s, const jinja_args *a
   return out;
 }
 
+/* The size of the white space that ends at `end`; 0: none does. */
+static size_t space_before(const jinja_str *s, size_t end) {
+  size_t at = end - 1;
+  while (at > 0 && end - at < 4 && ((unsigned char)s->p[at] & 0xc0) == 0x80) at--;
+  return space_at(s, at) == end - at ? end - at : 0;
+}
+
+/* The last words, at most `max`, and what stands before them; the last first. */
+static void split_words_back(jinja_run *r, jinja_value out, const jinja_str *s, int64_t max) {
+  size_t end = s->len, space;
+  ist_jinja_step_chars(r, s->len);
+  for (;;) {
+    while (end > 0 && (space = space_before(s, end)) > 0) end -= space;
+    if (end == 0) return;
+    size_t begin = out.list->n == max ? 0 : end;
+    while (begin > 0 && space_before(s, begin) == 0) begin--;
+    add_part(r, out, s, begin, end);
+    end = begin;
+  }
+}
+
 static jinja_value s_rsplit(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   const jinja_str *by = optional(r, a, 0, "sep");
-  int64_t max = count_arg(a, 1, "maxsplit");
-  if (!by || max < 0) return s_split(r, s, a);
-  if (by->len == 0) ist_jinja_fail(r, "empty separator");
+  int64_t max = count_arg(r, a, 1, "maxsplit");
+  if (max < 0) return s_split(r, s, a);
+  if (by && by->len == 0) ist_jinja_fail(r, "empty separator");
   jinja_value back = ist_jinja_new_list(r, 0), out = ist_jinja_new_list(r, 0);
-  size_t end = s->len;
-  for (int64_t hit; back.list->n < max && (hit = find_back(r, s, by, end)) >= 0; end = (size_t)hit)
-    add_part(r, back, s, (size_t)hit + by->len, end);
-  add_part(r, out, s, 0, end);
+  if (by) {
+    size_t end = s->len;
+    for (int64_t hit; back.list->n < max && (hit = find_back(r, s, by, end)) >= 0;
+         end = (size_t)hit)
+      add_part(r, back, s, (size_t)hit + by->len, end);
+    add_part(r, back, s, 0, end);
+  } else {
+    split_words_back(r, back, s, max);
+  }
   for (int64_t i = back.list->n; i-- > 0;) ist_jinja_append(r, out, back.list->p[i]);
   return out;
 }
@@ -242,7 +306,20 @@ static jinja_value s_join(jinja_run *r, const jinja_str *s, const jinja_args *a)
   return ist_jinja_out_value(r, o);
 }
 
-/* "{} {name}".format(...), without specifications. */
+/* The field of a format string: the next argument, one by its number or one by its name. */
+static jinja_value format_field(jinja_run *r, const jinja_args *a, const char *name,
+                                int64_t *used) {
+  ist_jinja_step(r, 1 + a->n_named / 4);
+  if (name[strspn(name, "0123456789")] == 0) {
+    int64_t i = *name ? strtoll(name, NULL, 10) : (*used)++;
+    if (i < a->n) return a->p[i];
+  }
+  for (int64_t k = 0; *name && k < a->n_named; k++)
+    if (strcmp(a->name[k], name) == 0) return a->named[k];
+  ist_jinja_fail(r, "format has no argument '%s'", name);
+}
+
+/* "{} {name}".format(...), without attributes, conversions and specifications. */
 static jinja_value s_format(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   jinja_out *o = ist_jinja_out_new(r);
   int64_t used = 0;
@@ -259,17 +336,10 @@ static jinja_value s_format(jinja_run *r, const jinja_str *s, const jinja_args *
     if (!close) ist_jinja_fail(r, "a single '%c' in a format string", c);
     char name[64] = "";
     size_t n = (size_t)(close - (s->p + i)) - 1;
-    if (n >= sizeof name || memchr(s->p + i, ':', n + 1) || memchr(s->p + i, 0, n + 1))
+    if (n < sizeof name) memcpy(name, s->p + i + 1, n);
+    if (n >= sizeof name || strlen(name) != n || strpbrk(name, ".[!:"))
       ist_jinja_fail(r, "a format string with more than names is not supported");
-    memcpy(name, s->p + i + 1, n);
-    jinja_value v = ist_jinja_undefined(name);
-    ist_jinja_step(r, 1 + a->n_named / 4);
-    if (n == 0 && used < a->n) v = a->p[used++];
-    for (int64_t k = 0; k < a->n_named; k++)
-      if (strcmp(a->name[k], name) == 0) v = a->named[k];
-    if (n && name[0] >= '0' && name[0] <= '9' && name[0] - '0' < a->n) v = a->p[name[0] - '0'];
-    if (v.kind == V_UNDEFINED) ist_jinja_fail(r, "format has no argument '%s'", name);
-    ist_jinja_print(r, o, v);
+    ist_jinja_print(r, o, format_field(r, a, name, &used));
     i += n + 1;
   }
   return ist_jinja_out_value(r, o);
@@ -334,41 +404,44 @@ static jinja_value s_islower(jinja_run *r, const jinja_str *s, const jinja_args 
   return is_case(r, s, 'l');
 }
 
+enum { MOST_ARGS = 3 };
+/* The arguments that a method has; more are an error, rather than passed over. */
 static const struct {
   const char *name;
   string_fn fn;
+  const char *args[MOST_ARGS + 1];
 } string_methods[] = {
-    {"strip", s_strip},
-    {"lstrip", s_lstrip},
-    {"rstrip", s_rstrip},
-    {"upper", s_upper},
-    {"lower", s_lower},
-    {"title", s_title},
-    {"capitalize", s_capitalize},
-    {"startswith", s_startswith},
-    {"endswith", s_endswith},
-    {"removeprefix", s_removeprefix},
-    {"removesuffix", s_removesuffix},
-    {"replace", s_replace},
-    {"find", s_find},
-    {"rfind", s_rfind},
-    {"index", s_index},
-    {"count", s_count},
-    {"split", s_split},
-    {"rsplit", s_rsplit},
-    {"partition", s_partition},
-    {"rpartition", s_rpartition},
-    {"splitlines", s_splitlines},
-    {"join", s_join},
-    {"format", s_format},
-    {"isdigit", s_isdigit},
-    {"isnumeric", s_isdigit},
-    {"isdecimal", s_isdigit},
-    {"isalpha", s_isalpha},
-    {"isalnum", s_isalnum},
-    {"isspace", s_isspace},
-    {"isupper", s_isupper},
-    {"islower", s_islower},
+    {"strip", s_strip, {"chars"}},
+    {"lstrip", s_lstrip, {"chars"}},
+    {"rstrip", s_rstrip, {"chars"}},
+    {"upper", s_upper, {NULL}},
+    {"lower", s_lower, {NULL}},
+    {"title", s_title, {NULL}},
+    {"capitalize", s_capitalize, {NULL}},
+    {"startswith", s_startswith, {"prefix", "start", "end"}},
+    {"endswith", s_endswith, {"prefix", "start", "end"}},
+    {"removeprefix", s_removeprefix, {"prefix"}},
+    {"removesuffix", s_removesuffix, {"suffix"}},
+    {"replace", s_replace, {"old", "new", "count"}},
+    {"find", s_find, {"sub", "start", "end"}},
+    {"rfind", s_rfind, {"sub", "start", "end"}},
+    {"index", s_index, {"sub", "start", "end"}},
+    {"count", s_count, {"sub", "start", "end"}},
+    {"split", s_split, {"sep", "maxsplit"}},
+    {"rsplit", s_rsplit, {"sep", "maxsplit"}},
+    {"partition", s_partition, {"sep"}},
+    {"rpartition", s_rpartition, {"sep"}},
+    {"splitlines", s_splitlines, {"keepends"}},
+    {"join", s_join, {"iterable"}},
+    {"format", s_format, {NULL}}, /* any */
+    {"isdigit", s_isdigit, {NULL}},
+    {"isnumeric", s_isdigit, {NULL}},
+    {"isdecimal", s_isdigit, {NULL}},
+    {"isalpha", s_isalpha, {NULL}},
+    {"isalnum", s_isalnum, {NULL}},
+    {"isspace", s_isspace, {NULL}},
+    {"isupper", s_isupper, {NULL}},
+    {"islower", s_islower, {NULL}},
 };
 enum { STRING_METHODS = sizeof string_methods / sizeof string_methods[0] };
 
@@ -376,6 +449,11 @@ enum { STRING_METHODS = sizeof string_methods / sizeof string_methods[0] };
 
 static const char *const dict_methods[] = {"get", "items", "keys", "values", "copy", NULL};
 static const char *const list_methods[] = {"index", "count", "copy", NULL};
+/* What those of them that have arguments have. */
+static const char *const get_args[] = {"key", "default", NULL};
+static const char *const index_args[] = {"value", "start", "end", NULL};
+static const char *const count_args[] = {"value", NULL};
+static const char *const no_args[] = {NULL};
 static const char *const changing[] = {"append", "extend",  "insert",     "pop",
                                        "remove", "clear",   "sort",       "reverse",
                                        "update", "popitem", "setdefault", NULL};
@@ -386,8 +464,20 @@ bool ist_jinja_listed(const char *const *names, const char *name) {
   return false;
 }
 
+static void check_args(jinja_run *r, const char *method, const char *const *known,
+                       const jinja_args *a) {
+  int64_t most = 0;
+  while (known[most]) most++;
+  if (a->n + a->n_named > most)
+    ist_jinja_fail(r, "'%s' takes not more than %d argument(s)", method, (int)most);
+  for (int64_t k = 0; k < a->n_named; k++)
+    if (!ist_jinja_listed(known, a->name[k]))
+      ist_jinja_fail(r, "'%s' takes no keyword argument '%s'", method, a->name[k]);
+}
+
 static jinja_value dict_method(jinja_run *r, const jinja_method *m, const jinja_args *a) {
   const jinja_dict *d = m->self.dict;
+  check_args(r, m->name, strcmp(m->name, "get") == 0 ? get_args : no_args, a);
   if (strcmp(m->name, "get") == 0) {
     const jinja_value *v = ist_jinja_get(r, d, ist_jinja_arg(a, 0, "key", ist_jinja_none()));
     return v ? *v : ist_jinja_arg(a, 1, "default", ist_jinja_none());
@@ -414,16 +504,19 @@ static jinja_value dict_method(jinja_run *r, const jinja_method *m, const jinja_
 
 static jinja_value list_method(jinja_run *r, const jinja_method *m, const jinja_args *a) {
   const jinja_list *l = m->self.list;
-  if (strcmp(m->name, "copy") == 0) return ist_jinja_copy(r, m->self);
+  bool copy = strcmp(m->name, "copy") == 0, index = strcmp(m->name, "index") == 0;
+  check_args(r, m->name, copy ? no_args : index ? index_args : count_args, a);
+  if (copy) return ist_jinja_copy(r, m->self);
   jinja_value what = ist_jinja_arg(a, 0, "value", ist_jinja_none());
-  int64_t n = 0;
-  for (int64_t i = 0; i < l->n; i++) {
+  int64_t n = 0, begin, end;
+  range_args(r, a, l->n, &begin, &end);
+  for (int64_t i = begin; i < end; i++) {
     if (i % 4 == 3) ist_jinja_step(r, 1);
     if (!ist_jinja_equal(r, l->p[i], what)) continue;
-    if (strcmp(m->name, "index") == 0) return ist_jinja_int(i);
+    if (index) return ist_jinja_int(i);
     n++;
   }
-  if (strcmp(m->name, "index") == 0) ist_jinja_fail(r, "the value is not in the list");
+  if (index) ist_jinja_fail(r, "the value is not in the list");
   return ist_jinja_int(n);
 }
 
@@ -457,10 +550,12 @@ bool ist_jinja_has_method(jinja_value v, const char *name) {
 }
 
 jinja_value ist_jinja_call_method(jinja_run *r, const jinja_method *m, const jinja_args *a) {
-  if (m->self.kind == V_STRING)
-    for (int k = 0; k < STRING_METHODS; k++)
-      if (strcmp(string_methods[k].name, m->name) == 0)
-        return string_methods[k].fn(r, m->self.s, a);
+  if (m->self.kind == V_STRING) {
+    int k = 0;
+    while (strcmp(string_methods[k].name, m->name) != 0) k++;
+    if (string_methods[k].fn != s_format) check_args(r, m->name, string_methods[k].args, a);
+    return string_methods[k].fn(r, m->self.s, a);
+  }
   if (m->self.kind == V_LOOP) return loop_method(r, m, a);
   if (m->self.kind == V_CYCLER) {
     jinja_cycler *c = m->self.cycler;

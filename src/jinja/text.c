@@ -183,8 +183,7 @@ int64_t ist_jinja_length(jinja_run *r, const jinja_str *s) {
   return n;
 }
 
-/* The byte where character i begins; the end for i past it. */
-static size_t char_at(jinja_run *r, const jinja_str *s, int64_t i) {
+size_t ist_jinja_char_at(jinja_run *r, const jinja_str *s, int64_t i) {
   size_t at = 0;
   while (at < s->len && (continues(s->p[at]) || i-- > 0)) at++;
   ist_jinja_step_bytes(r, at);
@@ -200,7 +199,7 @@ static size_t char_back(jinja_run *r, const jinja_str *s, int64_t i) {
 }
 
 jinja_value ist_jinja_char(jinja_run *r, const jinja_str *s, int64_t i) {
-  size_t begin = i < 0 ? char_back(r, s, i) : char_at(r, s, i), end = begin + 1;
+  size_t begin = i < 0 ? char_back(r, s, i) : ist_jinja_char_at(r, s, i), end = begin + 1;
   if (begin == s->len) return ist_jinja_undefined("an item out of range");
   while (end < s->len && continues(s->p[end])) end++;
   return ist_jinja_sub(r, s, begin, end);
@@ -242,7 +241,8 @@ jinja_value ist_jinja_slice(jinja_run *r, jinja_value v, const jinja_value bound
   int64_t n = v.kind == V_STRING ? ist_jinja_length(r, v.s) : v.list->n;
   int64_t from = clamp(r, bound[0], n, step, true), to = clamp(r, bound[1], n, step, false);
   if (v.kind == V_STRING && step == 1)
-    return ist_jinja_sub(r, v.s, char_at(r, v.s, from), to > from ? char_at(r, v.s, to) : 0);
+    return ist_jinja_sub(r, v.s, ist_jinja_char_at(r, v.s, from),
+                         to > from ? ist_jinja_char_at(r, v.s, to) : 0);
   const jinja_list *l = ist_jinja_items(r, v);
   jinja_value out = ist_jinja_new_list(r, 0);
   jinja_out *text = ist_jinja_out_new(r);

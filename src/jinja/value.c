@@ -129,6 +129,12 @@ int64_t ist_jinja_whole(jinja_run *r, jinja_value v) {
   return (int64_t)v.f;
 }
 
+int64_t ist_jinja_integer(jinja_run *r, jinja_value v) {
+  if (v.kind != V_INT && v.kind != V_BOOL)
+    ist_jinja_fail(r, "'%s' object cannot be interpreted as an integer", ist_jinja_kind_name(v));
+  return v.kind == V_BOOL ? v.b : v.i;
+}
+
 bool ist_jinja_is(const jinja_str *s, const char *text) {
   return s->len == strlen(text) && memcmp(s->p, text, s->len) == 0;
 }

@@ -61,6 +61,46 @@ static const row strings[] = {
     {"{{ s.startswith(5) }}", NULL, "argument 1 must be str, not int"},
     {"{{ s.replace('a') }}", NULL, "argument 2 must be str, not NoneType"},
     {"{{ s.nosuch() }}", NULL, "'nosuch' is undefined"},
+    {"{% set t = 'a</t>b</t>c' %}{{ t.find('</t>', 2) }} {{ t.index('</t>', 2) }} {{ "
+     "t.count('</t>', 2) }} {{ 'abc'.startswith('b', 1) }} {{ 'abc'.find('b', start=2) if false }}",
+     "6 6 1 True ", NULL},
+    {"{{ 'abc'.find('', 3) }} {{ 'abc'.find('', 4) }} {{ 'abc'.find('', 2, 1) }} {{ "
+     "'abc'.rfind('', 1) }} {{ 'abc'.rfind('', 1, 2) }} {{ 'abc'.count('', 3) }} {{ "
+     "'abc'.count('', 4) }} {{ 'abc'.startswith('', 3) }} {{ 'abc'.startswith('', 4) }} {{ "
+     "'abc'.endswith('', 4) }}",
+     "3 -1 -1 3 2 1 0 True False False", NULL},
+    {"{{ 'aöaöa'.find('a', -3) }} {{ 'aöaöa'.find('ö', 2, -1) }} {{ 'aöaöa'.rfind('a', 0, -1) }} "
+     "{{ 'aöaöa'.find('a', none, 0) }} {{ 'aöaöa'.find('a', -99, 99) }} {{ 'aöaöa'.count('a', 1, "
+     "4) }} {{ 'aöa'.endswith('ö', 0, 2) }} {{ 'aöa'.endswith(('x', 'ö'), 0, -1) }} {{ "
+     "'aöa'.startswith(('x', 'ö'), true) }}",
+     "2 3 2 -1 0 1 True True True", NULL},
+    {"{{ 'a'.find('a', 9223372036854775807) }} {{ 'a'.find('a', 0, -9223372036854775807) }}",
+     "-1 -1", NULL},
+    {"{{ 'abc'.index('a', 1) }}", NULL, "substring not found"},
+    {"{{ 'abc'.find('a', 1.0) }}", NULL, "'float' object cannot be interpreted as an integer"},
+    {"{{ 'abc'.find('a', 1, 2, 3) }}", NULL, "'find' takes not more than 3 argument(s)"},
+    {"{{ 'abc'.upper(1) }}", NULL, "'upper' takes not more than 0 argument(s)"},
+    {"{{ 'abc'.split(maxspilt=1) }}", NULL, "'split' takes no keyword argument 'maxspilt'"},
+    {"{{ 'a b'.split(' ', none) }}", NULL, "'NoneType' object cannot be interpreted as an integer"},
+    {"{{ 'a b c'.split(' ', true) }} {{ 'a b c'.split(' ', false) }}", "['a', 'b c'] ['a b c']",
+     NULL},
+    {"{{ 'a b c'.rsplit(none, 1) }} {{ 'a b c'.rsplit(maxsplit=1) }} {{ '  a b  c '.rsplit(none, "
+     "1) }} {{ ' a b '.rsplit(none, 0) }} {{ '  '.rsplit(none, 1) }} {{ ' a b c'.rsplit(none, 3) "
+     "}} {{ ' a b c'.rsplit(none, 2) }} {{ ''.rsplit(none, 0) }}{{ ''.rsplit(',', 0) }}",
+     "['a b', 'c'] ['a b', 'c'] ['  a b', 'c'] [' a b'] [] ['a', 'b', 'c'] [' a', 'b', 'c'] []['']",
+     NULL},
+    {"{{ 'ä\\u2003ö\\u3000ü\\u00a0'.rsplit(none, 1) | join('|') }}", "ä ö|ü", NULL},
+    {"{{ '{10}'.format(0,1,2,3,4,5,6,7,8,9,'ten') }} {{ '{01}'.format(1, 2) }} {{ '{a1} "
+     "{_}'.format(a1=1, _=2) }}{{ '{}'.format(q) }}",
+     "ten 2 1 2", NULL},
+    {"{{ '{5}'.format(1) }}", NULL, "format has no argument '5'"},
+    {"{{ '{99999999999999999999}'.format(1) }}", NULL,
+     "format has no argument '99999999999999999999'"},
+    {"{{ '{1a}'.format(1, 2) }}", NULL, "format has no argument '1a'"},
+    /* What jinja2 has and this engine refuses. */
+    {"{{ '{0.a}'.format(d) }}", NULL, "a format string with more than names is not supported"},
+    {"{{ '{0[a]}'.format(d) }}", NULL, "a format string with more than names is not supported"},
+    {"{{ '{0!r}'.format(d) }}", NULL, "a format string with more than names is not supported"},
 };
 
 static const row collections[] = {
@@ -110,6 +150,14 @@ static const row collections[] = {
      "[('A', 2), ('b', 1)] [('A', 2), ('b', 1)] [('b', 1), ('A', 2)]", NULL},
     {"{{ 'a b c' | replace(' ', '_') }}", "a_b_c", NULL},
     {"{{ '<a>' | forceescape }}", "&lt;a&gt;", NULL},
+    {"{{ [1, 2, 1].index(1, 1) }} {{ l.index(2, -1) }} {{ l.index(2, 0, 99) }} {{ l.index(3, -99, "
+     "1) }} {{ (1, 2, 1).index(1, 1) }}",
+     "2 2 2 0 2", NULL},
+    {"{{ l.index(3, 1) }}", NULL, "the value is not in the list"},
+    {"{{ l.count(1, 2) }}", NULL, "'count' takes not more than 1 argument(s)"},
+    {"{{ l.copy(1) }}", NULL, "'copy' takes not more than 0 argument(s)"},
+    {"{{ d.get('x', 2, 3) }}", NULL, "'get' takes not more than 2 argument(s)"},
+    {"{{ d.keys(1) }}", NULL, "'keys' takes not more than 0 argument(s)"},
 };
 
 static const row statements[] = {
