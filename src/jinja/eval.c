@@ -90,6 +90,8 @@ static jinja_value method(jinja_run *r, jinja_value self, const char *name) {
 jinja_value ist_jinja_attribute(jinja_run *r, jinja_value v, const char *name) {
   if (v.kind == V_UNDEFINED) ist_jinja_fail(r, "'%s' is undefined", v.name);
   if (ist_jinja_has_method(v, name)) return method(r, v, name);
+  if (ist_jinja_changes(v, name))
+    return (jinja_value){.kind = V_UNDEFINED, .refused = true, .name = name};
   if (v.kind == V_LOOP) return loop_attribute(v.loop, name);
   if (v.kind == V_CYCLER && strcmp(name, "current") == 0)
     return v.cycler->items->p[v.cycler->at % v.cycler->items->n];
@@ -191,7 +193,10 @@ jinja_value ist_jinja_call(jinja_run *r, jinja_value f, const jinja_args *a) {
       c = f.cycler;
       if (!c->joiner) break;
       return c->at++ ? c->items->p[0] : ist_jinja_str(r, "");
-    case V_UNDEFINED: ist_jinja_fail(r, "'%s' is undefined", f.name);
+    case V_UNDEFINED:
+      ist_jinja_fail(
+          r, f.refused ? "'%s' would change a value, which templates may not" : "'%s' is undefined",
+          f.name);
     default: break;
   }
   ist_jinja_fail(r, "'%s' object is not callable", ist_jinja_kind_name(f));

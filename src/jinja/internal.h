@@ -52,6 +52,7 @@ typedef struct ist_jinja_value {
   uint8_t kind;
   bool tuple, space; /* of lists: a tuple; of dicts: a namespace, which can be assigned to */
   bool safe;         /* of strings: markup, in sums with which other strings are escaped */
+  bool refused;      /* of undefined: a method that would change its value */
   union {
     bool b;
     int64_t i;
@@ -332,6 +333,7 @@ void ist_jinja_to_json(jinja_run *r, jinja_out *o, jinja_value v, const jinja_ar
 /* methods.c, filters.c */
 bool ist_jinja_listed(const char *const *names, const char *name); /* up to a NULL */
 bool ist_jinja_has_method(jinja_value v, const char *name);
+bool ist_jinja_changes(jinja_value v, const char *method); /* a method that is refused */
 jinja_value ist_jinja_call_method(jinja_run *r, const jinja_method *m, const jinja_args *a);
 jinja_value ist_jinja_filter(jinja_run *r, const char *name, jinja_value v, const jinja_args *a);
 bool ist_jinja_test(jinja_run *r, const char *name, jinja_value v, const jinja_args *a);

@@ -1,5 +1,5 @@
 /* The methods of strings, dictionaries and lists that templates call. Those that
- * would change a value are refused, as in the immutable sandbox. */
+ * would change a value are undefined, as in the immutable sandbox. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -454,9 +454,11 @@ static const char *const get_args[] = {"key", "default", NULL};
 static const char *const index_args[] = {"value", "start", "end", NULL};
 static const char *const count_args[] = {"value", NULL};
 static const char *const no_args[] = {NULL};
-static const char *const changing[] = {"append", "extend",  "insert",     "pop",
-                                       "remove", "clear",   "sort",       "reverse",
-                                       "update", "popitem", "setdefault", NULL};
+static const char *const tuple_methods[] = {"index", "count", NULL};
+static const char *const changing_dict[] = {"clear",      "pop",    "popitem",
+                                            "setdefault", "update", NULL};
+static const char *const changing_list[] = {"append", "clear",   "extend", "insert", "pop",
+                                            "remove", "reverse", "sort",   NULL};
 
 bool ist_jinja_listed(const char *const *names, const char *name) {
   for (; *names; names++)
@@ -540,13 +542,17 @@ bool ist_jinja_has_method(jinja_value v, const char *name) {
       for (int k = 0; k < STRING_METHODS; k++)
         if (strcmp(string_methods[k].name, name) == 0) return true;
       return false;
-    case V_DICT:
-      return !v.space && (ist_jinja_listed(dict_methods, name) || ist_jinja_listed(changing, name));
-    case V_LIST: return ist_jinja_listed(list_methods, name) || ist_jinja_listed(changing, name);
+    case V_DICT: return !v.space && ist_jinja_listed(dict_methods, name);
+    case V_LIST: return ist_jinja_listed(v.tuple ? tuple_methods : list_methods, name);
     case V_LOOP: return strcmp(name, "cycle") == 0 || strcmp(name, "changed") == 0;
     case V_CYCLER: return strcmp(name, "next") == 0 || strcmp(name, "reset") == 0;
     default: return false;
   }
+}
+
+bool ist_jinja_changes(jinja_value v, const char *method) {
+  return (v.kind == V_DICT && !v.space && ist_jinja_listed(changing_dict, method)) ||
+         (v.kind == V_LIST && !v.tuple && ist_jinja_listed(changing_list, method));
 }
 
 jinja_value ist_jinja_call_method(jinja_run *r, const jinja_method *m, const jinja_args *a) {
@@ -565,7 +571,5 @@ jinja_value ist_jinja_call_method(jinja_run *r, const jinja_method *m, const jin
     }
     return c->items->p[c->at++ % c->items->n];
   }
-  if (ist_jinja_listed(changing, m->name))
-    ist_jinja_fail(r, "'%s' would change a value, which templates may not", m->name);
   return m->self.kind == V_DICT ? dict_method(r, m, a) : list_method(r, m, a);
 }

@@ -158,6 +158,21 @@ static const row collections[] = {
     {"{{ l.copy(1) }}", NULL, "'copy' takes not more than 0 argument(s)"},
     {"{{ d.get('x', 2, 3) }}", NULL, "'get' takes not more than 2 argument(s)"},
     {"{{ d.keys(1) }}", NULL, "'keys' takes not more than 0 argument(s)"},
+    {"{% set e = {'sort': 1, 'reverse': 2, 'insert': 3, 'append': 4, 'extend': 5, 'remove': 6, "
+     "'index': 7, 'count': 8, 'format': 9} %}{{ e.sort }}{{ e.reverse }}{{ e.insert }}{{ e.append "
+     "}}{{ e.extend }}{{ e.remove }}{{ e.index }}{{ e.count }}{{ e.format }}",
+     "123456789", NULL},
+    {"{% set e = {'pop': 1, 'clear': 2, 'update': 3, 'keys': 4} %}[{{ e.pop }}{{ e.clear }}{{ "
+     "e.update }}]{{ e.pop is defined }}{{ e['pop'] }}{{ e['update'] }}{{ e['keys'] }}",
+     "[]False134", NULL},
+    {"{{ l.update is defined }}{{ l.append is defined }}{{ l.copy is defined }}{{ (1, 2).append is "
+     "defined }}{{ (1, 2).copy is defined }}{{ (1, 2).count is defined }}{{ {}.append is defined "
+     "}}{{ namespace(pop=1).pop }}",
+     "FalseFalseTrueFalseFalseTrueFalse1", NULL},
+    {"{{ (1, 2).append(3) }}", NULL, "'append' is undefined"},
+    {"{{ d.sort() }}", NULL, "'sort' is undefined"},
+    {"{% set e = {'pop': 1} %}{{ e.pop('pop') }}", NULL,
+     "'pop' would change a value, which templates may not"},
 };
 
 static const row statements[] = {
