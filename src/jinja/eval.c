@@ -161,10 +161,12 @@ static jinja_value call_macro(jinja_run *r, const jinja_macro *m, const jinja_ar
   ist_jinja_step(r, n->n_items * (1 + a->n_named / 8));
   for (int32_t i = 0; i < n->n_items; i++) {
     const jinja_node *parameter = n->items[i];
-    jinja_value v = ist_jinja_arg(a, i, parameter->name, ist_jinja_undefined(parameter->name));
-    if (v.kind == V_UNDEFINED && parameter->a) {
+    static const char absent[] = ""; /* unlike what is passed and undefined */
+    jinja_value v = ist_jinja_arg(a, i, parameter->name, ist_jinja_undefined(absent));
+    if (v.kind == V_UNDEFINED && v.name == absent) {
+      v.name = parameter->name;
       r->frame = frame;
-      v = eval(r, parameter->a);
+      if (parameter->a) v = eval(r, parameter->a);
       r->frame = before;
     }
     assign(r, frame, parameter->name, v);
@@ -497,9 +499,13 @@ static void run_with(jinja_run *r, const jinja_node *n) {
   r->frame = before;
 }
 
+/* What it sets stays inside: transformers calls it like a block of a macro. */
 static void run_generation(jinja_run *r, const jinja_node *n) {
   size_t from = r->out->len;
+  jinja_frame *before = r->frame;
+  r->frame = push_frame(r, before);
   execute(r, n->b);
+  r->frame = before;
   ist_jinja_step_bytes(r, r->out->len - from);
   for (; from < r->out->len; from++) r->out->origin[from] |= IST_JINJA_GENERATED;
 }

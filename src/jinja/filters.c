@@ -81,14 +81,20 @@ static jinja_value f_indent(jinja_run *r, jinja_value v, const jinja_args *a) {
   if (n < 0 || n > 256) ist_jinja_fail(r, "an indentation of %lld", (long long)n);
   memset(spaces, ' ', sizeof spaces);
   const jinja_str put = width.kind == V_STRING ? *width.s : (jinja_str){spaces, (size_t)n, NULL};
-  bool line_start = first;
   ist_jinja_step_chars(r, s->len);
-  for (size_t i = 0; i < s->len; i++) {
-    if (line_start && (blank || s->p[i] != '\n')) ist_jinja_write(r, o, put.p, put.len, put.origin);
-    ist_jinja_write_one(r, o, s->p + i, 1, s->origin ? s->origin[i] : 0);
-    line_start = s->p[i] == '\n';
+  if (first) ist_jinja_write(r, o, put.p, put.len, put.origin);
+  for (size_t at = 0, size; at < s->len; at += size) {
+    uint16_t origin = s->origin ? s->origin[at] : 0;
+    size = ist_jinja_line_break(s, at);
+    if (size == 0) {
+      size = 1;
+      ist_jinja_write_one(r, o, s->p + at, 1, origin);
+      continue;
+    }
+    ist_jinja_write_one(r, o, "\n", 1, origin);
+    bool empty = at + size == s->len || ist_jinja_line_break(s, at + size) > 0;
+    if (blank || !empty) ist_jinja_write(r, o, put.p, put.len, put.origin);
   }
-  if (line_start && blank) ist_jinja_write(r, o, put.p, put.len, put.origin);
   return ist_jinja_out_value(r, o);
 }
 
@@ -149,16 +155,7 @@ static jinja_value f_urlencode(jinja_run *r, jinja_value v, const jinja_args *a)
 
 static jinja_value f_wordcount(jinja_run *r, jinja_value v, const jinja_args *a) {
   (void)a;
-  const jinja_str *s = ist_jinja_string(r, v);
-  int64_t n = 0;
-  bool inside = false;
-  ist_jinja_step_chars(r, s->len);
-  for (size_t i = 0; i < s->len; i++) {
-    bool space = one_of(" \t\n\r\v\f", s->p[i]);
-    n += !space && !inside;
-    inside = !space;
-  }
-  return ist_jinja_int(n);
+  return ist_jinja_int(ist_jinja_count_words(r, ist_jinja_string(r, v)));
 }
 
 /* ---- Numbers ---- */
@@ -214,19 +211,57 @@ static jinja_value f_float(jinja_run *r, jinja_value v, const jinja_args *a) {
   return ist_jinja_float(f);
 }
 
+/* The nearest multiple of 10^zeros, of two the even one; exactly. */
+static jinja_value round_whole(jinja_run *r, int64_t i, int64_t zeros) {
+  int64_t unit = 1;
+  if (zeros > 18) { /* the unit is past 64 bits: half of it not */
+    if (zeros == 19 && (i > 5000000000000000000 || i < -5000000000000000000))
+      ist_jinja_fail(r, "a whole number past 64 bits");
+    return ist_jinja_int(0);
+  }
+  for (int64_t k = 0; k < zeros; k++) unit *= 10;
+  int64_t rest = i % unit, down = i - rest, half = unit / 2;
+  int64_t size = rest < 0 ? -rest : rest;
+  bool up = size > half || (size == half && half > 0 && down / unit % 2 != 0);
+  if (up && __builtin_add_overflow(down, rest < 0 ? -unit : unit, &down))
+    ist_jinja_fail(r, "a whole number past 64 bits");
+  return ist_jinja_int(down);
+}
+
+/* The double nearest to the decimal that C, like Python, rounds to. */
+static jinja_value round_float(jinja_run *r, double f, int64_t digits) {
+  char text[NUMBER_SIZE + 640];
+  ist_jinja_step(r, IST_JINJA_FLOAT);
+  if (!isfinite(f) || digits > 323) return ist_jinja_float(f);
+  if (digits < -308) return ist_jinja_float(0 * f);
+  if (digits >= 0) {
+    snprintf(text, sizeof text, "%.*f", (int)digits, f);
+    return ist_jinja_float(strtod(text, NULL));
+  }
+  snprintf(text, sizeof text, "%.20e", f);
+  int places = atoi(strchr(text, 'e') + 1) + (int)digits; /* that stay behind the first digit */
+  double unit = pow(10, (double)-digits);
+  if (places < 0) return ist_jinja_float(copysign(fabs(f) > unit / 2 ? unit : 0, f));
+  snprintf(text, sizeof text, "%.*e", places, f);
+  return ist_jinja_float(strtod(text, NULL));
+}
+
 static jinja_value f_round(jinja_run *r, jinja_value v, const jinja_args *a) {
-  int64_t digits = ist_jinja_whole(r, ist_jinja_arg(a, 0, "precision", ist_jinja_int(0)));
-  jinja_value method = arg(a, 1, "method");
+  int64_t digits = ist_jinja_integer(r, ist_jinja_arg(a, 0, "precision", ist_jinja_int(0)));
+  const jinja_str *method =
+      ist_jinja_string(r, ist_jinja_arg(a, 1, "method", ist_jinja_str(r, "common")));
   if (!ist_jinja_is_number(v)) ist_jinja_fail(r, "round needs a number");
-  if (digits < -15 || digits > 15) return v;
+  if (digits < -400 || digits > 400) ist_jinja_fail(r, "round to %lld digits", (long long)digits);
+  if (ist_jinja_is(method, "common")) {
+    if (v.kind == V_FLOAT) return round_float(r, v.f, digits);
+    return round_whole(r, ist_jinja_integer(r, v), -digits);
+  }
+  bool ceiling = ist_jinja_is(method, "ceil");
+  if (!ceiling && !ist_jinja_is(method, "floor"))
+    ist_jinja_fail(r, "method must be common, ceil or floor");
   double scale = pow(10, (double)digits), f = ist_jinja_number(v) * scale;
-  if (method.kind == V_STRING && ist_jinja_is(method.s, "ceil"))
-    f = ceil(f);
-  else if (method.kind == V_STRING && ist_jinja_is(method.s, "floor"))
-    f = floor(f);
-  else
-    f = nearbyint(f);
-  return v.kind == V_INT ? v : ist_jinja_float(f / scale);
+  if (scale == 0 || !isfinite(f)) ist_jinja_fail(r, "a number past those of 64 bits");
+  return ist_jinja_float((ceiling ? ceil(f) : floor(f)) / scale);
 }
 
 /* ---- Sequences ---- */

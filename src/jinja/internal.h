@@ -327,6 +327,10 @@ jinja_value ist_jinja_percent(jinja_run *r, const jinja_str *s, jinja_value args
 /* Where it is, in bytes; -1: nowhere. */
 int64_t ist_jinja_find(jinja_run *r, const jinja_str *s, const jinja_str *what, size_t from);
 
+/* methods.c, for filters */
+int64_t ist_jinja_count_words(jinja_run *r, const jinja_str *s); /* of letters, digits and "_" */
+size_t ist_jinja_line_break(const jinja_str *s, size_t at);      /* its size; 0: none is there */
+
 /* json.c */
 void ist_jinja_to_json(jinja_run *r, jinja_out *o, jinja_value v, const jinja_args *args);
 

@@ -1,5 +1,6 @@
 /* A template's text to tokens, with jinja2's rules for white space around tags. */
 #include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -70,15 +71,14 @@ static ist_status add_text(lexer *l, const char *tag) {
   return IST_OK;
 }
 
-/* Behind the end of a tag: "-" takes all white space, a tag that is no output its
- * line break. */
-static void after_tag(lexer *l, char sign, bool output) {
+/* Behind the end of a tag: "-" takes all white space, a tag that trims its line break. */
+static void after_tag(lexer *l, char sign, bool trims) {
   l->line_start = false;
   const char *p = l->p;
   if (sign == '-') {
     while (p < l->end && is_space(*p)) p++;
     l->line_start = p > l->p && p[-1] == '\n';
-  } else if (!output && sign != '+' && p < l->end && *p == '\n') {
+  } else if (trims && sign != '+' && p < l->end && *p == '\n') {
     p++;
     l->line_start = true;
   }
@@ -157,7 +157,9 @@ static ist_status lex_number(lexer *l) {
   text[n] = 0;
   jinja_token token = {.kind = real ? T_FLOAT : T_INT};
   token.f = strtod(text, NULL);
+  errno = 0;
   token.i = strtoll(text, NULL, 10);
+  if (!real && errno) return fail(l, "a whole number past 64 bits");
   IST_TRY(add(l, token));
   advance(l, p);
   return IST_OK;
@@ -202,7 +204,7 @@ static ist_status lex_tag(lexer *l, bool output) {
       char sign = signed_end ? *l->p : 0;
       IST_TRY(add(l, (jinja_token){.kind = output ? T_VAR_END : T_BLOCK_END}));
       l->p += signed_end ? 3 : 2;
-      after_tag(l, sign, output);
+      after_tag(l, sign, !output);
       return IST_OK;
     }
     depth += (*l->p == '{' || *l->p == '(' || *l->p == '[');
@@ -212,11 +214,13 @@ static ist_status lex_tag(lexer *l, bool output) {
 }
 
 static ist_status skip_comment(lexer *l) {
-  const char *close = memmem(l->p, (size_t)(l->end - l->p), "#}", 2);
+  const char *begin = l->p + 2; /* the "#" of "{#" closes nothing, nor does its "-" */
+  begin += begin < l->end && (*begin == '-' || *begin == '+');
+  const char *close = memmem(begin, (size_t)(l->end - begin), "#}", 2);
   if (!close) return fail(l, "a comment without an end");
-  char sign = close > l->p + 2 && (close[-1] == '-' || close[-1] == '+') ? close[-1] : 0;
+  char sign = close > begin && (close[-1] == '-' || close[-1] == '+') ? close[-1] : 0;
   advance(l, close + 2);
-  after_tag(l, sign, false);
+  after_tag(l, sign, true);
   return IST_OK;
 }
 
@@ -244,13 +248,13 @@ static ist_status lex_raw(lexer *l, bool *found) {
   *found = word_in_tag(&p, l->end, "raw", &sign, &after);
   if (!*found) return IST_OK;
   advance(l, p);
-  after_tag(l, after, false);
+  after_tag(l, after, false); /* the line break behind it stays */
   for (const char *c = l->p; c < l->end; c++) {
     const char *q = c;
     if (*c != '{' || !word_in_tag(&q, l->end, "endraw", &sign, &after)) continue;
     IST_TRY(add_text(l, c));
     advance(l, q);
-    after_tag(l, after, false);
+    after_tag(l, after, true);
     return IST_OK;
   }
   return fail(l, "raw without endraw");

@@ -277,15 +277,23 @@ static jinja_value s_rpartition(jinja_run *r, const jinja_str *s, const jinja_ar
   return partition(r, s, a, true);
 }
 
+size_t ist_jinja_line_break(const jinja_str *s, size_t at) {
+  const char *p = s->p + at;
+  size_t left = s->len - at;
+  if (left > 1 && memcmp(p, "\r\n", 2) == 0) return 2;
+  if (left > 0 && ((*p >= '\n' && *p <= '\r') || (*p >= 0x1c && *p <= 0x1e))) return 1;
+  if (left > 1 && memcmp(p, "\xc2\x85", 2) == 0) return 2;
+  return left > 2 && memcmp(p, "\xe2\x80", 2) == 0 && (p[2] == '\xa8' || p[2] == '\xa9') ? 3 : 0;
+}
+
 static jinja_value s_splitlines(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   bool keep = ist_jinja_true(ist_jinja_arg(a, 0, "keepends", ist_jinja_bool(false)));
   jinja_value out = ist_jinja_new_list(r, 0);
   ist_jinja_step_chars(r, s->len);
   for (size_t at = 0; at < s->len;) {
-    size_t end = at;
-    while (end < s->len && s->p[end] != '\n' && s->p[end] != '\r') end++;
-    size_t behind = end + (end < s->len);
-    if (behind < s->len && s->p[end] == '\r' && s->p[behind] == '\n') behind++;
+    size_t end = at, size;
+    while ((size = ist_jinja_line_break(s, end)) == 0 && end < s->len) end++;
+    size_t behind = end + size;
     add_part(r, out, s, at, keep ? behind : end);
     at = behind;
   }
@@ -372,6 +380,21 @@ static bool alnum(utf8proc_category_t k, int32_t c) {
 static bool space(utf8proc_category_t k, int32_t c) {
   return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x1f) || c == 0x85 ||
          k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL || k == UTF8PROC_CATEGORY_ZP;
+}
+int64_t ist_jinja_count_words(jinja_run *r, const jinja_str *s) {
+  int64_t words = 0;
+  bool inside = false;
+  ist_jinja_step_chars(r, s->len);
+  for (size_t at = 0; at < s->len;) {
+    utf8proc_int32_t c;
+    utf8proc_ssize_t n =
+        utf8proc_iterate((const utf8proc_uint8_t *)s->p + at, (utf8proc_ssize_t)(s->len - at), &c);
+    bool word = n > 0 && (c == '_' || alnum(utf8proc_category(c), c));
+    words += word && !inside;
+    inside = word;
+    at += n > 0 ? (size_t)n : 1;
+  }
+  return words;
 }
 static jinja_value s_isdigit(jinja_run *r, const jinja_str *s, const jinja_args *a) {
   (void)a;

@@ -361,7 +361,7 @@ static jinja_value next_argument(jinja_run *r, jinja_value args, int64_t *at) {
 }
 
 static void put_number(jinja_run *r, jinja_out *o, const char *spec, char type, jinja_value v) {
-  char format[32], text[400];
+  char format[32], text[512]; /* 1e308 with 99 decimals */
   ist_jinja_step(r, IST_JINJA_FLOAT);
   if (!ist_jinja_is_number(v))
     ist_jinja_fail(r, "%%%c format: a number is required, not %s", type, ist_jinja_kind_name(v));
@@ -370,8 +370,13 @@ static void put_number(jinja_run *r, jinja_out *o, const char *spec, char type, 
     snprintf(format, sizeof format, "%%%s%c", spec, type);
     snprintf(text, sizeof text, format, f);
   } else {
-    snprintf(format, sizeof format, "%%%sll%c", spec, type == 'i' ? 'd' : type);
-    snprintf(text, sizeof text, format, (long long)ist_jinja_whole(r, v));
+    int64_t i = ist_jinja_whole(r, v);
+    bool negative = i < 0 && strchr("xXo", type); /* whose digits are those of the amount */
+    if (negative && *spec)
+      ist_jinja_fail(r, "%%%s%c of a negative number is not supported", spec, type);
+    snprintf(format, sizeof format, "%s%%%sll%c", negative ? "-" : "", spec,
+             type == 'i' ? 'd' : type);
+    snprintf(text, sizeof text, format, negative ? -(unsigned long long)i : (unsigned long long)i);
   }
   ist_jinja_puts(r, o, text);
 }

@@ -166,10 +166,25 @@ static bool equal_dicts(jinja_run *r, const jinja_dict *a, const jinja_dict *b) 
   return true;
 }
 
+/* A whole number beside a double, exactly; what is no number comes before all. */
+static int order_mixed(int64_t i, double f) {
+  if (f >= 0x1p63) return -1;
+  if (!(f >= -0x1p63)) return 1;
+  int64_t whole = (int64_t)f;
+  return i != whole ? (i > whole) - (i < whole) : (f < (double)whole) - (f > (double)whole);
+}
+
+static int order_numbers(jinja_value a, jinja_value b) {
+  int64_t i = a.kind == V_BOOL ? a.b : a.i, j = b.kind == V_BOOL ? b.b : b.i;
+  if (a.kind != V_FLOAT && b.kind != V_FLOAT) return (i > j) - (i < j);
+  if (a.kind != V_FLOAT) return order_mixed(i, b.f);
+  if (b.kind != V_FLOAT) return -order_mixed(j, a.f);
+  return (a.f > b.f) - (a.f < b.f);
+}
+
 bool ist_jinja_equal(jinja_run *r, jinja_value a, jinja_value b) {
-  if (ist_jinja_is_number(a) && ist_jinja_is_number(b))
-    return a.kind == V_INT && b.kind == V_INT ? a.i == b.i
-                                              : ist_jinja_number(a) == ist_jinja_number(b);
+  if (a.kind == V_FLOAT && b.kind == V_FLOAT) return a.f == b.f;
+  if (ist_jinja_is_number(a) && ist_jinja_is_number(b)) return order_numbers(a, b) == 0;
   if (a.kind != b.kind) return false;
   switch (a.kind) {
     case V_UNDEFINED:
@@ -210,10 +225,7 @@ static int order_lists(jinja_run *r, const jinja_list *a, const jinja_list *b) {
 }
 
 int ist_jinja_order(jinja_run *r, jinja_value a, jinja_value b) {
-  if (ist_jinja_is_number(a) && ist_jinja_is_number(b)) {
-    double x = ist_jinja_number(a), y = ist_jinja_number(b);
-    return (x > y) - (x < y);
-  }
+  if (ist_jinja_is_number(a) && ist_jinja_is_number(b)) return order_numbers(a, b);
   if (a.kind == V_STRING && b.kind == V_STRING) {
     /* The order of UTF-8's bytes is that of the characters. */
     size_t n = a.s->len < b.s->len ? a.s->len : b.s->len;

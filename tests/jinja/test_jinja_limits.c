@@ -75,6 +75,11 @@ static void test_results_past_64_bits(void **state) {
   refuses("{{ " LEAST "|abs }}", says);
   refuses("{{ [" MOST ", 1]|sum }}", says);
   refuses("{{ '%d' % 1e30 }}", says);
+  refuses("{{ 9223372036854775808 }}", says);
+  refuses("{{ 99999999999999999999 }}", says);
+  refuses("{{ " MOST "|round(-1) }}", says);
+  refuses("{{ 6000000000000000000|round(-19) }}", says);
+  refuses("{{ '%4x' % -1 }}", "%4x of a negative number is not supported");
   refuses("{{ 'a'|replace('a', 'b', 1e30) }}", says);
   gives("{{ [9007199254740993, 0]|sum }} {{ [1, 2.5]|sum }} {{ []|sum(start=4) }}",
         "9007199254740993 3.5 4");

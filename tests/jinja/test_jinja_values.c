@@ -101,6 +101,18 @@ static const row strings[] = {
     {"{{ '{0.a}'.format(d) }}", NULL, "a format string with more than names is not supported"},
     {"{{ '{0[a]}'.format(d) }}", NULL, "a format string with more than names is not supported"},
     {"{{ '{0!r}'.format(d) }}", NULL, "a format string with more than names is not supported"},
+    {"{{ \"don't stop\" | wordcount }} {{ '' | wordcount }} {{ 'a-b_c ä1 ½ 你好 🎉 x' | wordcount "
+     "}} {{ 12.5 | wordcount }} {{ 'क्या' | wordcount }}",
+     "3 0 6 2 2", NULL},
+    {"{{ '' | indent(4, true) }}|{{ '\\nfoo' | indent(2, true) }}|{{ "
+     "'a\\r\\nb\\rc\\x0bd\\x0ce\\u2028f\\x85g\\n' | indent(1) }}|{{ 'a\\n\\n\\nb' | indent(2, "
+     "true, true) }}|{{ 'a\\n' | indent(2, blank=true) }}|{{ '\\n' | indent(2) }}|{{ '\\n' | "
+     "indent(2, true) }}|{{ 'a\\n\\nb' | indent('> ') }}|{{ '' | indent(1, true, true) }}|{{ '' | "
+     "indent }}",
+     "    |  \n  foo|a\n b\n c\n d\n e\n f\n g\n|  a\n  \n  \n  b|a\n  |\n|  \n|a\n\n> b| |", NULL},
+    {"{{ 'a\\x0bb\\x0cc\\u2028d\\x1ce\\x85f\\r\\r\\ng' .splitlines() }} {{ "
+     "'a\\u2029\\nb\\n\\n'.splitlines(true)|length }} {{ 'é\\u2030x'.splitlines() }}",
+     "['a', 'b', 'c', 'd', 'e', 'f', '', 'g'] 4 ['é‰x']", NULL},
 };
 
 static const row collections[] = {
@@ -223,6 +235,22 @@ static const row statements[] = {
     {"{% filter replace('a', 'b') %}banana{% endfilter %} {% filter upper | lower %}aB{% endfilter "
      "%}",
      "bbnbnb ab", NULL},
+    {"{% raw %}\nx{% endraw %}\ny", "\nxy", NULL},
+    {"  {% raw %}  \n  x {% endraw %}\ny", "  \n  x y", NULL},
+    {"a {%- raw -%}  \n  x\n {%- endraw -%}  \n y", "axy", NULL},
+    {"a\n  {% raw -%}\n\n {{ x }}\n  {% endraw %}\n\nb", "a\n{{ x }}\n\nb", NULL},
+    {"a{#}b#}c{#-#} d {#--#} e{# - #} f {#- -#} g {##}h{#+#}\ni{#+ +#}\nj", "ac de fg hi\nj", NULL},
+    {"a{#}", NULL, "a comment without an end"},
+    {"a{#-}", NULL, "a comment without an end"},
+    {"{% macro m(x, y='dflt', z=y) %}[{{ x }}{{ y }}{{ z }}]{% endmacro %}{{ m(1, missing) }}{{ "
+     "m(1) }}{{ m(y=missing) }}{{ m(1, none) }}{{ m(missing, 2) }}{{ m(1, z=missing) }}{{ m(1, "
+     "missing, 3) }}",
+     "[1][1dfltdflt][][1NoneNone][22][1dflt][13]", NULL},
+    {"{% macro m(x) %}{{ x.y }}{% endmacro %}{{ m() }}", NULL, "'x' is undefined"},
+    {"{% generation %}{% set q = 1 %}{{ q }}{% endgeneration %}{{ q }}|{% set q = 5 %}{% "
+     "generation %}{{ q }}{% set q = 6 %}{{ q }}{% endgeneration %}{{ q }}{% set ns = "
+     "namespace(a=1) %}{% generation %}{% set ns.a = 2 %}{% endgeneration %}{{ ns.a }}",
+     "1|5652", NULL},
 };
 
 static const row generators[] = {
@@ -328,6 +356,40 @@ static const row numbers[] = {
     {"{{ range(2.5) }}", NULL, "'float' object cannot be interpreted as an integer"},
     {"{{ range('a') }}", NULL, "'str' object cannot be interpreted as an integer"},
     {"{{ range(1, 2, 0) }}", NULL, "range() arg 3 must not be zero"},
+    {"{{ 9007199254740993 > 9007199254740992 }} {{ 9007199254740993 == 9007199254740992.0 }} {{ "
+     "9007199254740993 is gt 9007199254740992 }} {{ [9007199254740993, 9007199254740992] | sort }} "
+     "{{ [9007199254740992, 9007199254740993] | max }} {{ [9007199254740993, 9007199254740992.0] | "
+     "min }}",
+     "True False True [9007199254740992, 9007199254740993] 9007199254740993 9007199254740992.0",
+     NULL},
+    {"{{ 9223372036854775807 < 9223372036854775808.0 }} {{ -9223372036854775807 > "
+     "-9223372036854775808.0 }} {{ 1 < 1.5 }} {{ -1 > -1.5 }} {{ 1 == 1.0 }} {{ 2 > 1e400 }} {{ 2 "
+     "> -1e400 }} {{ true == 1.0 }} {{ true < 1.5 }} {{ 0.5 < true }} {{ (1e400 - 1e400) == 1 }} "
+     "{{ (1e400 - 1e400) == (1e400 - 1e400) }} {{ 0 == -0.0 }} {{ 1e400 == 1e400 }} {{ -1.5 < -1 "
+     "}} {{ 1.5 > 1 }}",
+     "True True True True True False True True True True False False True True True True", NULL},
+    {"{{ '%x' % -1 }} {{ '%X' % -255 }} {{ '%o' % -8 }} {{ '%x' % 255 }} {{ '%04x' % 255 }} {{ "
+     "'%d' % -3 }}",
+     "-1 -FF -10 ff 00ff -3", NULL},
+    {"{{ ('%.99f' % 1e308) | length }} {{ '%.99f' % 1e308 | length if false }}{{ ('%99.99f' % "
+     "-1e308)[-9:] }}",
+     "409 000000000", NULL},
+    {"{{ 1234 | round(-2) }} {{ 1250 | round(-2) }} {{ 1350 | round(-2) }} {{ -1250 | round(-2) }} "
+     "{{ -1251 | round(-2) }} {{ 55 | round(-3) }} {{ 7 | round(2) }} {{ 42 | round(method='ceil') "
+     "}} {{ 42 | round(-1, 'ceil') }} {{ 42 | round(-1, 'floor') }} {{ true | round }} {{ 9 | "
+     "round(-1) }} {{ 5 | round(-1) }} {{ 15 | round(-1) }} {{ 9223372036854775807 | round(-20) }} "
+     "{{ 4000000000000000000 | round(-19) }} {{ 4000000000000000000 | round(-18) }}",
+     "1200 1200 1400 -1200 -1300 0 7 42.0 50.0 40.0 1 10 0 20 0 0 4000000000000000000", NULL},
+    {"{{ 2.675 | round(2) }} {{ 1.005 | round(2) }} {{ 0.285 | round(2) }} {{ 1.115 | round(2) }} "
+     "{{ 2.5 | round }} {{ 3.5 | round }} {{ -2.5 | round }} {{ 1234.5 | round(-2) }} {{ 1250.0 | "
+     "round(-2) }} {{ 1350.0 | round(-2) }} {{ -3.0 | round(-1) }} {{ -1251.5 | round(-2) }} {{ "
+     "0.1 | round(30) }} {{ 0.1 | round(330) }} {{ 5.5 | round(-309) }} {{ 1e22 | round(2) }} {{ "
+     "2.55 | round(1, 'ceil') }} {{ 2.55 | round(-1, 'floor') }} {{ 1e400 | round(1) }}",
+     "2.67 1.0 0.28 1.11 2.0 4.0 -2.0 1200.0 1200.0 1400.0 -0.0 -1300.0 0.1 0.1 0.0 1e+22 2.6 0.0 "
+     "inf",
+     NULL},
+    {"{{ 2.5 | round(1, 'half') }}", NULL, "method must be common, ceil or floor"},
+    {"{{ 2.5 | round(400, 'ceil') }}", NULL, "a number past those of 64 bits"},
 };
 
 static bool renders(const json_t *globals, const row *e) {
