@@ -2,10 +2,10 @@
 #include <jansson.h>
 #include <string.h>
 
-#include "base/error.h"
 #include "base/mem.h"
 #include "data/doctor.h"
 #include "eval/session.h"
+#include "format/json.h"
 
 static json_t *notes_json(const ist_doctor_notes *list) {
   json_t *places = json_array();
@@ -53,17 +53,6 @@ static ist_status sample_json(json_t **out, const ist_sample *s, const ist_token
   return *out ? IST_OK : ist_fail_nomem(err, "a sample as JSON", 0);
 }
 
-/* JSON holds no path that is not UTF-8: its other bytes become '?'. NULL: out of memory. */
-static json_t *path_json(const char *path) {
-  json_t *v = json_string(path);
-  char *shown = v ? NULL : ist_strdup(path);
-  if (!shown) return v;
-  ist_sanitise(shown);
-  v = json_string(shown);
-  ist_free(shown);
-  return v;
-}
-
 static ist_status report_json(json_t **out, const ist_doctor *d, const char *path,
                               const ist_tokenizer *tok, ist_template tmpl, ist_error *err) {
   json_t *samples = json_array();
@@ -78,7 +67,7 @@ static ist_status report_json(json_t **out, const ist_doctor *d, const char *pat
   }
   *out = json_pack(
       "{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s?, s:o, s:o, s:o, s:o, s:o}", "path",
-      path_json(path), "template", ist_template_name(tmpl), "records", (json_int_t)d->records,
+      ist_json_path(path), "template", ist_template_name(tmpl), "records", (json_int_t)d->records,
       "tokens", (json_int_t)d->tokens, "learned", (json_int_t)d->targets, "longest",
       (json_int_t)d->longest, "cut", (json_int_t)d->cut, "not_learned", (json_int_t)d->dropped,
       "stopped", d->stopped, "failed", notes_json(&d->failed), "copies", notes_json(&d->copies),

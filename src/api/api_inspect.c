@@ -116,11 +116,12 @@ static ist_status inspect_gguf(const char *path, json_t **out, ist_error *err) {
   ist_str type = {0};
   ist_gguf_get_str(g, "general.type", false, &type, NULL);
   bool adapter = type.len == 7 && memcmp(type.p, "adapter", 7) == 0;
-  *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "path", path, "kind",
-                   adapter ? "GGUF adapter" : "GGUF model", "version", (json_int_t)g->version,
-                   "files", (json_int_t)files, "file_bytes", (json_int_t)s.file_bytes, "parameters",
-                   (json_int_t)parameters, "tensor_bytes", (json_int_t)bytes, "n_tensors",
-                   (json_int_t)s.n, "metadata", metadata(g), "tensors", tensors);
+  *out =
+      json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "path", ist_json_path(path),
+                "kind", adapter ? "GGUF adapter" : "GGUF model", "version", (json_int_t)g->version,
+                "files", (json_int_t)files, "file_bytes", (json_int_t)s.file_bytes, "parameters",
+                (json_int_t)parameters, "tensor_bytes", (json_int_t)bytes, "n_tensors",
+                (json_int_t)s.n, "metadata", metadata(g), "tensors", tensors);
   ist_source_close(&s);
   return IST_OK;
 }
@@ -145,10 +146,10 @@ static json_t *safetensors_json(const ist_safetensors *s, const char *kind) {
   }
   for (int64_t i = 0; i < s->n_meta; i++)
     json_object_set_new(meta, s->meta_key[i], text(s->meta_value[i], strlen(s->meta_value[i])));
-  return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o}", "path", s->path, "kind", kind,
-                   "file_bytes", (json_int_t)s->map.size, "parameters", (json_int_t)parameters,
-                   "tensor_bytes", (json_int_t)bytes, "n_tensors", (json_int_t)s->n, "metadata",
-                   meta, "tensors", tensors);
+  return json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:o, s:o}", "path", ist_json_path(s->path),
+                   "kind", kind, "file_bytes", (json_int_t)s->map.size, "parameters",
+                   (json_int_t)parameters, "tensor_bytes", (json_int_t)bytes, "n_tensors",
+                   (json_int_t)s->n, "metadata", meta, "tensors", tensors);
 }
 
 static ist_status inspect_safetensors(const char *path, const char *kind, json_t **out,
@@ -185,8 +186,8 @@ static ist_status inspect_folder(const char *dir, json_t **out, ist_error *err) 
   IST_TRY(ist_source_open_folder(&s, dir, err));
   int64_t parameters = 0, bytes = 0;
   json_t *tensors = tensor_list(s.tensor, s.n, &parameters, &bytes);
-  *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:O, s:o}", "path", dir, "kind",
-                   "Hugging Face folder", "files", (json_int_t)s.n_shards, "file_bytes",
+  *out = json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:O, s:o}", "path", ist_json_path(dir),
+                   "kind", "Hugging Face folder", "files", (json_int_t)s.n_shards, "file_bytes",
                    (json_int_t)s.file_bytes, "parameters", (json_int_t)parameters, "tensor_bytes",
                    (json_int_t)bytes, "n_tensors", (json_int_t)s.n, "metadata", s.config, "tensors",
                    tensors);

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "export/adapter_files.h"
+#include "format/json.h"
 #include "format/lora_gguf.h"
 #include "model/targets.h"
 #include "train/options.h"
@@ -248,13 +249,14 @@ static ist_status write_own(const char *dir, const tensors *t, const ist_adapter
                         json_integer((json_int_t)words.config.rank_pattern[i].value));
   ist_target_words_free(&words);
   if (ad->layout.prefix) {
-    root = json_pack("{s:s, s:s, s:I}", "peft_type", "IST_PREFIX", "base_model_name_or_path",
-                     m->path, "num_virtual_tokens", (json_int_t)ad->layout.prefix);
+    root = json_pack("{s:s, s:o, s:I}", "peft_type", "IST_PREFIX", "base_model_name_or_path",
+                     ist_json_path(m->path), "num_virtual_tokens", (json_int_t)ad->layout.prefix);
   } else {
     root = json_pack(
-        "{s:s, s:s, s:I, s:s, s:o, s:b, s:O, s:O, s:O}", "peft_type", "BOTTLENECK",
-        "base_model_name_or_path", m->path, "bottleneck_size", (json_int_t)ad->config.rank,
-        "non_linearity", ist_activation_name(ad->config.act), "scaling",
+        "{s:s, s:o, s:I, s:s, s:o, s:b, s:O, s:O, s:O}", "peft_type", "BOTTLENECK",
+        "base_model_name_or_path", ist_json_path(m->path), "bottleneck_size",
+        (json_int_t)ad->config.rank, "non_linearity", ist_activation_name(ad->config.act),
+        "scaling",
         ad->config.learned_scaling ? json_string("learned") : json_real(ad->config.scaling),
         "use_parallel_adapter", ad->method == &ist_peft_parallel, "target_modules", targets,
         "layers_to_transform", layers, "rank_pattern", ranks);

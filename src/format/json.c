@@ -53,6 +53,16 @@ size_t ist_json_memory(const char *text, size_t len, size_t limit, size_t *end) 
   return bytes;
 }
 
+json_t *ist_json_path(const char *text) {
+  json_t *v = json_string(text);
+  char *shown = v ? NULL : ist_strdup(text);
+  if (!shown) return v;
+  ist_sanitise(shown);
+  v = json_string(shown);
+  ist_free(shown);
+  return v;
+}
+
 static bool is_long_integer(const char *p, size_t len) {
   static const char digits[] = "0123456789", most[] = "9223372036854775807";
   size_t minus = len > 0 && *p == '-', n = len - minus;

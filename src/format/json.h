@@ -36,6 +36,10 @@ ist_status ist_json_parse_within(json_t **out, const char *text, size_t len, siz
  * for "no limit". Where one is beyond 64, every number of the text is given as real. */
 ist_status ist_json_parse_config(json_t **out, const char *text, size_t len, ist_error *err);
 
+/* A path as a string of JSON, which holds UTF-8 only: other bytes, and control characters
+ * with them, become '?'. NULL: out of memory. */
+json_t *ist_json_path(const char *text);
+
 /* Appends a JSON text, its integers beyond 64 bits written as reals; nothing else changes. */
 void ist_json_long_as_real(ist_buf *out, const char *text, size_t len);
 

@@ -56,13 +56,14 @@ static size_t digits_for(double v) {
  * what is left out has its default in every version. NULL when out of memory. */
 static json_t *config_json(const ist_peft_config *c) {
   return json_pack(
-      "{s:s, s:s, s:s?, s:n, s:n, s:b, s:I, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:{}, s:o, s:o, s:o,"
+      "{s:s, s:s, s:o, s:n, s:n, s:b, s:I, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:{}, s:o, s:o, s:o,"
       " s:o, s:o, s:o, s:o}",
-      "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", c->base_model,
-      "revision", "auto_mapping", "inference_mode", 1, "r", (json_int_t)c->r, "lora_alpha",
-      number_json(c->alpha), "lora_dropout", c->dropout, "bias", "none", "use_rslora", c->rslora,
-      "use_dora", c->dora, "fan_in_fan_out", c->fan_in_fan_out, "init_lora_weights", 1,
-      "loftq_config", "target_modules", names_json(c->targets, c->target_regex), "exclude_modules",
+      "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path",
+      c->base_model ? ist_json_path(c->base_model) : json_null(), "revision", "auto_mapping",
+      "inference_mode", 1, "r", (json_int_t)c->r, "lora_alpha", number_json(c->alpha),
+      "lora_dropout", c->dropout, "bias", "none", "use_rslora", c->rslora, "use_dora", c->dora,
+      "fan_in_fan_out", c->fan_in_fan_out, "init_lora_weights", 1, "loftq_config", "target_modules",
+      names_json(c->targets, c->target_regex), "exclude_modules",
       names_json(c->exclude, c->exclude_regex), "modules_to_save",
       names_json(c->modules_to_save, NULL), "rank_pattern",
       pattern_json(c->rank_pattern, c->n_rank_pattern), "alpha_pattern",

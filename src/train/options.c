@@ -188,7 +188,7 @@ void ist_options_free(ist_train_options *o) {
 /* ---- JSON -------------------------------------------------------------------------- */
 
 static json_t *json_STR(const char *v) {
-  return v ? json_string(v) : json_null();
+  return v ? ist_json_path(v) : json_null();
 }
 static json_t *json_I64(int64_t v) {
   return json_integer(v);

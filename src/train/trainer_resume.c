@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "format/json.h"
 #include "model/base_type.h"
 #include "train/trainer.h"
 
@@ -21,15 +22,15 @@ json_t *ist_trainer_settings(const ist_trainer *t) {
   snprintf(data_hash, sizeof data_hash, "%016llx", (unsigned long long)t->data_hash);
   json_t *root = ist_options_to_json(&t->options);
   json_t *more =
-      json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:o}", "ist_version", ist_version(),
-                "model_path", t->model->path, "model_hash", model_hash, "data_hash", data_hash,
-                "compute", compute_name(t->model), "backend", t->model->ctx.be->name, "threads",
-                ist_get_threads(), "template", ist_template_name(t->tmpl), "rng_layout",
+      json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:o}", "ist_version", ist_version(),
+                "model_path", ist_json_path(t->model->path), "model_hash", model_hash, "data_hash",
+                data_hash, "compute", compute_name(t->model), "backend", t->model->ctx.be->name,
+                "threads", ist_get_threads(), "template", ist_template_name(t->tmpl), "rng_layout",
                 IST_RNG_LAYOUT, "plan", ist_plan_to_json(&t->plan));
   const ist_gguf *cache = t->model->weights.cache;
   if (t->model->requantised)
     json_object_set_new(more, "base_type", json_string(ist_base_type_name(t->model->base_type)));
-  if (cache) json_object_set_new(more, "base_cache", json_string(cache->path));
+  if (cache) json_object_set_new(more, "base_cache", ist_json_path(cache->path));
   ist_saved_modules_to_json(more, &t->saved_modules);
   int bad = !root || !more || json_object_update(root, more) != 0;
   json_decref(more);

@@ -134,6 +134,11 @@ harmless inspect name.gguf --all
 harmless inspect name.gguf --json
 grep -qF '"name": "\u001B]0;x\u0007\u009b\u007f\u202e.name"' ../works.out || fail "inspect --json: another name"
 harmless inspect keys
+latin=$(printf 'mod\350le.gguf') # a path that is not UTF-8, which JSON cannot hold
+cp "$model" "$latin"
+works '' inspect "$latin"
+works 'step 1/1' train -m "$latin" -d data.jsonl -o latin --steps 1 --batch 2
+grep -q '"model_path": "mod?le.gguf"' latin/settings.json || fail "another model_path" latin/settings.json
 harmless diff "$model" name.gguf
 harmless diff "$model" name.gguf --json
 
