@@ -33,16 +33,17 @@ void ist_strtab_free(ist_strtab *t);
 
 /* ---- vocab.c: the tokens ---- */
 
-enum {                            /* flags of a token */
-       IST_TOKEN_CONTROL = 1,     /* control and unknown tokens: never made from plain text */
-       IST_TOKEN_USER = 2,        /* matched in the raw text, as control tokens are */
-       IST_TOKEN_EOG = 4,         /* ends generation */
-       IST_TOKEN_WHOLE = 8,       /* a piece with just its bytes becomes just this token */
-       IST_TOKEN_BYTE = 16,       /* stands for one byte, spelled <0xNN> */
-       IST_TOKEN_LSTRIP = 32,     /* takes the white space before it, */
-       IST_TOKEN_RSTRIP = 64,     /* behind it */
-       IST_TOKEN_WORD = 128,      /* matches only where no letter touches it */
-       IST_TOKEN_NORMALIZED = 256 /* matched in the normalised text */
+enum {                             /* flags of a token */
+       IST_TOKEN_CONTROL = 1,      /* control and unknown tokens: not merged from plain text */
+       IST_TOKEN_USER = 2,         /* matched in the raw text, as control tokens are */
+       IST_TOKEN_EOG = 4,          /* ends generation */
+       IST_TOKEN_WHOLE = 8,        /* a piece with just its bytes becomes just this token */
+       IST_TOKEN_BYTE = 16,        /* stands for one byte, spelled <0xNN> */
+       IST_TOKEN_LSTRIP = 32,      /* takes the white space before it, */
+       IST_TOKEN_RSTRIP = 64,      /* behind it */
+       IST_TOKEN_WORD = 128,       /* matches only where no letter touches it */
+       IST_TOKEN_NORMALIZED = 256, /* matched in the normalised text */
+       IST_TOKEN_ADDED = 512       /* not in the model's vocabulary: no text is made of it */
 };
 
 /* Tokens as a file spells them, before they are a vocabulary. */
@@ -298,8 +299,8 @@ typedef struct ist_bpe_scratch {
   int64_t first_cap, symbol_cap, heap_cap, token_cap;
 } ist_bpe_scratch;
 /* Room for n merges, which are then added with their rank. Merges that would read
- * or make a control token can never apply, because text never becomes one: they
- * are left out. */
+ * or make a control token are left out: text becomes one only where it is a single byte or
+ * character, which HF tokenizers cuts out before anything merges. */
 ist_status ist_bpe_begin(ist_bpe *b, int64_t n, ist_error *err);
 /* The three tokens by their spellings; *twice: the pair was there before (and has
  * this rank now). False: one of them is no token. */

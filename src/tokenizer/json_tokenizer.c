@@ -80,7 +80,8 @@ static ist_status read_texts(ist_json_reader *r, const json_t *vocab, const json
 
 /* ---- Added tokens ---- */
 
-static ist_status read_added(ist_json_reader *r, const json_t *token, ist_error *err) {
+static ist_status read_added(ist_json_reader *r, const json_t *vocab, const json_t *token,
+                             ist_error *err) {
   static const struct {
     const char *field;
     unsigned flag;
@@ -98,14 +99,17 @@ static ist_status read_added(ist_json_reader *r, const json_t *token, ist_error 
   }
   /* Control tokens are markers: they are found as they are spelled. */
   if (special) flags &= ~(unsigned)IST_TOKEN_NORMALIZED;
+  if (!json_object_get(vocab, json_string_value(json_object_get(token, "content"))))
+    flags |= IST_TOKEN_ADDED;
   r->t->vocab.flags[json_integer_value(json_object_get(token, "id"))] = (uint16_t)flags;
   return IST_OK;
 }
 
-static ist_status read_all_added(ist_json_reader *r, const json_t *added, ist_error *err) {
+static ist_status read_all_added(ist_json_reader *r, const json_t *vocab, const json_t *added,
+                                 ist_error *err) {
   for (size_t i = 0; i < json_array_size(added); i++) {
     const char *text = json_string_value(json_object_get(json_array_get(added, i), "content"));
-    ist_status status = read_added(r, json_array_get(added, i), err);
+    ist_status status = read_added(r, vocab, json_array_get(added, i), err);
     if (status != IST_OK) {
       ist_error_context(err, "added_tokens: '%.60s'", text);
       return status;
@@ -203,7 +207,7 @@ static ist_status read_model(ist_json_reader *r, ist_error *err) {
   IST_TRY(read_texts(r, vocab, added, err));
   IST_TRY(ist_vocab_begin(&r->t->vocab, r->tokens.n, err));
   r->t->vocab.byte_level = r->byte_level;
-  IST_TRY(read_all_added(r, added, err));
+  IST_TRY(read_all_added(r, vocab, added, err));
   ist_vocab_mark_eog(&r->t->vocab, &r->tokens, absent);
   IST_TRY(ist_vocab_finish(&r->t->vocab, &r->tokens, err));
   IST_TRY(read_merges(r, ist_json_field(model, "merges"), err));

@@ -90,11 +90,13 @@ static int32_t find_text(const ist_tokens *tokens, const char *text) {
   return ist_strtab_find(&tokens->by_text, text, strlen(text));
 }
 
-/* Marks a token known by its spelling: that makes it a control token. */
+/* Marks a token known by its spelling: that makes it a control token, and those are matched in
+ * the raw text. */
 static bool add_eog_text(ist_vocab *v, const ist_tokens *tokens, const char *text) {
   int32_t id = find_text(tokens, text);
   if (id < 0) return false;
-  v->flags[id] = (uint16_t)((v->flags[id] & ~IST_TOKEN_USER) | IST_TOKEN_CONTROL | IST_TOKEN_EOG);
+  int flags = v->flags[id] & ~(IST_TOKEN_USER | IST_TOKEN_NORMALIZED);
+  v->flags[id] = (uint16_t)(flags | IST_TOKEN_CONTROL | IST_TOKEN_EOG);
   return true;
 }
 
@@ -161,28 +163,45 @@ static int spelled_byte(ist_str s) {
   return high && low ? (int)((high - digits) * 16 + (low - digits)) : -1;
 }
 
-static ist_status index_bytes(ist_vocab *v, ist_error *err) {
+/* The byte that a token of one character spells in a byte-level vocabulary; -1: none. */
+static int mapped_byte(ist_str s, const int16_t byte_of[MAPPED]) {
+  utf8proc_int32_t c;
+  if (s.len == 0 || s.len > 2) return -1;
+  utf8proc_ssize_t size =
+      utf8proc_iterate((const utf8proc_uint8_t *)s.p, (utf8proc_ssize_t)s.len, &c);
+  return size == (utf8proc_ssize_t)s.len && c < MAPPED ? byte_of[c] : -1;
+}
+
+static bool is_one_char(ist_str s) {
+  utf8proc_int32_t c;
+  return utf8proc_iterate((const utf8proc_uint8_t *)s.p, (utf8proc_ssize_t)s.len, &c) ==
+         (utf8proc_ssize_t)s.len;
+}
+
+/* What text is made of first are the tokens of single bytes or characters, whatever else they
+ * are: where one that is special is not cut out, it stands for its byte or character all the
+ * same. Of the longer ones merging makes control tokens never, and user-defined ones where they
+ * are spelled as other tokens are. */
+static ist_status index_bytes(ist_vocab *v, const ist_tokens *tokens, ist_error *err) {
+  int16_t byte_of[MAPPED];
+  byte_map(byte_of);
+  int never = v->byte_level ? IST_TOKEN_CONTROL | IST_TOKEN_USER : IST_TOKEN_CONTROL;
   IST_TRY(ist_strtab_init(&v->by_bytes, v->bytes, v->n, err));
   for (int32_t i = 0; i < v->n; i++) {
-    /* Merging makes control tokens never, and user-defined ones where they are
-     * spelled as other tokens are. */
-    int never = v->byte_level ? IST_TOKEN_CONTROL | IST_TOKEN_USER : IST_TOKEN_CONTROL;
-    if ((v->flags[i] & never) || v->bytes[i].len == 0) continue;
-    int byte = v->byte_level ? -1 : spelled_byte(v->bytes[i]);
-    if (byte >= 0) {
-      v->byte_token[byte] = i;
+    if (v->bytes[i].len == 0 || (v->flags[i] & IST_TOKEN_ADDED)) continue;
+    int byte = v->byte_level ? mapped_byte(tokens->text[i], byte_of) : spelled_byte(v->bytes[i]);
+    if (byte >= 0) v->byte_token[byte] = i;
+    if (byte >= 0 && !v->byte_level)
       v->flags[i] |= IST_TOKEN_BYTE;
-      continue;
-    }
-    ist_strtab_add(&v->by_bytes, i);
-    if (v->byte_level && v->bytes[i].len == 1) v->byte_token[(unsigned char)v->bytes[i].p[0]] = i;
+    else if (!(v->flags[i] & never) || (!v->byte_level && is_one_char(v->bytes[i])))
+      ist_strtab_add(&v->by_bytes, i);
   }
   return IST_OK;
 }
 
 ist_status ist_vocab_finish(ist_vocab *v, const ist_tokens *tokens, ist_error *err) {
   IST_TRY(make_bytes(v, tokens, err));
-  return index_bytes(v, err);
+  return index_bytes(v, tokens, err);
 }
 
 void ist_vocab_free(ist_vocab *v) {

@@ -98,7 +98,7 @@ def strings(count):
     return out
 
 
-def train(pre, norm, characters, size=900):
+def train(pre, norm, characters, size=900, listed=False):
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if characters:
         tok = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -113,10 +113,11 @@ def train(pre, norm, characters, size=900):
     trainer = trainers.BpeTrainer(vocab_size=size + (0 if characters else 256) + len(special), initial_alphabet=alphabet,
                                   special_tokens=special, show_progress=False, **({"limit_alphabet": min(150, size // 2)} if characters else {}))
     tok.train_from_iterator(corpus(), trainer)
-    if characters:  # the trainer made special tokens of the bytes
-        j = json.loads(tok.to_str())
-        j["added_tokens"] = [t for t in j["added_tokens"] if not t["content"].startswith("<0x")]
-        tok = Tokenizer.from_str(json.dumps(j))
+    if characters:
+        if not listed:  # the trainer made special tokens of the bytes
+            j = json.loads(tok.to_str())
+            j["added_tokens"] = [t for t in j["added_tokens"] if not t["content"].startswith("<0x")]
+            tok = Tokenizer.from_str(json.dumps(j))
         tok.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(),
                                          decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     else:
@@ -205,6 +206,8 @@ def main():
             missed += check_json(name, train(pre, norm, False), folder, texts)
         for name, (norm, pre) in CHARACTERS.items():
             missed += check_json(name, train(pre, norm, True), folder, texts)
+        norm, pre = CHARACTERS["legacy"]
+        missed += check_json("legacy-listed", train(pre, norm, True, listed=True), folder, texts)
         for prefix in (True, False):
             sp, path = sentencepiece_model(prefix), Path(folder) / f"sp{prefix}.gguf"
             write_gguf(path, sp, prefix)

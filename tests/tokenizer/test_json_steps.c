@@ -348,6 +348,9 @@ static const struct {
      {0, 1, 3, 2, 9, -1},
      " abc d f  "},
     {"{'type':'ByteFallback'}", {4, 5, 6, 1, 11, -1}, "▁bA"},
+    {"{'type':'ByteFallback'},'added_tokens':[{'id':11,'content':'<0x41>','special':true}]",
+     {1, 11, -1},
+     "bA"},
     {LLAMA_DECODER, {0, 1, 3, 2, 9, -1}, "abc d f  "},
     {LLAMA_DECODER, {2, 2, 1, -1}, " b"},
     {LLAMA_DECODER, {4, 5, 6, 1, -1}, "▁b"},
@@ -486,6 +489,98 @@ static void test_added_tokens(void **state) {
     ist_buf_free(&out);
     ist_ids_free(&ids);
     ist_tokenizer_free(t);
+  }
+}
+
+/* Tokens of the model's vocabulary that are listed as added ones too: where they are not cut
+ * out, single bytes and characters stand for themselves, and <0xNN> for its byte. */
+#define BYTES     ",'pre_tokenizer':{'type':'ByteLevel','add_prefix_space':false,'use_regex':false}"
+#define FALL_BACK "'unk_token':'<unk>','byte_fallback':true,"
+static const struct {
+  const char *model, *vocab, *keys, *added, *text;
+  bool special;
+  int32_t ids[8]; /* up to -1 */
+} listed[] = {
+    {"",
+     "'a':0",
+     "",
+     "{'id':1,'content':'<|im_end|>','normalized':true}",
+     "a<|im_end|>",
+     true,
+     {0, 1, -1}},
+    {"",
+     "'!':0,'Ġ':1,'a':2",
+     BYTES,
+     "{'id':0,'content':'!','special':true}",
+     "a! !",
+     false,
+     {2, 0, 1, 0, -1}},
+    {"",
+     "'!':0,'Ġ':1,'a':2",
+     BYTES,
+     "{'id':1,'content':'Ġ','special':true}",
+     "a !",
+     true,
+     {2, 1, 0, -1}},
+    {"",
+     "'a':0,'b':1",
+     BYTES,
+     "{'id':0,'content':'a','single_word':true}",
+     "ab,a",
+     true,
+     {0, 1, 0, -1}},
+    /* One that is only added stands for no byte (here E4), nor does one spelled as text is. */
+    {"", "'¸':0,'Ģ':1", BYTES, "{'id':2,'content':'ä','single_word':true}", "一", true, {0, 1, -1}},
+    {"",
+     "'Ċ':0,'a':1",
+     BYTES,
+     "{'id':2,'content':'\\n','single_word':true}",
+     "a\na",
+     true,
+     {1, 0, 1, -1}},
+    {"'unk_token':'<unk>',",
+     "'<unk>':0,'!':1,'é':2,'a':3",
+     "",
+     "{'id':1,'content':'!','special':true},{'id':2,'content':'é','special':true}",
+     "a!é",
+     false,
+     {3, 1, 2, -1}},
+    {FALL_BACK,
+     "'<unk>':0,'<0xC3>':1,'<0xA9>':2,'a':3",
+     "",
+     "{'id':1,'content':'<0xC3>','special':true},{'id':2,'content':'<0xA9>','special':true}",
+     "aé",
+     false,
+     {3, 1, 2, -1}},
+    {FALL_BACK,
+     "'<unk>':0,'<0xC3>':1,'a':2",
+     "",
+     "{'id':1,'content':'<0xC3>','special':true},{'id':3,'content':'<0xA9>','special':true}",
+     "aé",
+     false,
+     {2, 0, -1}},
+};
+
+static void test_listed_tokens(void **state) {
+  (void)state;
+  for (size_t k = 0; k < sizeof listed / sizeof listed[0]; k++) {
+    ist_buf json = {0};
+    ist_error err = {0};
+    ist_tokenizer *t = NULL;
+    ist_ids ids = {0};
+    ist_buf_printf(&json,
+                   "{'model':{'type':'BPE',%s'vocab':{%s},'merges':[]}%s,'added_tokens':[%s]}",
+                   listed[k].model, listed[k].vocab, listed[k].keys, listed[k].added);
+    if (try_json(&t, &json, &err) != IST_OK) fail_msg("%s: %s", json.p, err.message);
+    assert_int_equal(ist_tokenizer_encode(t, listed[k].text, strlen(listed[k].text),
+                                          listed[k].special, &ids, NULL),
+                     IST_OK);
+    for (int i = 0; i == 0 || listed[k].ids[i - 1] >= 0; i++)
+      if ((i < ids.n ? ids.p[i] : -1) != listed[k].ids[i])
+        fail_msg("%s: '%s', id %d is %d", json.p, listed[k].text, i, i < ids.n ? ids.p[i] : -1);
+    ist_ids_free(&ids);
+    ist_tokenizer_free(t);
+    ist_buf_free(&json);
   }
 }
 
@@ -670,10 +765,11 @@ static void test_remembered_words(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_normalizers),    cmocka_unit_test(test_continued),
-      cmocka_unit_test(test_pre_tokenizers), cmocka_unit_test(test_decoders),
-      cmocka_unit_test(test_decode_piece),   cmocka_unit_test(test_added_tokens),
-      cmocka_unit_test(test_refused),        cmocka_unit_test(test_remembered_words),
+      cmocka_unit_test(test_normalizers),      cmocka_unit_test(test_continued),
+      cmocka_unit_test(test_pre_tokenizers),   cmocka_unit_test(test_decoders),
+      cmocka_unit_test(test_decode_piece),     cmocka_unit_test(test_added_tokens),
+      cmocka_unit_test(test_listed_tokens),    cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_remembered_words),
   };
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
