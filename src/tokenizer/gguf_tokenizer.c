@@ -223,6 +223,7 @@ static ist_status read_sentencepiece(reader *r, ist_error *err) {
                                .to = ist_strdup(" "),
                                .byte_tokens = true,
                                .strip = ' ',
+                               .strip_whole = true,
                                .strip_begin = prefix};
   if (!t->decoding.from || !t->decoding.to) return ist_fail_nomem(err, "the tokenizer", 8);
   return ist_tokenizer_finish(t, false, err);

@@ -330,7 +330,8 @@ typedef struct ist_decoding {
   char *from, *to;            /* in a token's text, `from` is read as `to`; NULL: nothing */
   bool first_loses;           /* in the first token `from` is dropped instead */
   bool byte_tokens;           /* IST_TOKEN_BYTE gives its byte */
-  char strip;                 /* this character is taken from the ends of the whole text: */
+  char strip;                 /* this character is taken from the ends of every token, */
+  bool strip_whole;           /* or of the whole text: */
   int strip_begin, strip_end; /* at most so many */
   bool spaced;                /* a space between tokens */
 } ist_decoding;

@@ -309,7 +309,12 @@ static ist_status add_decoder(ist_json_reader *r, const json_t *v, const char *t
   bool is_regex;
   int when;
   d->spaced = false;
-  if (strcmp(type, "ByteLevel") == 0 || strcmp(type, "Fuse") == 0) return IST_OK;
+  if (strcmp(type, "Fuse") == 0 && d->strip) return IST_OK;
+  if (d->strip) return unsupported("a decoder behind Strip", type, err);
+  if (strcmp(type, "ByteLevel") == 0 || strcmp(type, "Fuse") == 0) {
+    d->strip_whole = true; /* from here on the tokens are one text */
+    return IST_OK;
+  }
   if (strcmp(type, "Strip") == 0) return decode_strip(d, v, err);
   if (strcmp(type, "ByteFallback") == 0) {
     d->byte_tokens = true;

@@ -237,12 +237,15 @@ ist_status ist_tokenizer_encode(const ist_tokenizer *t, const char *text, size_t
 
 /* ---- Decoding ---- */
 
+static bool is_byte(const ist_tokenizer *t, int32_t id) {
+  return t->decoding.byte_tokens && (t->vocab.flags[id] & IST_TOKEN_BYTE);
+}
+
 /* The text of one token, as it stands inside a text. */
 static void put_piece(const ist_tokenizer *t, int32_t id, bool first, ist_buf *out) {
   const ist_decoding *d = &t->decoding;
   ist_str s = t->vocab.bytes[id];
-  unsigned flags = t->vocab.flags[id];
-  if (d->byte_tokens && (flags & IST_TOKEN_BYTE)) {
+  if (is_byte(t, id)) {
     for (int b = 0; b < 256; b++)
       if (t->vocab.byte_token[b] == id) ist_buf_add(out, (char[]){(char)b}, 1);
     return;
@@ -264,7 +267,7 @@ static ist_status check_id(const ist_tokenizer *t, int32_t id, int64_t at, ist_e
                   at, t->vocab.n);
 }
 
-/* Takes the characters off that belong to no word but to the ends of a text. */
+/* Takes the characters off that belong to no word but to the ends of a text, or of a token. */
 static void strip_ends(const ist_decoding *d, ist_buf *out, size_t from) {
   size_t begin = from, end = out->len;
   for (int i = 0; i < d->strip_begin && begin < end && out->p[begin] == d->strip; i++) begin++;
@@ -276,17 +279,24 @@ static void strip_ends(const ist_decoding *d, ist_buf *out, size_t from) {
 
 ist_status ist_tokenizer_decode(const ist_tokenizer *t, const int32_t *ids, int64_t n, bool special,
                                 ist_buf *out, ist_error *err) {
-  size_t from = out->len;
-  bool first = true;
+  const ist_decoding *d = &t->decoding;
+  size_t from = out->len; /* of what is to be stripped */
+  bool first = true, in_bytes = false;
   for (int64_t i = 0; i < n; i++) {
     IST_TRY(check_id(t, ids[i], i, err));
     if (!special && (t->vocab.flags[ids[i]] & IST_TOKEN_CONTROL)) continue;
-    if (t->decoding.spaced && !first) ist_buf_str(out, " ");
+    bool byte = is_byte(t, ids[i]); /* those side by side are one token */
+    if (!d->strip_whole && !(byte && in_bytes)) {
+      strip_ends(d, out, from);
+      from = out->len;
+    }
+    in_bytes = byte;
+    if (d->spaced && !first) ist_buf_str(out, " ");
     put_piece(t, ids[i], first, out);
     first = false;
   }
   if (out->failed) return ist_fail_nomem(err, "decoded text", out->len);
-  strip_ends(&t->decoding, out, from);
+  strip_ends(d, out, from);
   return IST_OK;
 }
 
@@ -294,7 +304,9 @@ ist_status ist_tokenizer_decode_piece(const ist_tokenizer *t, int32_t id, bool s
                                       ist_buf *out, ist_error *err) {
   IST_TRY(check_id(t, id, 0, err));
   if (!special && (t->vocab.flags[id] & IST_TOKEN_CONTROL)) return IST_OK;
+  size_t from = out->len;
   put_piece(t, id, false, out);
+  if (!t->decoding.strip_whole) strip_ends(&t->decoding, out, from);
   return out->failed ? ist_fail_nomem(err, "decoded text", out->len) : IST_OK;
 }
 

@@ -363,6 +363,20 @@ static const struct {
      "','start':3,'stop':2}]}",
      {8, 8, -1},
      "e   e"},
+    /* Without Fuse before it, of every token; bytes side by side are one. */
+    {"{'type':'Strip','content':' ','start':1,'stop':0}", {8, 1, 7, 8, -1}, " e b e "},
+    {"{'type':'Sequence','decoders':[{'type':'Replace','pattern':{'String':'▁'},'content':' '},"
+     "{'type':'Strip','content':' ','start':1,'stop':0},{'type':'Fuse'}]}",
+     {0, 1, 3, 0, 9, -1},
+     "abc daf  "},
+    {"{'type':'Sequence','decoders':[{'type':'ByteFallback'},{'type':'Strip','content':'A','start':"
+     "1,'stop':0}]}",
+     {11, 11, 1, 11, -1},
+     "Ab"},
+    {"{'type':'Sequence','decoders':[{'type':'ByteLevel'},{'type':'Strip','content':'_','start':1,"
+     "'stop':1}]}",
+     {10, 1, 10, -1},
+     "_b_"},
     {"{'type':'Sequence','decoders':[{'type':'Fuse'},{'type':'Strip','content':'_','start':1,'stop'"
      ":0}]}",
      {10, 1, -1},
@@ -667,6 +681,10 @@ static const struct {
     {MODEL ",'decoder':{'type':'Sequence','decoders':[{'type':'Metaspace','replacement':'_'},{'"
            "type':'Replace','pattern':{'String':'a'},'content':''}]}",
      IST_ERR_UNSUPPORTED, "a second decoder"},
+    {MODEL
+     ",'decoder':{'type':'Sequence','decoders':[{'type':'Strip','content':'a','start':1,'stop':"
+     "0},{'type':'ByteFallback'}]}",
+     IST_ERR_UNSUPPORTED, "a decoder behind Strip of the type 'ByteFallback'"},
     {MODEL ",'decoder':{'type':'Strip','content':'ab','start':1,'stop':0}", IST_ERR_UNSUPPORTED,
      "a Strip decoder of 'ab' (1, 0), expected one character"},
     {MODEL ",'decoder':{'type':'Strip','content':'a','start':-1,'stop':0}", IST_ERR_UNSUPPORTED,
