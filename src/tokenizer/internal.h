@@ -146,17 +146,23 @@ typedef struct ist_regex {
  * IST_ERR_UNSUPPORTED that quotes it. */
 ist_status ist_regex_compile(ist_regex *r, const char *pattern, size_t len, bool anchored,
                              ist_error *err);
+/* oniguruma.c: the same in PCRE2's notation, for lines that end in \n and PCRE2_MULTILINE. */
+ist_status ist_regex_translate(ist_buf *out, const char *pattern, size_t len, ist_error *err);
 void ist_regex_free(ist_regex *r);
 size_t ist_regex_bytes(const ist_regex *r);
 typedef struct pcre2_real_match_data_8 ist_regex_match;
 ist_regex_match *ist_regex_match_new(const ist_regex *r);
 void ist_regex_match_free(ist_regex_match *m);
-/* The first match that is not empty in [text + from, text + len), valid UTF-8;
- * *begin = *end = len: none. A match that takes too much work, or more than is left, is an
- * IST_ERR_DATA. */
-ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
-                          size_t from, size_t *begin, size_t *end, ist_growth *growth,
-                          ist_error *err);
+/* The matches in `len` bytes of valid UTF-8 one by one, as HF tokenizers goes through them: one
+ * may be empty, but not where the last one ended. `hit` holds the last, zeros at first; found
+ * false: there is no more, and both places are `len`. A match that takes too much work, or more
+ * than is left, is an IST_ERR_DATA. */
+typedef struct ist_regex_hit {
+  size_t begin, end;
+  bool found;
+} ist_regex_hit;
+ist_status ist_regex_next(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
+                          ist_regex_hit *hit, ist_growth *growth, ist_error *err);
 
 /* ---- normalize.c: rewriting text before it is split ---- */
 
@@ -248,6 +254,7 @@ typedef struct ist_pieces {
     const char *match_at, *match_end; /* the next match, if `found` */
     const char *begin;
     bool found;
+    ist_regex_hit hit; /* the same, or the last one */
     /* Of a mapped step: up to where characters are counted, and where that is in
      * the text before mapping. */
     const char *counted, *origin;

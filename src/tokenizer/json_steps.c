@@ -260,10 +260,9 @@ static ist_status add_pre_tokenizer(ist_json_reader *r, const json_t *v, const c
   }
   if (strcmp(type, "WhitespaceSplit") == 0) return add_regex(r, "\\s+", IST_SPLIT_REMOVED, err);
   if (strcmp(type, "Whitespace") == 0) {
-    IST_TRY(add_regex(r,
-                      "[\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}]+|"
-                      "[^\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}\\s]+",
-                      IST_SPLIT_REMOVED, err));
+    /* Word characters here have the joiners among them, which Oniguruma's do not. */
+    IST_TRY(add_regex(r, "[\\w\\x{200c}\\x{200d}]+|[^\\w\\x{200c}\\x{200d}\\s]+", IST_SPLIT_REMOVED,
+                      err));
     r->t->pre.step[r->t->pre.n - 1].invert = true;
     return IST_OK;
   }

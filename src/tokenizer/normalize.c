@@ -204,12 +204,14 @@ static ist_status replace_regex(ist_buf *out, const ist_buf *text, const ist_nor
   ist_regex_match *m = ist_regex_match_new(&step->regex);
   if (!m) return ist_fail_nomem(err, "normalising a text", text->len);
   ist_status status = IST_OK;
-  for (size_t at = 0, from, to; at < text->len && out->len <= most; at = to) {
-    status = ist_regex_find(&step->regex, m, text->p, text->len, at, &from, &to, growth, err);
+  ist_regex_hit hit = {0};
+  do {
+    size_t at = hit.end;
+    status = ist_regex_next(&step->regex, m, text->p, text->len, &hit, growth, err);
     if (status != IST_OK) break;
-    ist_buf_add(out, text->p + at, from - at);
-    if (to > from) ist_buf_str(out, step->to);
-  }
+    ist_buf_add(out, text->p + at, hit.begin - at);
+    if (hit.found) ist_buf_str(out, step->to);
+  } while (hit.found && out->len <= most);
   ist_regex_match_free(m);
   return status;
 }

@@ -84,6 +84,7 @@ static ist_status begin(level *l, const ist_pre_step *step, const char *p, size_
   const char *end = p + len;
   bool rewritten = true;
   l->found = false;
+  l->hit = (ist_regex_hit){0};
   l->origin = p;
   l->counted = NULL;
   if (step->kind == IST_PRE_MARK) {
@@ -105,12 +106,12 @@ static ist_status begin(level *l, const ist_pre_step *step, const char *p, size_
   return IST_OK;
 }
 
+/* The match behind the last. */
 static ist_status find(level *l, const ist_pre_step *step, ist_growth *growth, ist_error *err) {
-  size_t from, to;
-  IST_TRY(ist_regex_find(&step->regex, l->match, l->begin, (size_t)(l->end - l->begin),
-                         (size_t)(l->p - l->begin), &from, &to, growth, err));
-  l->match_at = l->begin + from;
-  l->match_end = l->begin + to;
+  IST_TRY(ist_regex_next(&step->regex, l->match, l->begin, (size_t)(l->end - l->begin), &l->hit,
+                         growth, err));
+  l->match_at = l->begin + l->hit.begin;
+  l->match_end = l->begin + l->hit.end;
   l->found = true;
   return IST_OK;
 }
@@ -145,6 +146,7 @@ static ist_status next_split(level *l, const ist_pre_step *step, const char **pi
     } else {
       IST_TRY(take_match(l, step, piece, end, growth, err));
     }
+    if (*end == *piece) continue; /* an empty match divides only */
     if (step->behavior != IST_SPLIT_REMOVED || gap != step->invert) return IST_OK;
   }
   *piece = *end;

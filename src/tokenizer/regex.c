@@ -1,5 +1,4 @@
-/* Regular expressions: Oniguruma's notation, which tokenizer.json uses, turned
- * into PCRE2's; compiling and matching. */
+/* Regular expressions: compiling and matching with PCRE2. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <string.h>
@@ -8,9 +7,6 @@
 #include <utf8proc.h>
 
 #include "tokenizer/internal.h"
-
-/* White space as Unicode's White_Space property has it; PCRE2's own \s adds U+180E. */
-#define SPACE_CLASS "\\t-\\r\\x{85}\\p{Z}"
 
 enum {
   MAX_PATTERN = 4096, /* real ones have some hundred bytes; a class of 20 compiles in 4 ms */
@@ -21,86 +17,6 @@ enum {
   MAX_HEAP_KIB = 64 << 10,
   FREE_BACKTRACKS = 1024 /* at every place of a first search; where it is more, it is watched */
 };
-
-typedef struct translator {
-  const char *p, *end;
-  ist_buf *out;
-} translator;
-
-/* \s, \S and \h, which mean something else to PCRE2; false: none of them. */
-static bool translate_escape(translator *t, bool in_class) {
-  if (t->end - t->p < 2) return false;
-  switch (t->p[1]) {
-    case 's': ist_buf_str(t->out, in_class ? SPACE_CLASS : "[" SPACE_CLASS "]"); break;
-    case 'S':
-      if (in_class) return false;
-      ist_buf_str(t->out, "[^" SPACE_CLASS "]");
-      break;
-    case 'h': ist_buf_str(t->out, in_class ? "0-9A-Fa-f" : "[0-9A-Fa-f]"); break;
-    default: return false;
-  }
-  t->p += 2;
-  return true;
-}
-
-static void copy_escape(translator *t) {
-  size_t n = t->end - t->p < 2 ? 1 : 2;
-  ist_buf_add(t->out, t->p, n);
-  t->p += n;
-}
-
-/* A class; one inside it is a union, so its brackets fall away. A negated one
- * inside, and intersections, have no such form. Returns false for those. */
-static bool translate_class(translator *t) {
-  int depth = 1;
-  ist_buf_add(t->out, t->p++, 1);
-  if (t->p < t->end && *t->p == '^') ist_buf_add(t->out, t->p++, 1);
-  if (t->p < t->end && *t->p == ']') {
-    ist_buf_str(t->out, "\\]");
-    t->p++;
-  }
-  while (t->p < t->end && depth > 0) {
-    char c = *t->p;
-    if (c == '\\') {
-      if (!translate_escape(t, true)) copy_escape(t);
-    } else if (c == '[' && t->end - t->p > 1 && t->p[1] == ':') {
-      const char *close = memmem(t->p, (size_t)(t->end - t->p), ":]", 2);
-      if (!close) return false;
-      ist_buf_add(t->out, t->p, (size_t)(close + 2 - t->p));
-      t->p = close + 2;
-    } else if (c == '[') {
-      if (t->end - t->p > 1 && t->p[1] == '^') return false;
-      depth++;
-      t->p++;
-    } else if (c == ']') {
-      depth--;
-      t->p++;
-    } else if (c == '&' && t->end - t->p > 1 && t->p[1] == '&') {
-      return false;
-    } else {
-      ist_buf_add(t->out, t->p++, 1);
-    }
-  }
-  ist_buf_str(t->out, "]");
-  return depth == 0;
-}
-
-static bool translate(ist_buf *out, const char *pattern, size_t len) {
-  translator t = {pattern, pattern + len, out};
-  while (t.p < t.end) {
-    if (*t.p == '\\') {
-      if (!translate_escape(&t, false)) copy_escape(&t);
-    } else if (*t.p == '[') {
-      if (!translate_class(&t)) return false;
-    } else if (t.end - t.p > 1 && t.p[0] == '{' && t.p[1] == ',') { /* {,n} */
-      ist_buf_str(out, "{0,");
-      t.p += 2;
-    } else {
-      ist_buf_add(out, t.p++, 1);
-    }
-  }
-  return true;
-}
 
 static void *pcre_alloc(PCRE2_SIZE size, void *user) {
   (void)user;
@@ -119,7 +35,8 @@ static ist_status compile(ist_regex *r, const ist_buf *text, bool anchored, int 
   if (context) {
     /* \C would match one byte of a character and leave text that is no UTF-8. */
     const uint32_t options =
-        PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT;
+        PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT;
+    pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     pcre2_set_parens_nest_limit(context, 100);
     r->code = pcre2_compile((PCRE2_SPTR)text->p, text->len,
                             options | (anchored ? PCRE2_ANCHORED : 0), code, &offset, context);
@@ -142,14 +59,7 @@ ist_status ist_regex_compile(ist_regex *r, const char *pattern, size_t len, bool
     return ist_fail(err, IST_ERR_UNSUPPORTED,
                     "a regular expression of %zu bytes, expected at most %d", len, MAX_PATTERN);
   ist_buf text = {0};
-  ist_buf_add(&text, "", 0);
-  bool known = translate(&text, pattern, len);
-  ist_status status = text.failed ? ist_fail_nomem(err, "a regular expression", len) : IST_OK;
-  if (status == IST_OK && !known)
-    status = ist_fail(err, IST_ERR_UNSUPPORTED,
-                      "the regular expression '%.*s' intersects or nests classes in a way that is "
-                      "not supported",
-                      shown, pattern);
+  ist_status status = ist_regex_translate(&text, pattern, len, err);
   if (status == IST_OK && compile(r, &text, anchored, &code) != IST_OK) {
     if (code == 0 || code == PCRE2_ERROR_HEAP_FAILED)
       status = ist_fail_nomem(err, "a regular expression", len);
@@ -212,7 +122,7 @@ static ist_status match_failed(int code, size_t len, size_t from, ist_error *err
 /* PCRE2's result of a search from `from`, without machine code. */
 static int interpret(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
                      size_t from, pcre2_match_context *limits) {
-  const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY | PCRE2_NO_JIT;
+  const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT;
   return pcre2_match(r->code, (PCRE2_SPTR)text, len, from, options, m, limits);
 }
 
@@ -220,7 +130,7 @@ static int interpret(const ist_regex *r, ist_regex_match *m, const char *text, s
 static int search(const ist_regex *r, ist_regex_match *m, const char *text, size_t len, size_t from,
                   pcre2_match_context *limits) {
   int n = PCRE2_ERROR_JIT_STACKLIMIT;
-  if (r->jit) n = pcre2_jit_match(r->code, (PCRE2_SPTR)text, len, from, PCRE2_NOTEMPTY, m, limits);
+  if (r->jit) n = pcre2_jit_match(r->code, (PCRE2_SPTR)text, len, from, 0, m, limits);
   return n == PCRE2_ERROR_JIT_STACKLIMIT ? interpret(r, m, text, len, from, limits) : n;
 }
 
@@ -242,7 +152,7 @@ static int search_watched(const ist_regex *r, ist_regex_match *m, const char *te
   uint32_t most = FREE_BACKTRACKS;
   pcre2_match_context *limits = pcre2_match_context_copy(r->limits);
   int n = limits ? PCRE2_ERROR_NOMATCH : PCRE2_ERROR_NOMEMORY;
-  for (double before = seconds(), took; *from < len && n == PCRE2_ERROR_NOMATCH; before += took) {
+  for (double before = seconds(), took; *from <= len && n == PCRE2_ERROR_NOMATCH; before += took) {
     size_t last = len - *from > places ? *from + places : len;
     pcre2_set_offset_limit(limits, last);
     pcre2_set_match_limit(limits, most);
@@ -278,14 +188,12 @@ static ist_status no_match(int n, size_t len, size_t place, ist_error *err) {
                   place);
 }
 
-ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
-                          size_t from, size_t *begin, size_t *end, ist_growth *growth,
-                          ist_error *err) {
-  *begin = *end = len;
-  if (from >= len) return IST_OK;
+/* The first match in [text + from, text + len). */
+static ist_status find(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
+                       size_t from, ist_regex_hit *hit, ist_growth *growth, ist_error *err) {
   int n = PCRE2_ERROR_JIT_STACKLIMIT;
-  if (r->jit)
-    n = pcre2_jit_match(r->code, (PCRE2_SPTR)text, len, from, PCRE2_NOTEMPTY, m, r->limits);
+  *hit = (ist_regex_hit){len, len, false};
+  if (r->jit) n = pcre2_jit_match(r->code, (PCRE2_SPTR)text, len, from, 0, m, r->limits);
   if (n < 0 && n != PCRE2_ERROR_NOMATCH) {
     size_t place = from;
     n = search_again(r, m, text, len, &place, n, growth);
@@ -293,16 +201,24 @@ ist_status ist_regex_find(const ist_regex *r, ist_regex_match *m, const char *te
   }
   if (n == PCRE2_ERROR_NOMATCH) return IST_OK;
   const PCRE2_SIZE *at = pcre2_get_ovector_pointer(m);
-  /* \K moves the begin of a match; through a subroutine that a lookahead calls (PCRE2 forbids it
-   * in the lookahead itself), behind its end. */
-  if (at[0] < from || at[1] <= at[0] || at[1] > len)
-    return ist_fail(err, IST_ERR_DATA,
-                    "a regular expression of the tokenizer matches bytes %zu to %zu of a text, "
-                    "expected some between %zu and %zu",
-                    (size_t)at[0], (size_t)at[1], from, len);
-  *begin = at[0];
-  *end = at[1];
+  *hit = (ist_regex_hit){at[0], at[1], true};
   return IST_OK;
+}
+
+ist_status ist_regex_next(const ist_regex *r, ist_regex_match *m, const char *text, size_t len,
+                          ist_regex_hit *hit, ist_growth *growth, ist_error *err) {
+  ist_regex_hit last = *hit;
+  IST_TRY(find(r, m, text, len, last.end, hit, growth, err));
+  if (!last.found || hit->end > last.end || !hit->found) return IST_OK;
+  /* Nothing, right behind the last match: that place is passed over. */
+  size_t from = last.end;
+  if (from == len) {
+    hit->found = false;
+    return IST_OK;
+  }
+  do from++;
+  while (from < len && ((unsigned char)text[from] & 0xc0) == 0x80);
+  return find(r, m, text, len, from, hit, growth, err);
 }
 
 const char *ist_skip_valid(const char *p, const char *end) {

@@ -34,6 +34,11 @@ V3 = (r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?
       r"| ?[\p{P}\p{S}]+[\r\n]*|") + E
 
 
+CL100K = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+          r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s")
+K, Q = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]"
+
+
 def split(pattern, behavior="isolated"):
     return pre_tokenizers.Split(Regex(pattern), behavior)
 
@@ -60,6 +65,10 @@ BYTE_LEVEL = {
     "deepseek-v3": (sequence(split(r"\p{N}{1,3}"), split(r"[一-龥぀-ゟ゠-ヿ]+"), split(V3), byte_level()), None),
     "falcon": (sequence(pre_tokenizers.Punctuation("contiguous"), byte_level(True), pre_tokenizers.Digits(individual_digits=False), split("[0-9][0-9][0-9]")), None),
     "bloom": (sequence(split(r" ?[^(\s|[.,!?…。，、।۔،])]+"), byte_level()), None),
+    "cl100k": (sequence(split(CL100K), byte_level()), None),
+    "kimi-k2": (sequence(split(f"[\\p{{Han}}]+|{P}{K}*{Q}+{C}?|{P}{K}+{Q}*{C}?|\\p{{N}}{{1,3}}|{X}[\\r\\n]*|{E}"), byte_level()), None),
+    "digits-from-right": (sequence(split(r"\d{1,3}(?=(?:\d{3})*\b)"), split(r"(?=(\d{3})+(?!\d))"), byte_level()), None),
+    "words": (sequence(split(r"\w+|^\W|[[:punct:]]+$", "contiguous"), pre_tokenizers.Whitespace(), byte_level()), None),
     "nfkc": (sequence(split(r"\s+", "merged_with_next"), byte_level()), normalizers.NFKC()),
     "removed": (sequence(split(r"\s+", "removed"), split("-", "contiguous"), byte_level()), normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase(), normalizers.Strip()])),
 }

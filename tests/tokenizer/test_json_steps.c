@@ -87,6 +87,8 @@ static const struct {
      "a \n\t b\xc2\xa0"
      "c",
      "a b c"},
+    {"{'type':'Replace','pattern':{'Regex':'^'},'content':'>'}", "ab\ncd\n", ">ab\n>cd\n"},
+    {"{'type':'Replace','pattern':{'Regex':'$|b'},'content':'<'}", "ab\né", "a<\né<"},
     {"{'type':'Replace','pattern':{'Regex':'(l)(l)'},'content':'$2\\\\1'}", "hello", "he$2\\1o"},
     {"{'type':'Sequence','normalizers':[{'type':'NFD'},{'type':'Sequence','normalizers':[{'type':'"
      "Replace','pattern':{'Regex':'\\\\p{Mn}'},'content':''},{'type':'Lowercase'}]},{'type':'"
@@ -216,6 +218,7 @@ static const struct {
      "c",
      "Hey|friend|!|How_are|you|?|é\xcc\x81x|5|.|7|a\xe2\x80\x8d"
      "b|c"},
+    {"{'type':'Whitespace'}", "Ⓐb ²c \xf0\x9f\x85\xb0!", "Ⓐb|²|c|\xf0\x9f\x85\xb0|!"},
     {"{'type':'Metaspace','replacement':'▁','prepend_scheme':'always','split':true}",
      "Hey  my friend", "▁Hey|▁|▁my|▁friend"},
     {"{'type':'Metaspace','replacement':'▁','prepend_scheme':'always','split':false}",
@@ -454,6 +457,7 @@ static const struct {
     {LLAMA_NORMALIZER, "[{'id':20,'content':'<t>','special':true}]", "a<t> b", "▁a{0}▁▁b"},
     {"", "[{'id':20,'content':'wt','single_word':true}]", "wt awt wt éwt wt1 wt_ wt, wt! wtwt wt",
      "{0} awt {0} éwt wt1 wt_ {0}, {0}! wtwt {0}"},
+    {"", "[{'id':20,'content':'wt','single_word':true}]", "wtⒶ wt", "wt {0}"},
     {"", "[{'id':20,'content':'<t>','single_word':true,'special':true}]",
      "a<t> <t>b é<t> _<t> 1<t> ,<t>!<t>", "a<t> <t>b é<t> _<t> 1<t> ,{0}!{0}"},
     {"",

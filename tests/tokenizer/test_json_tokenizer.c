@@ -131,9 +131,9 @@ static void test_refused(void **state) {
       "\"Isolated\"}," MODEL "}",
       IST_ERR_UNSUPPORTED, "does not compile");
   expect(
-      "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"},\"behavior\":"
+      "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\\\\Gb\"},\"behavior\":"
       "\"Isolated\"}," MODEL "}",
-      IST_ERR_UNSUPPORTED, "intersects");
+      IST_ERR_UNSUPPORTED, "the escape '\\G'");
   expect("{\"decoder\":{\"type\":\"CTC\"}," MODEL "}", IST_ERR_UNSUPPORTED, "'CTC'");
   expect("{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":5}," MODEL "}", IST_ERR_FORMAT,
          "a list");
