@@ -142,19 +142,23 @@ static ist_status look_at(doctor_run *w, const ist_record *r, ist_error *err) {
   return tokenise(w, r, err);
 }
 
+static ist_status stop(ist_doctor *d, const char *why, ist_error *err) {
+  d->stopped = ist_strdup(why);
+  return d->stopped ? IST_OK : ist_fail_nomem(err, "a note", strlen(why));
+}
+
 static ist_status read_all(doctor_run *w, ist_reader *reader, ist_error *err) {
   for (bool more = true; more;) {
     ist_record r;
     ist_error why = {0};
+    if (w->d->failed.n == IST_DOCTOR_REFUSED)
+      return stop(w->d, "what is behind so many refused records was not read", err);
     ist_status status = ist_reader_next(reader, &r, &more, &why);
     if (status == IST_ERR_DATA && more) {
       IST_TRY(note(&w->d->failed, r.line, 0, why.message, err));
       continue;
     }
-    if (status == IST_ERR_DATA) {
-      w->d->stopped = ist_strdup(why.message);
-      return w->d->stopped ? IST_OK : ist_fail_nomem(err, "a note", strlen(why.message));
-    }
+    if (status == IST_ERR_DATA) return stop(w->d, why.message, err);
     if (status != IST_OK) {
       if (err) *err = why;
       return status;

@@ -6,6 +6,8 @@
 
 #define IST_DOCTOR_BINS  24 /* lengths: bin b holds [2^(b-1), 2^b) tokens, bin 0 none */
 #define IST_DOCTOR_NOTES 20 /* of each kind are kept, the first ones */
+/* Of refused records the file is not read further: a small packed file can hold any number. */
+#define IST_DOCTOR_REFUSED 100000
 
 /* Something at a place: a record that training refuses (with its words), that is a copy
  * of the one on line `other`, or whose answer is empty. */

@@ -119,7 +119,7 @@ static ist_status read_escaped(translator *t, int32_t *c, bool *found) {
   if (t->p == t->end) return refuse(t, from, "nothing behind");
   const char *letter = *t->p ? strchr(letters, *t->p) : NULL;
   if (letter) {
-    *c = codes[letter - letters];
+    *c = (unsigned char)codes[letter - letters];
     t->p++;
     return IST_OK;
   }
@@ -676,9 +676,9 @@ static ist_status put_group(translator *t, int depth, item *it, bool *open) {
     if (!at(t, kinds[k])) continue;
     begin = kinds[k];
     it->repeatable = k < 2;
-    t->p += strlen(begin);
   }
   if (begin) {
+    t->p += strlen(begin);
     bool looks_back = begin[2] == '<';
     if (behind && looks_back) return refuse(t, from, "in a look-behind another");
     t->behind |= looks_back;

@@ -68,6 +68,22 @@ static void test_stopped(void **state) {
   ist_doctor_free(&d);
 }
 
+/* A file of nothing else, which may have been a few bytes packed, is not gone through. */
+static void test_many_refused(void **state) {
+  (void)state;
+  ist_doctor d;
+  ist_buf b = {0};
+  for (int i = 0; i < IST_DOCTOR_REFUSED + 5; i++) ist_buf_str(&b, "\n");
+  ist_buf_str(&b, "{\"text\": \"a\"}\n");
+  assert_false(b.failed);
+  look_over(&d, "blank.jsonl", b.p, IST_TEMPLATE_NONE);
+  assert_int_equal(d.failed.n, IST_DOCTOR_REFUSED);
+  assert_int_equal(d.records, 0);
+  must_say(d.stopped, "so many refused records");
+  ist_doctor_free(&d);
+  ist_buf_free(&b);
+}
+
 /* Variables of the template count: documents, tools. */
 static void test_copies(void **state) {
   (void)state;
@@ -85,6 +101,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_refused),
       cmocka_unit_test(test_stopped),
+      cmocka_unit_test(test_many_refused),
       cmocka_unit_test(test_copies),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
