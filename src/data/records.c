@@ -109,6 +109,8 @@ static ist_status begin(ist_reader *r, const char *path, ist_error *err) {
     r->layout = LAYOUT_TEXT;
     return IST_OK;
   }
+  if (has_suffix(path, ".txt"))
+    ist_log(IST_LOG_WARN, "'%s' begins as JSON does: it is read as JSON, not as text", path);
   if (first[0] != '[') return IST_OK;
   r->layout = LAYOUT_ARRAY;
   return begin_array(r, err);

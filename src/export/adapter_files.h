@@ -7,7 +7,8 @@
 #include "model/model.h"
 
 /* Writes DIR/adapter_config.json, DIR/adapter_model.safetensors (Hugging Face's
- * names and row order) and DIR/adapter.gguf (llama.cpp's). Each file atomically. */
+ * names and row order) and DIR/adapter.gguf (llama.cpp's; removed where this adapter has none).
+ * Each file atomically. */
 ist_status ist_adapter_save(const char *dir, const ist_adapters *ad, const ist_model *m,
                             ist_error *err);
 

@@ -1,7 +1,9 @@
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -318,11 +320,13 @@ ist_status ist_adapter_save(const char *dir, const ist_adapters *ad, const ist_m
             dir);
   if (status == IST_OK)
     status = peft ? write_peft(dir, &t, ad, m, err) : write_own(dir, &t, ad, m, err);
-  char *path = status == IST_OK && gguf ? ist_path_join(dir, "adapter.gguf") : NULL;
-  if (status == IST_OK && gguf && !path) status = ist_fail_nomem(err, "path", strlen(dir));
+  char *path = status == IST_OK ? ist_path_join(dir, "adapter.gguf") : NULL;
+  if (status == IST_OK && !path) status = ist_fail_nomem(err, "path", strlen(dir));
   if (status == IST_OK && gguf)
     status = ist_lora_gguf_write_items(path, m->config.arch, (float)ad->config.alpha, t.pair,
                                        t.n_pairs, err);
+  else if (status == IST_OK && unlink(path) != 0 && errno != ENOENT) /* of another adapter */
+    status = ist_fail(err, IST_ERR_IO, "cannot remove '%s': %s", path, strerror(errno));
   ist_free(path);
   free_tensors(&t);
   return status;

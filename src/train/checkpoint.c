@@ -165,17 +165,18 @@ static int by_step_falling(const void *a, const void *b) {
   return (x < y) - (x > y);
 }
 
-/* A checkpoint's step where an entry of the folder is one, else -1. A link is none of ours. */
-static int64_t step_of_entry(DIR *dir, const char *name) {
+/* A checkpoint's step where an entry of the folder is one, else -1. */
+static int64_t step_of_entry(DIR *dir, const char *name, bool links) {
   struct stat st;
   int64_t step = step_of(name);
-  if (step < 0 || fstatat(dirfd(dir), name, &st, AT_SYMLINK_NOFOLLOW) != 0) return -1;
+  if (step < 0 || fstatat(dirfd(dir), name, &st, links ? 0 : AT_SYMLINK_NOFOLLOW) != 0) return -1;
   return S_ISDIR(st.st_mode) ? step : -1;
 }
 
 /* Steps of the checkpoints there are, the newest first, none where there is no folder; freed by
- * the caller, also after an error. */
-static ist_status list_steps(const char *folder, int64_t **steps, int64_t *n, ist_error *err) {
+ * the caller, also after an error. Links to checkpoints are read, but not ours to remove. */
+static ist_status list_steps(const char *folder, bool links, int64_t **steps, int64_t *n,
+                             ist_error *err) {
   *steps = NULL;
   *n = 0;
   DIR *dir = opendir(folder);
@@ -184,7 +185,7 @@ static ist_status list_steps(const char *folder, int64_t **steps, int64_t *n, is
   int64_t cap = 0;
   ist_status status = IST_OK;
   for (struct dirent *e; status == IST_OK && (e = readdir(dir));) {
-    int64_t step = step_of_entry(dir, e->d_name);
+    int64_t step = step_of_entry(dir, e->d_name, links);
     if (step < 0) continue;
     status = ist_grow(steps, &cap, *n + 1, sizeof **steps, err);
     if (status == IST_OK) (*steps)[(*n)++] = step;
@@ -199,7 +200,7 @@ static ist_status list_steps(const char *folder, int64_t **steps, int64_t *n, is
 static ist_status prune(const char *run, const char *folder, int64_t step, int64_t keep,
                         ist_error *err) {
   int64_t *steps, n, kept = 0;
-  ist_status status = list_steps(folder, &steps, &n, err);
+  ist_status status = list_steps(folder, false, &steps, &n, err);
   for (int64_t i = 0; status == IST_OK && i < n; i++) {
     if (steps[i] <= step && kept++ < keep) continue;
     char *path = step_path(run, steps[i]);
@@ -254,7 +255,7 @@ ist_status ist_checkpoint_clear(const char *run, ist_error *err) {
   int64_t *steps = NULL, n = 0;
   char *folder = ist_path_join(run, FOLDER), *temp = folder_path(run, "writing");
   ist_status status = folder && temp ? ist_remove_tree(temp, err) : no_memory(err);
-  if (status == IST_OK) status = list_steps(folder, &steps, &n, err);
+  if (status == IST_OK) status = list_steps(folder, false, &steps, &n, err);
   for (int64_t i = 0; status == IST_OK && i < n; i++)
     status = remove_step(run, steps[i], temp, err);
   if (status == IST_OK) rmdir(folder); /* stays where something else is in it */
@@ -323,14 +324,14 @@ static ist_status check_whole(const char *path, ist_error *err) {
 
 static ist_status none_whole(const char *folder, int64_t n, ist_error *err) {
   ist_fail(err, IST_ERR_MISMATCH, "'%s' holds no whole checkpoint", folder);
-  if (!n) ist_hint(err, "the run was stopped before its first; start it again with --overwrite");
+  if (!n) ist_hint(err, "a run that was stopped before its first starts again with --overwrite");
   return IST_ERR_MISMATCH;
 }
 
 bool ist_checkpoint_exists(const char *run) {
   int64_t *steps = NULL, n = 0;
   char *folder = ist_path_join(run, FOLDER);
-  if (folder) list_steps(folder, &steps, &n, NULL);
+  if (folder) list_steps(folder, true, &steps, &n, NULL);
   ist_free(steps);
   ist_free(folder);
   return n > 0;
@@ -341,7 +342,7 @@ ist_status ist_checkpoint_find_newest(const char *run, char **path, ist_error *e
   int64_t *steps, n;
   char *folder = ist_path_join(run, FOLDER);
   if (!folder) return no_memory(err);
-  ist_status status = list_steps(folder, &steps, &n, err);
+  ist_status status = list_steps(folder, true, &steps, &n, err);
   for (int64_t i = 0; status == IST_OK && i < n && !*path; i++) {
     ist_error damage;
     char *candidate = step_path(run, steps[i]);
@@ -382,7 +383,7 @@ ist_status ist_checkpoint_values(const char *run, const char *name, int64_t **va
   *values = NULL;
   *n = 0;
   if (!folder) return no_memory(err);
-  ist_status status = list_steps(folder, values, n, err);
+  ist_status status = list_steps(folder, true, values, n, err);
   ist_free(folder);
   for (int64_t i = 0; status == IST_OK && i < *n; i++) {
     int64_t value;

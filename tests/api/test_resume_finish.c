@@ -120,6 +120,15 @@ static void test_saved_modules(void **state) {
   assert_false(ist_file_exists("head-parts/modules_to_save.safetensors"));
   ist_model_close(m);
   ist_options_free(&again);
+  /* Nor an adapter.gguf beside an adapter that llama.cpp cannot hold. */
+  assert_true(ist_file_exists("bare/adapter.gguf"));
+  ist_train_options o = carried_options("bare");
+  o.overwrite = true;
+  o.steps = 1;
+  m = carrying("bare", true);
+  finish_run(open_run(m, &o));
+  assert_false(ist_file_exists("bare/adapter.gguf"));
+  ist_model_close(m);
 }
 
 /* A run that patience ended and that was killed before its adapter was written: the resume has

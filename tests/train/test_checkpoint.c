@@ -318,7 +318,7 @@ static void test_values_and_clear(void **state) {
   assert_int_equal(mkdir("run/checkpoints/writing", 0700), 0); /* of one that was stopped */
   assert_int_equal(ist_mkdirs("run/checkpoints/step-4", &err),
                    IST_OK); /* another program's, as is a link */
-  assert_int_equal(symlink("step-4", "run/checkpoints/step-00000009"), 0);
+  assert_int_equal(symlink("nowhere", "run/checkpoints/step-00000009"), 0);
   assert_true(ist_checkpoint_exists("run"));
   assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
   assert_false(ist_checkpoint_exists("run"));
@@ -327,6 +327,26 @@ static void test_values_and_clear(void **state) {
   assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
   assert_int_equal(names_in("run"), 0);
   assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
+  ist_state_free(&s);
+}
+
+/* A checkpoint that lies elsewhere is resumed from, and neither it nor the link is removed. */
+static void test_links(void **state) {
+  (void)state;
+  values v;
+  ist_state s = registry(&v);
+  ist_error err = {0};
+  fill(&v, 7);
+  save(&s, 3, 1);
+  assert_int_equal(rename("run/checkpoints/step-00000003", "run/elsewhere"), 0);
+  assert_int_equal(symlink("../elsewhere", "run/checkpoints/step-00000003"), 0);
+  expect_newest(3);
+  save(&s, 4, 1);
+  expect_newest(4);
+  assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
+  expect_newest(3);
+  assert_int_equal(unlink("run/checkpoints/step-00000003"), 0);
+  assert_int_equal(ist_remove_tree("run/elsewhere", &err), IST_OK);
   ist_state_free(&s);
 }
 
@@ -395,6 +415,7 @@ int main(void) {
       cmocka_unit_test_teardown(test_same_step, remove_run),
       cmocka_unit_test_teardown(test_damage, remove_run),
       cmocka_unit_test_teardown(test_values_and_clear, remove_run),
+      cmocka_unit_test_teardown(test_links, remove_run),
       cmocka_unit_test_teardown(test_nothing_to_find, remove_run),
       cmocka_unit_test_teardown(test_foreign_record, remove_run),
       cmocka_unit_test_teardown(test_no_memory, remove_run),
