@@ -319,7 +319,7 @@ void ist_model_linear_sizes(const ist_model_config *c, ist_linear_sizes *out) {
       .experts = c->experts,
       .experts_used = c->experts_used,
       .vocabulary = c->V,
-      .width = c->embed_dim ? c->embed_dim : c->D,
+      .width = ist_embed_width(c),
   };
   if (!c->experts) return;
   put_mlp(out, IST_MOD_SHARED_GATE, c->D, c->shared_F);

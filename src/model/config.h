@@ -80,6 +80,11 @@ typedef struct ist_model_config {
   bool permuted_qk;              /* q, k rows are in ggml's order (see docs/formats.md) */
 } ist_model_config;
 
+/* Of embedding and head. */
+static inline int64_t ist_embed_width(const ist_model_config *c) {
+  return c->embed_dim ? c->embed_dim : c->D;
+}
+
 /* A row of the architecture table: defaults, and what its files' keys change. */
 typedef struct ist_arch {
   const char *gguf; /* general.architecture; NULL: llama.cpp does not know the family */

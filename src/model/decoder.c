@@ -500,7 +500,7 @@ ist_decoder_flops ist_decoder_count_flops(const ist_model_config *c, double cont
     linears += 2.0 * part * times * (double)s.in[m] * (double)s.out[m];
   }
   linears += 2.0 * mixtures * (double)(c->D * c->experts); /* the router */
-  double width = (double)(c->embed_dim ? c->embed_dim : c->D);
+  double width = (double)ist_embed_width(c);
   double head = 2.0 * width * ((double)c->V + (c->embed_dim ? (double)c->D : 0.0));
   return (ist_decoder_flops){linears + 4.0 * attention, linears + 10.0 * attention, head, head};
 }

@@ -113,11 +113,10 @@ void ist_model_set_whole(ist_model *m, float *const whole[IST_OUTER_COUNT]) {
   ist_stored *place[] = {&m->weights.whole_embed, &m->weights.whole_head};
   for (int i = 0; i < IST_OUTER_COUNT; i++) {
     m->whole[i] = whole ? whole[i] : NULL;
-    int64_t width = m->config.embed_dim ? m->config.embed_dim : m->config.D;
     *place[i] = (ist_stored){.data = (const unsigned char *)m->whole[i],
                              .type = IST_F32,
                              .rows = m->config.V,
-                             .cols = width,
+                             .cols = ist_embed_width(&m->config),
                              .in_memory = true};
   }
 }

@@ -21,8 +21,6 @@
 #define RECORD  "state.json"
 #define VERSION 1
 
-enum { HASH_TEXT = 17 }; /* 64 bits in hexadecimal, and a NUL */
-
 /* "RUN/checkpoints/NAME"; NULL when out of memory. */
 static char *folder_path(const char *run, const char *name) {
   char *folder = ist_path_join(run, FOLDER);
@@ -47,12 +45,12 @@ static ist_status no_memory(ist_error *err) {
 
 /* ---- Checksums ---- */
 
-static void hash_bytes(const void *p, size_t n, char text[HASH_TEXT]) {
-  snprintf(text, HASH_TEXT, "%016" PRIx64, (uint64_t)XXH64(p, n, 0));
+void ist_checksum(char text[IST_CHECKSUM], const void *p, size_t bytes) {
+  snprintf(text, IST_CHECKSUM, "%016" PRIx64, (uint64_t)XXH64(p, bytes, 0));
 }
 
 /* Page by page out of memory again: a checkpoint may be larger than what is free. */
-static ist_status hash_file(const char *path, char text[HASH_TEXT], ist_error *err) {
+static ist_status hash_file(const char *path, char text[IST_CHECKSUM], ist_error *err) {
   ist_map map;
   IST_TRY(ist_map_open(&map, path, err));
   XXH64_state_t *state = XXH64_createState();
@@ -63,7 +61,7 @@ static ist_status hash_file(const char *path, char text[HASH_TEXT], ist_error *e
     XXH64_update(state, map.p + at, n);
     ist_pages_drop(map.p + at, n);
   }
-  if (state) snprintf(text, HASH_TEXT, "%016" PRIx64, (uint64_t)XXH64_digest(state));
+  if (state) snprintf(text, IST_CHECKSUM, "%016" PRIx64, (uint64_t)XXH64_digest(state));
   ist_map_close(&map);
   if (!state) return no_memory(err);
   XXH64_freeState(state);
@@ -71,10 +69,10 @@ static ist_status hash_file(const char *path, char text[HASH_TEXT], ist_error *e
 }
 
 /* Of the record's content, whatever its layout: keys sorted, no spaces. */
-static ist_status hash_record(const json_t *record, char text[HASH_TEXT], ist_error *err) {
+static ist_status hash_record(const json_t *record, char text[IST_CHECKSUM], ist_error *err) {
   char *dump = json_dumps(record, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
   if (!dump) return no_memory(err);
-  hash_bytes(dump, strlen(dump), text);
+  ist_checksum(text, dump, strlen(dump));
   free(dump);
   return IST_OK;
 }
@@ -100,7 +98,7 @@ static ist_status write_tensors(const char *path, const ist_state *s, ist_error 
 
 static ist_status write_record(const char *path, const char *tensors, json_t *settings,
                                int64_t step, ist_error *err) {
-  char tensors_hash[HASH_TEXT], record_hash[HASH_TEXT];
+  char tensors_hash[IST_CHECKSUM], record_hash[IST_CHECKSUM];
   IST_TRY(hash_file(tensors, tensors_hash, err));
   json_t *record = json_pack("{s:i, s:I, s:s, s:O}", "version", VERSION, "step", (json_int_t)step,
                              "tensors_xxh64", tensors_hash, "settings", settings);
@@ -272,7 +270,7 @@ static ist_status check_record(json_t *record, ist_error *err) {
   if (version != VERSION)
     return ist_fail(err, IST_ERR_UNSUPPORTED, "version %" JSON_INTEGER_FORMAT ", expected %d",
                     version, VERSION);
-  char expected[HASH_TEXT] = "", found[HASH_TEXT];
+  char expected[IST_CHECKSUM] = "", found[IST_CHECKSUM];
   const char *text = json_string_value(json_object_get(record, "record_xxh64"));
   snprintf(expected, sizeof expected, "%s", text ? text : "");
   json_object_del(record, "record_xxh64");
@@ -312,7 +310,7 @@ static ist_status check_whole(const char *path, ist_error *err) {
   json_t *record;
   IST_TRY(read_record(path, &record, err));
   const char *expected = json_string_value(json_object_get(record, "tensors_xxh64"));
-  char found[HASH_TEXT] = "", *tensors = ist_path_join(path, TENSORS);
+  char found[IST_CHECKSUM] = "", *tensors = ist_path_join(path, TENSORS);
   ist_status status = tensors ? hash_file(tensors, found, err) : no_memory(err);
   if (status == IST_OK && (!expected || strcmp(expected, found) != 0))
     status = ist_fail(err, IST_ERR_FORMAT, "%s: the content has checksum %s, expected '%s'",

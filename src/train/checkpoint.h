@@ -9,6 +9,11 @@
 
 #include "train/state.h"
 
+enum { IST_CHECKSUM = 17 }; /* 64 bits in hexadecimal, and a NUL */
+
+/* XXH64 as text: of what a run writes, to know it again. */
+void ist_checksum(char text[IST_CHECKSUM], const void *p, size_t bytes);
+
 /* Saves and then removes all but the newest `keep` >= 1 checkpoints. Those of later
  * steps go as well: the run has gone back before them, or they are another run's.
  * `settings` is borrowed and stored as it is. */

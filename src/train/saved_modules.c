@@ -1,11 +1,9 @@
 #include "train/saved_modules.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -13,22 +11,14 @@
 
 static const char *const names[IST_OUTER_COUNT] = {"embedding", "head"};
 
-static int64_t width_of(const ist_model *m) {
-  return m->config.embed_dim ? m->config.embed_dim : m->config.D;
-}
-
 static size_t bytes_of(const ist_model *m) {
-  return (size_t)(m->config.V * width_of(m)) * sizeof(float);
-}
-
-static void hash_of(char text[17], const float *p, size_t bytes) {
-  snprintf(text, 17, "%016" PRIx64, (uint64_t)XXH64(p, bytes, 0));
+  return (size_t)(m->config.V * ist_embed_width(&m->config)) * sizeof(float);
 }
 
 ist_saved_hashes ist_saved_modules_hash(const ist_model *m) {
   ist_saved_hashes hashes = {0};
   for (int i = 0; i < IST_OUTER_COUNT; i++)
-    if (m->whole[i]) hash_of(hashes.of[i], m->whole[i], bytes_of(m));
+    if (m->whole[i]) ist_checksum(hashes.of[i], m->whole[i], bytes_of(m));
   return hashes;
 }
 
@@ -48,7 +38,7 @@ ist_status ist_saved_modules_write(const ist_model *m, const char *dir, ist_erro
       items[n++] = (ist_st_item){.name = names[i],
                                  .type = IST_F32,
                                  .n_dims = 2,
-                                 .shape = {m->config.V, width_of(m)},
+                                 .shape = {m->config.V, ist_embed_width(&m->config)},
                                  .data = m->whole[i]};
   char *path = ist_path_join(dir, IST_SAVED_MODULES);
   if (!path) return ist_fail_nomem(err, "path", strlen(dir));
@@ -71,8 +61,8 @@ static ist_status read_one(float **out, const ist_safetensors *file, int i, cons
   *out = ist_calloc(bytes, 1);
   if (!*out) return ist_fail_nomem(err, names[i], bytes);
   memcpy(*out, t->data, bytes);
-  char found[17];
-  hash_of(found, *out, bytes);
+  char found[IST_CHECKSUM];
+  ist_checksum(found, *out, bytes);
   if (strcmp(found, expected) == 0) return IST_OK;
   return ist_fail(err, IST_ERR_FORMAT, "%s: tensor \"%s\" has checksum %s, expected '%s'",
                   file->path, names[i], found, expected);

@@ -7,12 +7,13 @@
 #include <jansson.h>
 
 #include "model/model.h"
+#include "train/checkpoint.h"
 
 #define IST_SAVED_MODULES "modules_to_save.safetensors"
 
 /* Checksums as text, "" where the base's own matrix is in use. */
 typedef struct ist_saved_hashes {
-  char of[IST_OUTER_COUNT][17];
+  char of[IST_OUTER_COUNT][IST_CHECKSUM];
 } ist_saved_hashes;
 
 ist_saved_hashes ist_saved_modules_hash(const ist_model *m);

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/mem.h"
 #include "format/safetensors.h"
@@ -130,10 +129,9 @@ static ist_status no_path(const ist_trainer *t, ist_error *err) {
   return ist_fail_nomem(err, "path", strlen(t->options.output));
 }
 
-/* Of the parameters, as 16 digits. */
-static void hash_params(const ist_trainer *t, const void *params, char text[17]) {
+static void hash_params(const ist_trainer *t, const void *params, char text[IST_CHECKSUM]) {
   size_t bytes = (size_t)ist_dtype_bytes(t->adapters.dt, ist_adapter_elements(&t->adapters));
-  snprintf(text, 17, "%016llx", (unsigned long long)XXH64(params, bytes, 0));
+  ist_checksum(text, params, bytes);
 }
 
 /* Removes the best adapters that neither the run nor a checkpoint names: whichever checkpoint
@@ -171,7 +169,7 @@ ist_status ist_trainer_keep_best(ist_trainer *t, ist_error *err) {
                             {ist_adapter_elements(&t->adapters)},
                             .data = t->adapters.params};
   ist_status status = folder && path ? ist_mkdirs(folder, err) : no_path(t, err);
-  char hash[17];
+  char hash[IST_CHECKSUM];
   hash_params(t, t->adapters.params, hash);
   const char *const meta[1][2] = {{"xxh64", hash}};
   if (status == IST_OK) status = ist_safetensors_write(path, &item, 1, meta, 1, err);
@@ -186,7 +184,7 @@ static ist_status read_best(ist_trainer *t, const char *path, ist_error *err) {
   const ist_st_tensor *best = ist_safetensors_find(file, "adapters");
   int64_t bytes = ist_dtype_bytes(t->adapters.dt, ist_adapter_elements(&t->adapters));
   ist_status status = IST_OK;
-  char hash[17] = "";
+  char hash[IST_CHECKSUM] = "";
   bool fits = best && best->type == t->adapters.dt && best->bytes == bytes;
   const char *expected = ist_safetensors_meta(file, "xxh64");
   if (fits) hash_params(t, best->data, hash);

@@ -2,6 +2,7 @@
  * What is expected is what HF tokenizers 0.23.3 makes of the same JSON (normalize_str,
  * pre_tokenize_str, decode, encode); the rows for bytes that are no UTF-8, which it does not take,
  * are our own. In the JSON ' stands for ". */
+#include "tokenizer/pieces.h"
 #include "tokenizer/small_vocab.h"
 
 #include <sys/stat.h>
@@ -288,21 +289,8 @@ static void test_pre_tokenizers(void **state) {
   for (size_t k = 0; k < sizeof pres / sizeof pres[0]; k++) {
     const char *text = pres[k].text, *between = strchr(text, '|') ? "~~" : "|";
     ist_tokenizer *t = open_step("pre_tokenizer", pres[k].step);
-    ist_pieces it;
-    ist_buf out = {0};
-    assert_int_equal(ist_pieces_init(&it, &t->pre, NULL), IST_OK);
-    it.growth = ist_growth_of(strlen(text));
-    ist_pieces_start(&it, text, strlen(text), true);
-    for (;;) {
-      const char *piece;
-      size_t size;
-      assert_int_equal(ist_pieces_next(&it, &piece, &size, NULL), IST_OK);
-      if (size == 0) break;
-      if (out.len) ist_buf_str(&out, between);
-      ist_buf_add(&out, piece, size);
-    }
+    ist_buf out = join_pieces(&t->pre, text, between);
     expect_text(pres[k].step, text, &out, pres[k].want);
-    ist_pieces_free(&it);
     ist_buf_free(&out);
     ist_tokenizer_free(t);
   }
