@@ -361,6 +361,11 @@ char *ist_path_join(const char *dir, const char *name) {
   return NULL;
 }
 
+ist_status ist_remove_file(const char *path, ist_error *err) {
+  if (unlink(path) == 0 || errno == ENOENT) return IST_OK;
+  return fail_errno(err, "remove", path, errno);
+}
+
 static ist_status remove_children(const char *path, ist_error *err) {
   DIR *d = opendir(path);
   if (!d) return fail_errno(err, "open", path, errno);
@@ -387,5 +392,5 @@ ist_status ist_remove_tree(const char *path, ist_error *err) {
   if (!S_ISREG(st.st_mode))
     return ist_fail(err, IST_ERR_IO, "will not remove '%s': expected a regular file or directory",
                     path);
-  return unlink(path) == 0 ? IST_OK : fail_errno(err, "remove", path, errno);
+  return ist_remove_file(path, err);
 }

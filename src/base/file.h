@@ -77,6 +77,8 @@ ist_status ist_directory_lock(int *fd, const char *path, ist_error *err);
 bool ist_file_exists(const char *path);
 /* "dir/name" in fresh memory owned by the caller; NULL when out of memory. */
 char *ist_path_join(const char *dir, const char *name);
+/* Removes a file or a link, not what it leads to. Fine if it is not there. */
+ist_status ist_remove_file(const char *path, ist_error *err);
 /* Removes a file or a directory tree that we made (regular files and directories
  * only: anything else inside is an error). Fine if it is not there. */
 ist_status ist_remove_tree(const char *path, ist_error *err);

@@ -1,9 +1,7 @@
-#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -325,8 +323,8 @@ ist_status ist_adapter_save(const char *dir, const ist_adapters *ad, const ist_m
   if (status == IST_OK && gguf)
     status = ist_lora_gguf_write_items(path, m->config.arch, (float)ad->config.alpha, t.pair,
                                        t.n_pairs, err);
-  else if (status == IST_OK && unlink(path) != 0 && errno != ENOENT) /* of another adapter */
-    status = ist_fail(err, IST_ERR_IO, "cannot remove '%s': %s", path, strerror(errno));
+  else if (status == IST_OK)
+    status = ist_remove_file(path, err); /* of another adapter */
   ist_free(path);
   free_tensors(&t);
   return status;

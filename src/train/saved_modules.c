@@ -1,9 +1,7 @@
 #include "train/saved_modules.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -42,11 +40,8 @@ ist_status ist_saved_modules_write(const ist_model *m, const char *dir, ist_erro
                                  .data = m->whole[i]};
   char *path = ist_path_join(dir, IST_SAVED_MODULES);
   if (!path) return ist_fail_nomem(err, "path", strlen(dir));
-  ist_status s = IST_OK;
-  if (n)
-    s = ist_safetensors_write(path, items, n, NULL, 0, err);
-  else if (unlink(path) != 0 && errno != ENOENT)
-    s = ist_fail(err, IST_ERR_IO, "cannot remove '%s': %s", path, strerror(errno));
+  ist_status s =
+      n ? ist_safetensors_write(path, items, n, NULL, 0, err) : ist_remove_file(path, err);
   ist_free(path);
   return s;
 }

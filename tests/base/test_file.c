@@ -289,6 +289,16 @@ static void test_paths(void **state) {
   assert_int_equal(ist_remove_tree("a", NULL), IST_OK);
   assert_false(ist_file_exists("a"));
   assert_int_equal(ist_remove_tree("a", NULL), IST_OK);
+
+  /* One file: the link itself; never a folder. */
+  assert_int_equal(symlink("outside/kept", "link"), 0);
+  assert_int_equal(ist_remove_file("link", &err), IST_OK);
+  assert_true(ist_file_exists("outside/kept"));
+  assert_int_equal(ist_remove_file("link", &err), IST_OK);
+  assert_int_equal(ist_remove_file("outside", &err), IST_ERR_IO);
+  assert_non_null(strstr(err.message, "cannot remove 'outside'"));
+  assert_int_equal(ist_remove_file("outside/kept", &err), IST_OK);
+  assert_false(ist_file_exists("outside/kept"));
   assert_int_equal(ist_remove_tree("outside", NULL), IST_OK);
 }
 
