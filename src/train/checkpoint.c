@@ -45,8 +45,12 @@ static ist_status no_memory(ist_error *err) {
 
 /* ---- Checksums ---- */
 
+void ist_hash_text(char text[IST_CHECKSUM], uint64_t hash) {
+  snprintf(text, IST_CHECKSUM, "%016" PRIx64, hash);
+}
+
 void ist_checksum(char text[IST_CHECKSUM], const void *p, size_t bytes) {
-  snprintf(text, IST_CHECKSUM, "%016" PRIx64, (uint64_t)XXH64(p, bytes, 0));
+  ist_hash_text(text, XXH64(p, bytes, 0));
 }
 
 /* Page by page out of memory again: a checkpoint may be larger than what is free. */
@@ -61,7 +65,7 @@ static ist_status hash_file(const char *path, char text[IST_CHECKSUM], ist_error
     XXH64_update(state, map.p + at, n);
     ist_pages_drop(map.p + at, n);
   }
-  if (state) snprintf(text, IST_CHECKSUM, "%016" PRIx64, (uint64_t)XXH64_digest(state));
+  if (state) ist_hash_text(text, XXH64_digest(state));
   ist_map_close(&map);
   if (!state) return no_memory(err);
   XXH64_freeState(state);

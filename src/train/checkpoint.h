@@ -6,11 +6,14 @@
 #define IST_TRAIN_CHECKPOINT_H
 
 #include <jansson.h>
+#include <stdint.h>
 
 #include "train/state.h"
 
 enum { IST_CHECKSUM = 17 }; /* 64 bits in hexadecimal, and a NUL */
 
+/* A hash as 16 digits. */
+void ist_hash_text(char text[IST_CHECKSUM], uint64_t hash);
 /* XXH64 as text: of what a run writes, to know it again. */
 void ist_checksum(char text[IST_CHECKSUM], const void *p, size_t bytes);
 

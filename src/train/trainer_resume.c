@@ -2,7 +2,6 @@
  * data and options, and counters that can be true. */
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/rng.h"
@@ -17,9 +16,9 @@ static const char *compute_name(const ist_model *m) {
 /* ---- Settings ---- */
 
 json_t *ist_trainer_settings(const ist_trainer *t) {
-  char model_hash[32], data_hash[32];
-  snprintf(model_hash, sizeof model_hash, "%016llx", (unsigned long long)ist_model_hash(t->model));
-  snprintf(data_hash, sizeof data_hash, "%016llx", (unsigned long long)t->data_hash);
+  char model_hash[IST_CHECKSUM], data_hash[IST_CHECKSUM];
+  ist_hash_text(model_hash, ist_model_hash(t->model));
+  ist_hash_text(data_hash, t->data_hash);
   json_t *root = ist_options_to_json(&t->options);
   json_t *more =
       json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:o}", "ist_version", ist_version(),
@@ -44,8 +43,8 @@ json_t *ist_trainer_settings(const ist_trainer *t) {
 static ist_status refuse_other(const char *what, const char *path, const json_t *saved,
                                uint64_t hash, ist_error *err) {
   json_t *j = json_object_get(saved, what);
-  char text[32];
-  snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
+  char text[IST_CHECKSUM];
+  ist_hash_text(text, hash);
   if (json_is_string(j) && strcmp(json_string_value(j), text) == 0) return IST_OK;
   return ist_fail(err, IST_ERR_MISMATCH, "%s: found %s %s, but the run to resume was made with %s",
                   path, what, text, json_is_string(j) ? json_string_value(j) : "none");
