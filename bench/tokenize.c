@@ -1,7 +1,7 @@
 /* Tokenising speed, per second of processor time on one thread, whole file and line by line,
  * best of five.
  *
- *   build/bench/bench_tokenize MODEL.gguf TEXT
+ *   build/release/bench/bench_tokenize MODEL.gguf TEXT
  *
  * By hand, from the root of the repository (build/ holds the rooms):
  *   cc -O2 -D_GNU_SOURCE -Iinclude -Isrc bench/tokenize.c -o tokenize \

@@ -129,7 +129,7 @@ int ist_cmd_data(ist_args *a) {
   a->eval.data_path = a->argument;
   ist_status s = a->argument ? ist_cmd_open_model(&m, a, &err)
                              : ist_cli_fail(&err, IST_ERR_ARG, "data: found no FILE");
-  if (!s) s = ist_data_check(m, &a->eval, a->show, &json, &err);
+  if (!s) s = ist_data_check(m, &a->eval, a->data_show, &json, &err);
   if (!s) s = ist_cmd_read_json(&report, json, &err);
   if (!s && a->json) ist_put_json(stdout, json);
   if (!s && !a->json) show(report, a);

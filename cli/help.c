@@ -69,8 +69,8 @@ static void put_examples(FILE *to, const char *examples) {
 
 void ist_help_overview(FILE *to) {
   fprintf(to,
-          "ist %s: fine-tunes the language model you already run (a GGUF file), in the\n"
-          "memory you already have, and shows which layers matter.\n\n"
+          "ist %s: fine-tunes the language model you already run (a GGUF file or a Hugging Face\n"
+          "folder), in the memory you already have, and shows which layers matter.\n\n"
           "usage: ist COMMAND [options]\n\n",
           ist_version());
   for (int i = 0; i < IST_N_COMMANDS; i++)
@@ -81,8 +81,8 @@ void ist_help_overview(FILE *to) {
       "other options:\n"
       "  --man                       print the manual page\n"
       "  --completions SHELL         print completions for bash or zsh\n\n"
-      "exit status: 0 done, 1 failed, 2 a line that makes no sense, 130 interrupted\n"
-      "after a clean save. Results go to standard output, all else to standard error.\n",
+      "exit status: 0 done, 1 failed, 2 a line that makes no sense, 130 (143, 129)\n"
+      "interrupted (terminated, its terminal closed) after a clean save. Results go to standard output, all else to standard error.\n",
       to);
 }
 
@@ -122,17 +122,45 @@ static void put_roff(FILE *to, const char *text) {
   fputc('\n', to);
 }
 
-static void put_roff_option(FILE *to, const ist_opt *o, const ist_args *defaults) {
-  char text[512], name[64];
-  snprintf(name, sizeof name, o->kind == IST_OPT_SWITCH ? "--[no-]%s" : "--%s", o->name);
-  fputs(".TP\n\\fB", to);
-  if (o->letter) fprintf(to, "\\-%c\\fR, \\fB", o->letter);
+static void put_roff_name(FILE *to, const char *prefix, const char *name) {
+  fputs("\\fB", to);
+  for (const char *p = prefix; *p; p++) fputs(*p == '-' ? "\\-" : (char[]){*p, 0}, to);
   for (const char *p = name; *p; p++) fputs(*p == '-' ? "\\-" : (char[]){*p, 0}, to);
   fputs("\\fR", to);
+}
+
+static void put_roff_option(FILE *to, const ist_opt *o, const ist_args *defaults) {
+  char text[512];
+  fputs(".TP\n", to);
+  if (o->letter) fprintf(to, "\\fB\\-%c\\fR, ", o->letter);
+  put_roff_name(to, o->kind == IST_OPT_SWITCH ? "--[no-]" : "--", o->name);
   if (ist_opt_takes_value(o)) fprintf(to, " \\fI%s\\fR", o->metavar);
   fputc('\n', to);
   describe(o, defaults, text, sizeof text);
   put_roff(to, text);
+}
+
+static bool has_option(ist_command_id command, const char *name) {
+  for (int i = 0; i < ist_n_opts; i++)
+    if (knows(command, &ist_opts[i]) && !strcmp(ist_opts[i].name, name)) return true;
+  return false;
+}
+
+static void put_roff_plan(FILE *to) {
+  const char *before = "";
+  fputs(".PP\nThe options of \\fBist train\\fR but for ", to);
+  for (int i = 0; i < ist_n_opts; i++) {
+    const ist_opt *o = &ist_opts[i];
+    if (!knows(IST_CMD_TRAIN, o) || has_option(IST_CMD_PLAN, o->name)) continue;
+    fputs(before, to);
+    put_roff_name(to, "--", o->name);
+    before = ", ";
+  }
+  fputs("; and ", to);
+  put_roff_name(to, "--", "json");
+  fputs(" and ", to);
+  put_roff_name(to, "--", "all");
+  fputs(".\n", to);
 }
 
 static void put_roff_command(FILE *to, ist_command_id command, const ist_args *defaults) {
@@ -151,8 +179,7 @@ static void put_roff_command(FILE *to, ist_command_id command, const ist_args *d
   }
   fputs(".fi\n", to);
   if (command == IST_CMD_PLAN) {
-    fputs(".PP\nThe options of \\fBist train\\fR, and \\fB\\-\\-json\\fR and \\fB\\-\\-all\\fR.\n",
-          to);
+    put_roff_plan(to);
     return;
   }
   for (int i = 0; i < ist_n_opts; i++)
@@ -169,9 +196,8 @@ void ist_help_man(FILE *to) {
           ".SH SYNOPSIS\n.B ist\n\\fICOMMAND\\fR [options]\n.SH DESCRIPTION\n",
           ist_version());
   fputs(
-      "Fine\\-tunes the language model you already run (a GGUF file) on the CPU, in the memory "
-      "you\n"
-      "already have, and shows which layers matter.\n.PP\nCommands:\n",
+      "Fine\\-tunes the language model you already run (a GGUF file or a Hugging Face folder) on\n"
+      "the CPU, in the memory you already have, and shows which layers matter.\n.PP\nCommands:\n",
       to);
   for (int i = 0; i < IST_N_COMMANDS; i++) {
     fputs(".TP\n.B ", to);
@@ -184,12 +210,13 @@ void ist_help_man(FILE *to) {
     if (ist_opts[i].commands == (1u << IST_N_COMMANDS) - 1)
       put_roff_option(to, &ist_opts[i], &defaults);
   fputs(
-      ".SH EXIT STATUS\n0 done, 1 failed, 2 a command line that makes no sense, 130 (143) "
+      ".SH EXIT STATUS\n0 done, 1 failed, 2 a command line that makes no sense, 130 (143, 129) "
       "interrupted\n"
-      "(terminated) after a clean save.\n"
+      "(terminated, its terminal closed) after a clean save.\n"
       ".SH ENVIRONMENT\n\\fBNO_COLOR\\fR: no colours. \\fBLC_ALL\\fR, \\fBLC_CTYPE\\fR, "
       "\\fBLANG\\fR: blocks\n"
-      "are drawn where they name UTF\\-8.\n",
+      "are drawn where they name UTF\\-8. \\fBIST_ISA\\fR: the instruction set to use in place of the\n"
+      "best. \\fBTMPDIR\\fR: where scratch files without a name go (/var/tmp).\n",
       to);
 }
 

@@ -87,6 +87,7 @@ void ist_args_init(ist_args *a) {
   a->type = "Q4_0";
   a->factor = a->train.suppress_factor;
   a->seconds = 25;
+  a->data_show = 2;
 }
 
 /* ---- Looking up ------------------------------------------------------------ */

@@ -30,7 +30,7 @@ typedef struct ist_args {
       *resume_dir;
   const char *task, *tokens, *logits_out, *examples, *shape, *type, *made_path;
   ist_shape sizes; /* of make-model; 0: the shape's */
-  int64_t threads, report_every, show, context;
+  int64_t threads, report_every, show, data_show, context;
   uint64_t seed;
   double factor, seconds;
   bool layers, ids, ends, chat, json_lines, special, json, all, families, quiet, verbose, help,

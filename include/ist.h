@@ -168,8 +168,9 @@ typedef struct ist_train_options {
   const char *loss_on; /* completion (every reply), all (the whole text), last (the last reply) */
   int64_t max_tokens;  /* longer samples are cut */
   int64_t valid_examples; /* -1: min(120, 10 %), all of valid_path; 0: none */
-  int64_t probe_examples; /* -1: min(256, max(16, 2 %)); 0: probe on training data */
-  int64_t limit;          /* use the first records only; 0: all */
+  int64_t probe_examples; /* -1: min(256, max(16, 2 %)), none below 200 samples; 0: probe on
+                           * training data */
+  int64_t limit;          /* use the first records of each file only; 0: all */
   /* method */
   const char *method; /* lora, dora, parallel, series, prefix */
   /* As PEFT's target_modules: names of modules, ends of their paths ("q,k,v", "layers.3.mlp.
@@ -222,7 +223,7 @@ typedef struct ist_train_options {
   int64_t save_every; /* steps between checkpoints; 0: only at the end */
   int64_t keep_checkpoints;
   int64_t patience;   /* evaluations without improvement before stopping; 0: never */
-  const char *output; /* directory; NULL: nothing is written */
+  const char *output; /* directory; NULL: nothing is written, and the best adapter not kept */
   bool resume;        /* continue from the newest whole checkpoint in `output` */
   bool overwrite;     /* allow an output directory that holds another run or an adapter */
   /* engine */
@@ -232,8 +233,10 @@ typedef struct ist_train_options {
   int64_t max_memory;    /* bytes; 0: what is free, less a margin */
   double depth_budget;   /* 0: off; f: three steps of four draw among layers >= f*L */
 } ist_train_options;
-/* Fills in the defaults, or a preset over them: "default", "paper". */
+/* Fills in the defaults. */
 IST_API void ist_train_options_init(ist_train_options *o);
+/* A preset over what is there: "paper" sets what the authors' run had and keeps the files;
+ * "default" sets all as ist_train_options_init does. */
 IST_API ist_status ist_train_options_preset(ist_train_options *o, const char *preset,
                                             ist_error *err);
 
@@ -286,15 +289,17 @@ typedef struct ist_step_report {
   const int64_t *observed;  /* (L) probe observations */
 } ist_step_report;
 
-/* One optimizer step with the probe, evaluation and checkpoint that fall due. */
+/* One optimizer step with the probe, evaluation and checkpoint that fall due. IST_ERR_ARG
+ * after the last one (ist_train_info.finished). */
 IST_API ist_status ist_trainer_step(ist_trainer *t, ist_step_report *report, ist_error *err);
 /* Mean loss over the supervised tokens of the validation set, with the adapter as it is: after
- * ist_trainer_finish the best one. */
+ * ist_trainer_finish the best one. IST_ERR_ARG where the run has no validation samples. */
 IST_API ist_status ist_trainer_validate(ist_trainer *t, double *loss, ist_error *err);
-/* Writes a checkpoint now. */
+/* Writes a checkpoint now. IST_ERR_ARG where options->output is NULL. */
 IST_API ist_status ist_trainer_save(ist_trainer *t, ist_error *err);
 /* Restores the best adapter (where validation chose one), writes the adapter in
- * Hugging Face PEFT's format and as adapter.gguf, importance.json, settings.json. */
+ * Hugging Face PEFT's format and as adapter.gguf, importance.json, settings.json.
+ * IST_ERR_ARG where options->output is NULL. */
 IST_API ist_status ist_trainer_finish(ist_trainer *t, ist_error *err);
 
 /* Peak resident memory of this process (VmHWM), in bytes; 0 where unknown. */
@@ -307,7 +312,7 @@ typedef struct ist_merge_options {
   const char *adapter; /* a PEFT directory or a GGUF adapter; NULL: none, only convert */
   const char *output;  /* NAME.gguf, or else a Hugging Face folder */
   /* GGUF: the type of the matrices ("Q4_K", ...; NULL: each its own). A Hugging Face
-   * folder: F32, F16 or BF16 (NULL: BF16). */
+   * folder: F32, F16 or BF16 (NULL: each its own, BF16 where the base is a GGUF). */
   const char *type;
   int64_t shard_bytes; /* Hugging Face: most bytes of weights in one file */
   bool overwrite;      /* replace what is there; other files of a folder stay */
@@ -334,18 +339,18 @@ IST_API ist_status ist_merge(const ist_model *m, const ist_merge_options *option
                              ist_merge_fn each, void *user, ist_merge_result *result,
                              ist_error *err);
 
-/* How far one tensor moved from A to B. Two models: of the weights, relative to A's
- * norm. Two adapters: of what they add to the weights (scale B A). */
+/* How far one tensor moved from A to B. Two models: of the weights. Two adapters: of what they
+ * add to the weights (scale B A). Where one side lacks the tensor it counts as zero there. */
 typedef struct ist_diff_tensor {
   const char *name; /* borrowed during the call */
   int64_t layer;    /* -1: none */
-  double norm_a, norm_b, norm_diff;
+  double norm_a, norm_b, norm_diff; /* L2; norm_diff: of B - A */
   double cosine; /* between A's and B's values; NaN where one is 0 */
-  bool only_a, only_b;
+  bool only_a, only_b; /* the other side lacks it */
 } ist_diff_tensor;
 typedef void (*ist_diff_fn)(void *user, const ist_diff_tensor *tensor);
-/* Compares two GGUF models, or two adapters (PEFT directories or GGUF); `each`, which is not
- * NULL, is called once a tensor. */
+/* Compares two GGUF models, or two adapters of one format (PEFT directories or GGUF); `each`,
+ * which is not NULL, is called once a tensor: those of A, then those that only B has. */
 IST_API ist_status ist_diff(const char *a, const char *b, ist_diff_fn each, void *user,
                             ist_error *err);
 
@@ -360,10 +365,15 @@ IST_API void ist_discard_unfinished(void);
 
 /* ---- Evaluation and generation --------------------------------------------- */
 
+/* What evaluation reads; data_path, template_name, loss_on and max_tokens as in
+ * ist_train_options, one file. Texts are borrowed during the call. */
 typedef struct ist_eval_options {
   size_t size;
   const char *data_path, *template_name, *loss_on;
-  int64_t max_tokens, limit, micro_tokens, max_new;
+  int64_t max_tokens;
+  int64_t limit;        /* the first records only; 0: all */
+  int64_t micro_tokens; /* tokens a pass, at least those of the longest sample (0: just these) */
+  int64_t max_new;      /* ist_eval_exact: longest answer in tokens */
 } ist_eval_options;
 IST_API void ist_eval_options_init(ist_eval_options *o);
 
@@ -464,9 +474,12 @@ IST_API bool ist_selector_wants_probe(const ist_selector *s, int64_t t);
 /* The candidate sets to try: returns their number n <= 8; factor (n, L): what
  * each layer's adapters are multiplied by while loss k is measured. */
 IST_API int64_t ist_selector_propose(ist_selector *s, int64_t t, float *factor);
-/* The n mean losses; updates the scores. */
+/* The n mean losses of the candidates just proposed, for the same t and n (anything else is a
+ * defect of the caller, and asserted); updates the scores, unless a loss is not finite. Does
+ * nothing where none were proposed. */
 IST_API void ist_selector_observe(ist_selector *s, int64_t t, const double *loss, int64_t n);
-/* active (L) := 1 for the layers that train in step t; returns their number. */
+/* active (L) := 1 for the layers that train in step t, else 0; returns their number, which is 0
+ * where `fixed` names only layers that depth_budget leaves out of this step. */
 IST_API int64_t ist_selector_draw(ist_selector *s, int64_t t, uint8_t *active);
 /* sigmoid(-score) in (0, 1): rises with importance. */
 IST_API double ist_selector_importance(const ist_selector *s, int64_t layer);

@@ -23,6 +23,11 @@ typedef struct moments {
   double aa, bb, ab, dd; /* dd: of B - A */
 } moments;
 
+/* A tensor that one side lacks is zero there. */
+static moments lone(double squares, bool in_a) {
+  return (moments){.aa = in_a ? squares : 0, .bb = in_a ? 0 : squares, .dd = squares};
+}
+
 static ist_diff_tensor result_of(const char *name, moments s) {
   return (ist_diff_tensor){.name = name,
                            .layer = layer_of(name),
@@ -88,10 +93,20 @@ static ist_status compare_tensors(const ist_gguf_tensor *a, const ist_gguf_tenso
   return s;
 }
 
+typedef struct tensor_name {
+  char text[128];
+} tensor_name;
+
+static tensor_name name_of(const ist_gguf_tensor *t) {
+  tensor_name n;
+  snprintf(n.text, sizeof n.text, "%.*s", (int)t->name.len, t->name.p);
+  return n;
+}
+
 static ist_status compare_named(const ist_gguf *a, const ist_gguf *b, const ist_gguf_tensor *t,
                                 ist_diff_fn each, void *user, ist_error *err) {
-  char name[128];
-  snprintf(name, sizeof name, "%.*s", (int)t->name.len, t->name.p);
+  const tensor_name n = name_of(t);
+  const char *name = n.text;
   const ist_gguf_tensor *other = ist_gguf_find_tensor(b, name);
   if (!ist_dequant_supported(t->type) || (other && !ist_dequant_supported(other->type)))
     return IST_OK; /* integers are no weights */
@@ -102,8 +117,20 @@ static ist_status compare_named(const ist_gguf *a, const ist_gguf *b, const ist_
                     (long long)other->ne[1], (long long)other->ne[0], b->path);
   moments s = {0};
   IST_TRY(compare_tensors(t, other ? other : t, &s, err));
-  ist_diff_tensor d = result_of(name, s);
+  ist_diff_tensor d = result_of(name, other ? s : lone(s.aa, true));
   d.only_a = !other;
+  each(user, &d);
+  return IST_OK;
+}
+
+static ist_status only_in_b(const ist_gguf_tensor *t, ist_diff_fn each, void *user,
+                            ist_error *err) {
+  const tensor_name name = name_of(t);
+  moments s = {0};
+  if (!ist_dequant_supported(t->type)) return IST_OK;
+  IST_TRY(compare_tensors(t, t, &s, err));
+  ist_diff_tensor d = result_of(name.text, lone(s.bb, false));
+  d.only_b = true;
   each(user, &d);
   return IST_OK;
 }
@@ -111,23 +138,16 @@ static ist_status compare_named(const ist_gguf *a, const ist_gguf *b, const ist_
 static ist_status diff_models(const ist_gguf *a, const ist_gguf *b, ist_diff_fn each, void *user,
                               ist_error *err) {
   int64_t common = 0;
-  for (int64_t i = 0; i < a->n_tensors; i++) {
-    char name[128];
-    snprintf(name, sizeof name, "%.*s", (int)a->tensor[i].name.len, a->tensor[i].name.p);
-    common += ist_gguf_find_tensor(b, name) != NULL;
-  }
+  for (int64_t i = 0; i < a->n_tensors; i++)
+    common += ist_gguf_find_tensor(b, name_of(&a->tensor[i]).text) != NULL;
   if (common == 0)
     return ist_fail(err, IST_ERR_MISMATCH, "%s, %s: found no tensor that both have", a->path,
                     b->path);
   for (int64_t i = 0; i < a->n_tensors; i++)
     IST_TRY(compare_named(a, b, &a->tensor[i], each, user, err));
-  for (int64_t i = 0; i < b->n_tensors; i++) {
-    char name[128];
-    snprintf(name, sizeof name, "%.*s", (int)b->tensor[i].name.len, b->tensor[i].name.p);
-    if (ist_gguf_find_tensor(a, name)) continue;
-    ist_diff_tensor d = {.name = name, .layer = layer_of(name), .only_b = true, .cosine = NAN};
-    each(user, &d);
-  }
+  for (int64_t i = 0; i < b->n_tensors; i++)
+    if (!ist_gguf_find_tensor(a, name_of(&b->tensor[i]).text))
+      IST_TRY(only_in_b(&b->tensor[i], each, user, err));
   return IST_OK;
 }
 
@@ -310,20 +330,19 @@ static ist_status diff_deltas(const deltas *a, const deltas *b, ist_diff_fn each
                       "%s: found %lld x %lld and %lld x %lld: adapters of different models",
                       x->name, (long long)x->out, (long long)x->in, (long long)y->out,
                       (long long)y->in);
-    moments s = {.aa = inner(x, x)};
+    moments s = lone(inner(x, x), true);
     if (y) {
       s.bb = inner(y, y);
       s.ab = inner(x, y);
+      s.dd = s.aa + s.bb - 2 * s.ab;
     }
-    s.dd = s.aa + s.bb - 2 * s.ab;
     ist_diff_tensor d = result_of(x->name, s);
     d.only_a = !y;
     each(user, &d);
   }
   for (int64_t i = 0; i < b->n; i++) {
     if (find_delta(a, b->p[i].name)) continue;
-    double bb = inner(&b->p[i], &b->p[i]);
-    ist_diff_tensor d = result_of(b->p[i].name, (moments){.bb = bb, .dd = bb});
+    ist_diff_tensor d = result_of(b->p[i].name, lone(inner(&b->p[i], &b->p[i]), false));
     d.only_b = true;
     each(user, &d);
   }

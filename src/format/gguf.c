@@ -300,7 +300,7 @@ static ist_status read_counts(ist_gguf *g, ist_cursor *c, ist_error *err) {
   if ((g->version & 0xffff) == 0 && g->version != 0)
     return ist_fail(err, IST_ERR_UNSUPPORTED, "a big-endian GGUF file");
   if (g->version != 2 && g->version != 3)
-    return ist_fail(err, IST_ERR_UNSUPPORTED, "GGUF version %" PRIu32 ", expected 3", g->version);
+    return ist_fail(err, IST_ERR_UNSUPPORTED, "GGUF version %" PRIu32 ", expected 2 or 3", g->version);
   size_t left = c->size - c->at;
   if (n_kv > MAX_COUNT || n_kv > left / MIN_KV_BYTES)
     return ist_fail(err, IST_ERR_FORMAT, "%" PRIu64 " metadata keys cannot lie in %zu bytes", n_kv,

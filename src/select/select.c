@@ -179,7 +179,8 @@ int64_t ist_selector_propose(ist_selector *s, int64_t t, float *factor) {
 }
 
 void ist_selector_observe(ist_selector *s, int64_t t, const double *loss, int64_t n) {
-  IST_ASSERT(s->probes && t == s->proposed_at && n == s->o.candidates);
+  if (!s->probes) return; /* nothing was proposed */
+  IST_ASSERT(t == s->proposed_at && n == s->o.candidates);
   for (int64_t k = 0; k < n; k++)
     if (!isfinite(loss[k])) return;
   s->ops->observe(s, loss);

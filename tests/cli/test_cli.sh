@@ -72,7 +72,7 @@ echo '{"rank": "a lot"}' >folder/settings.json
 refused 2 'unknown command "trian"' trian
 refused 2 'unknown option --rnak' train --rnak 3
 grep -q '^hint: did you mean --rank?$' ../refused.err || fail "no suggestion" ../refused.err
-refused 2 '--rank: found "0", expected a whole number from 1 to 65536' train --rank 0
+refused 2 '--rank: found "0", expected a whole number from 1 to 4096' train --rank 0
 refused 2 '--dropout: found "2"' train --dropout 2
 refused 2 '--compute: found "f64", expected one of auto, f32, bf16' eval --compute f64
 refused 2 'needs --model' train -d data.jsonl
