@@ -139,9 +139,15 @@ static void sync_directory(const char *path) {
   close(fd);
 }
 
+static bool is_link(const char *path) {
+  struct stat st;
+  return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
 /* Puts the finished directory in its place. One of the same step is exchanged in one
  * go and then removed, so that there is no moment without a checkpoint. */
 static ist_status publish(const char *temp, const char *path, ist_error *err) {
+  if (is_link(path)) IST_TRY(ist_remove_file(path, err));
   if (ist_file_exists(path)) {
     if (renameat2(AT_FDCWD, temp, AT_FDCWD, path, RENAME_EXCHANGE) == 0)
       return ist_remove_tree(temp, err);
@@ -168,17 +174,16 @@ static int by_step_falling(const void *a, const void *b) {
 }
 
 /* A checkpoint's step where an entry of the folder is one, else -1. */
-static int64_t step_of_entry(DIR *dir, const char *name, bool links) {
+static int64_t step_of_entry(DIR *dir, const char *name) {
   struct stat st;
   int64_t step = step_of(name);
-  if (step < 0 || fstatat(dirfd(dir), name, &st, links ? 0 : AT_SYMLINK_NOFOLLOW) != 0) return -1;
+  if (step < 0 || fstatat(dirfd(dir), name, &st, 0) != 0) return -1;
   return S_ISDIR(st.st_mode) ? step : -1;
 }
 
-/* Steps of the checkpoints there are, the newest first, none where there is no folder; freed by
- * the caller, also after an error. Links to checkpoints are read, but not ours to remove. */
-static ist_status list_steps(const char *folder, bool links, int64_t **steps, int64_t *n,
-                             ist_error *err) {
+/* Steps of the checkpoints there are (some may be links to elsewhere), the newest first, none where
+ * there is no folder; freed by the caller, also after an error. */
+static ist_status list_steps(const char *folder, int64_t **steps, int64_t *n, ist_error *err) {
   *steps = NULL;
   *n = 0;
   DIR *dir = opendir(folder);
@@ -187,7 +192,7 @@ static ist_status list_steps(const char *folder, bool links, int64_t **steps, in
   int64_t cap = 0;
   ist_status status = IST_OK;
   for (struct dirent *e; status == IST_OK && (e = readdir(dir));) {
-    int64_t step = step_of_entry(dir, e->d_name, links);
+    int64_t step = step_of_entry(dir, e->d_name);
     if (step < 0) continue;
     status = ist_grow(steps, &cap, *n + 1, sizeof **steps, err);
     if (status == IST_OK) (*steps)[(*n)++] = step;
@@ -197,16 +202,21 @@ static ist_status list_steps(const char *folder, bool links, int64_t **steps, in
   return status;
 }
 
-/* Removes the checkpoints of steps after `step`, and all but the newest `keep` of the
- * others. */
+/* Removes the checkpoints of steps after `step`, and all but the newest `keep` of the others. A
+ * link is removed only where it would be taken for the newest; what it leads to never is. */
 static ist_status prune(const char *run, const char *folder, int64_t step, int64_t keep,
                         ist_error *err) {
   int64_t *steps, n, kept = 0;
-  ist_status status = list_steps(folder, false, &steps, &n, err);
+  ist_status status = list_steps(folder, &steps, &n, err);
   for (int64_t i = 0; status == IST_OK && i < n; i++) {
-    if (steps[i] <= step && kept++ < keep) continue;
     char *path = step_path(run, steps[i]);
-    status = path ? ist_remove_tree(path, err) : no_memory(err);
+    const bool later = steps[i] > step, link = path && is_link(path);
+    if (!path)
+      status = no_memory(err);
+    else if (link && later)
+      status = ist_remove_file(path, err);
+    else if (!link && (later || kept++ >= keep))
+      status = ist_remove_tree(path, err);
     ist_free(path);
   }
   ist_free(steps);
@@ -234,30 +244,38 @@ ist_status ist_checkpoint_save(const char *run, const ist_state *s, json_t *sett
   char *folder = ist_path_join(run, FOLDER), *temp = folder_path(run, "writing");
   ist_status status = folder && temp ? IST_OK : no_memory(err);
   if (status == IST_OK) status = ist_remove_tree(temp, err); /* of a writer that died */
-  if (status == IST_OK) status = write_into(temp, s, settings, step, err);
+  if (status == IST_OK) {
+    status = write_into(temp, s, settings, step, err);
+    if (status != IST_OK) ist_remove_tree(temp, NULL); /* the disk may be full */
+  }
   if (status == IST_OK) status = put_in_place(run, folder, temp, step, keep, err);
   ist_free(folder);
   ist_free(temp);
   return status;
 }
 
-/* Out of the way in one go, then removed: what stops in between is no half checkpoint. */
+/* Out of the way in one go, then removed: what stops in between is no half checkpoint. Of a link
+ * only the link. */
 static ist_status remove_step(const char *run, int64_t step, const char *temp, ist_error *err) {
   char *path = step_path(run, step);
   if (!path) return no_memory(err);
   ist_status status = IST_OK;
-  if (rename(path, temp) != 0)
+  if (is_link(path))
+    status = ist_remove_file(path, err);
+  else if (rename(path, temp) == 0)
+    status = ist_remove_tree(temp, err);
+  else
     status =
         ist_fail(err, IST_ERR_IO, "cannot rename '%s' to '%s': %s", path, temp, strerror(errno));
   ist_free(path);
-  return status == IST_OK ? ist_remove_tree(temp, err) : status;
+  return status;
 }
 
 ist_status ist_checkpoint_clear(const char *run, ist_error *err) {
   int64_t *steps = NULL, n = 0;
   char *folder = ist_path_join(run, FOLDER), *temp = folder_path(run, "writing");
   ist_status status = folder && temp ? ist_remove_tree(temp, err) : no_memory(err);
-  if (status == IST_OK) status = list_steps(folder, false, &steps, &n, err);
+  if (status == IST_OK) status = list_steps(folder, &steps, &n, err);
   for (int64_t i = 0; status == IST_OK && i < n; i++)
     status = remove_step(run, steps[i], temp, err);
   if (status == IST_OK) rmdir(folder); /* stays where something else is in it */
@@ -333,7 +351,7 @@ static ist_status none_whole(const char *folder, int64_t n, ist_error *err) {
 bool ist_checkpoint_exists(const char *run) {
   int64_t *steps = NULL, n = 0;
   char *folder = ist_path_join(run, FOLDER);
-  if (folder) list_steps(folder, true, &steps, &n, NULL);
+  if (folder) list_steps(folder, &steps, &n, NULL);
   ist_free(steps);
   ist_free(folder);
   return n > 0;
@@ -344,18 +362,20 @@ ist_status ist_checkpoint_find_newest(const char *run, char **path, ist_error *e
   int64_t *steps, n;
   char *folder = ist_path_join(run, FOLDER);
   if (!folder) return no_memory(err);
-  ist_status status = list_steps(folder, true, &steps, &n, err);
+  ist_status status = list_steps(folder, &steps, &n, err);
   for (int64_t i = 0; status == IST_OK && i < n && !*path; i++) {
-    ist_error damage;
+    ist_error damage = {0};
     char *candidate = step_path(run, steps[i]);
-    if (!candidate) {
-      status = no_memory(err);
-    } else if (check_whole(candidate, &damage) == IST_OK) {
+    ist_status found = candidate ? check_whole(candidate, &damage) : no_memory(&damage);
+    if (found == IST_OK) {
       *path = candidate;
-    } else {
-      ist_log(IST_LOG_WARN, "passed over a damaged checkpoint: %s", damage.message);
-      ist_free(candidate);
+      break;
     }
+    ist_free(candidate);
+    if (found == IST_ERR_NOMEM) /* says nothing of the checkpoint */
+      status = ist_fail(err, found, "%s", damage.message);
+    else
+      ist_log(IST_LOG_WARN, "passed over a damaged checkpoint: %s", damage.message);
   }
   if (status == IST_OK && !*path) status = none_whole(folder, n, err);
   ist_free(steps);
@@ -363,19 +383,21 @@ ist_status ist_checkpoint_find_newest(const char *run, char **path, ist_error *e
   return status;
 }
 
-/* False: it cannot be read. */
-static bool read_value(const char *run, int64_t step, const char *name, int64_t *value) {
+/* *found false: the checkpoint is damaged, or has no such value. */
+static ist_status read_value(const char *run, int64_t step, const char *name, int64_t *value,
+                             bool *found, ist_error *err) {
+  *found = false;
   char *folder = step_path(run, step), *path = folder ? ist_path_join(folder, TENSORS) : NULL;
   ist_safetensors *file;
-  bool found = path && ist_safetensors_open(&file, path, NULL) == IST_OK;
+  ist_status status = path ? ist_safetensors_open(&file, path, err) : no_memory(err);
   ist_free(folder);
   ist_free(path);
-  if (!found) return false;
+  if (status != IST_OK) return status == IST_ERR_NOMEM ? status : IST_OK;
   const ist_st_tensor *t = ist_safetensors_find(file, name);
-  found = t && t->type == IST_I64 && t->bytes == sizeof *value;
-  if (found) memcpy(value, t->data, sizeof *value);
+  *found = t && t->type == IST_I64 && t->bytes == sizeof *value;
+  if (*found) memcpy(value, t->data, sizeof *value);
   ist_safetensors_close(file);
-  return found;
+  return IST_OK;
 }
 
 ist_status ist_checkpoint_values(const char *run, const char *name, int64_t **values, int64_t *n,
@@ -385,11 +407,13 @@ ist_status ist_checkpoint_values(const char *run, const char *name, int64_t **va
   *values = NULL;
   *n = 0;
   if (!folder) return no_memory(err);
-  ist_status status = list_steps(folder, true, values, n, err);
+  ist_status status = list_steps(folder, values, n, err);
   ist_free(folder);
   for (int64_t i = 0; status == IST_OK && i < *n; i++) {
     int64_t value;
-    if (read_value(run, (*values)[i], name, &value)) (*values)[found++] = value;
+    bool there;
+    status = read_value(run, (*values)[i], name, &value, &there, err);
+    if (there) (*values)[found++] = value;
   }
   *n = found;
   return status;

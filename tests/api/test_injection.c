@@ -205,6 +205,8 @@ static void no_temporary_files(const char *name, uint64_t n) {
   for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
     if (holds(folders[i], ".tmp-"))
       fail_msg("%s: fault %d left one in %s", name, (int)n, folders[i]);
+  if (holds("run/checkpoints", "writing"))
+    fail_msg("%s: fault %d left half of a checkpoint", name, (int)n);
 }
 
 /* Files that are there are whole. */

@@ -343,9 +343,22 @@ static void test_links(void **state) {
   expect_newest(3);
   save(&s, 4, 1);
   expect_newest(4);
-  assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
+  assert_true(ist_file_exists("run/checkpoints/step-00000003")); /* an older one stays */
+  save(&s, 3, 1);                                                /* ... until it is made anew */
   expect_newest(3);
-  assert_int_equal(unlink("run/checkpoints/step-00000003"), 0);
+  save(&s, 3, 1);
+  struct stat st;
+  assert_int_equal(lstat("run/checkpoints/step-00000003", &st), 0);
+  assert_true(S_ISDIR(st.st_mode));
+  assert_int_equal(symlink("../elsewhere", "run/checkpoints/step-00000005"), 0);
+  assert_int_equal(symlink("nowhere", "run/checkpoints/step-00000004"), 0);
+  expect_newest(5);
+  save(&s, 4, 1); /* one that is later would be taken for the newest */
+  expect_newest(4);
+  assert_int_equal(symlink("../elsewhere", "run/checkpoints/step-00000003"), 0);
+  assert_int_equal(ist_checkpoint_clear("run", &err), IST_OK);
+  assert_false(ist_file_exists("run/checkpoints"));
+  assert_true(ist_file_exists("run/elsewhere/state.json")); /* what a link leads to is not ours */
   assert_int_equal(ist_remove_tree("run/elsewhere", &err), IST_OK);
   ist_state_free(&s);
 }
@@ -379,6 +392,31 @@ static void test_foreign_record(void **state) {
   assert_int_equal(ist_checkpoint_settings("run/x", &j, &err), IST_ERR_FORMAT);
 }
 
+/* Memory that is missing while checkpoints are looked at says nothing of them. */
+static void no_memory_to_look(void) {
+  ist_error err = {0};
+  bool failed = true;
+  for (uint64_t n = 1; failed; n++) {
+    char *path;
+    ist_alloc_fail_at(n);
+    ist_status status = ist_checkpoint_find_newest("run", &path, &err);
+    failed = ist_alloc_fail_at(0) == 0;
+    assert_int_equal(status, failed ? IST_ERR_NOMEM : IST_OK);
+    if (!failed) assert_non_null(strstr(path, "step-00000030"));
+    ist_free(path);
+  }
+  failed = true;
+  for (uint64_t n = 1; failed; n++) {
+    int64_t *values, count;
+    ist_alloc_fail_at(n);
+    ist_status status = ist_checkpoint_values("run", "count", &values, &count, &err);
+    failed = ist_alloc_fail_at(0) == 0;
+    assert_int_equal(status, failed ? IST_ERR_NOMEM : IST_OK);
+    if (!failed) assert_int_equal(count, 2);
+    ist_free(values);
+  }
+}
+
 /* Wherever memory runs out while saving, the checkpoint before stays whole. */
 static void test_no_memory(void **state) {
   (void)state;
@@ -402,6 +440,30 @@ static void test_no_memory(void **state) {
   json_decref(j);
   expect_newest(20);
   assert_int_equal(names_in("run/checkpoints"), 1);
+  save(&s, 30, 2);
+  no_memory_to_look();
+  ist_state_free(&s);
+}
+
+/* A write that fails leaves nothing of the checkpoint. */
+static void test_no_room(void **state) {
+  (void)state;
+  values a;
+  fill(&a, 1);
+  ist_state s = registry(&a);
+  save(&s, 10, 1);
+  json_t *j = settings(20);
+  ist_status status = IST_ERR_IO;
+  for (uint64_t n = 1; status != IST_OK; n++) {
+    assert_true(n < 100);
+    ist_write_fail_at(n);
+    ist_error err = {0};
+    status = ist_checkpoint_save("run", &s, j, 20, 1, &err);
+    ist_write_fail_at(0);
+    assert_int_equal(names_in("run/checkpoints"), 1);
+  }
+  json_decref(j);
+  expect_newest(20);
   ist_state_free(&s);
 }
 
@@ -419,6 +481,7 @@ int main(void) {
       cmocka_unit_test_teardown(test_nothing_to_find, remove_run),
       cmocka_unit_test_teardown(test_foreign_record, remove_run),
       cmocka_unit_test_teardown(test_no_memory, remove_run),
+      cmocka_unit_test_teardown(test_no_room, remove_run),
   };
   return cmocka_run_group_tests(tests, enter, leave);
 }
