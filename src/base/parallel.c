@@ -35,13 +35,21 @@ int ist_get_threads(void) {
 
 #ifdef _OPENMP
 
-/* Runs the whole range here when it is small, nested, or there is one thread.
- * The thread number of an enclosing region is kept: scratch is per thread. */
+/* This thread's number in the team of a loop of ours, 0 outside one: scratch is per thread. In a
+ * region of a program that uses the library, omp_get_thread_num counts the program's team. */
+static _Thread_local int own_number;
+
+/* Runs the whole range here when it is small, nested, or there is one thread. */
 static bool run_inline(int64_t n, int64_t grain, ist_parallel_fn fn, void *arg) {
-  bool nested = omp_in_parallel();
-  if (n / grain >= 2 && !nested && ist_get_threads() > 1) return false;
-  if (n > 0) fn(arg, 0, n, nested ? omp_get_thread_num() : 0);
+  if (n / grain >= 2 && !omp_in_parallel() && ist_get_threads() > 1) return false;
+  if (n > 0) fn(arg, 0, n, own_number);
   return true;
+}
+
+static void run_chunk(int64_t begin, int64_t end, ist_parallel_fn fn, void *arg) {
+  own_number = omp_get_thread_num();
+  fn(arg, begin, end, own_number);
+  own_number = 0;
 }
 
 void ist_parallel_for(int64_t n, int64_t grain, ist_parallel_fn fn, void *arg) {
@@ -54,7 +62,7 @@ void ist_parallel_for(int64_t n, int64_t grain, ist_parallel_fn fn, void *arg) {
 #pragma omp parallel for schedule(static, 1) num_threads((int)chunks)
   for (int64_t i = 0; i < chunks; i++) {
     int64_t begin = i * size + (i < longer ? i : longer);
-    fn(arg, begin, begin + size + (i < longer), omp_get_thread_num());
+    run_chunk(begin, begin + size + (i < longer), fn, arg);
   }
 }
 
@@ -66,7 +74,7 @@ void ist_parallel_for_dynamic(int64_t n, int64_t grain, ist_parallel_fn fn, void
 #pragma omp parallel for schedule(dynamic, 1) num_threads(team)
   for (int64_t i = 0; i < chunks; i++) {
     int64_t begin = i * grain;
-    fn(arg, begin, n - begin < grain ? n : begin + grain, omp_get_thread_num());
+    run_chunk(begin, n - begin < grain ? n : begin + grain, fn, arg);
   }
 }
 

@@ -77,6 +77,25 @@ static void test_split(void **state) {
   assert_int_equal(sum, 1 << 0 | 1 << 4 | 1 << 8);
   ist_set_threads(0);
 }
+
+static void keep_thread(void *arg, int64_t begin, int64_t end, int thread) {
+  (void)begin, (void)end;
+  if (thread != 0) atomic_store((atomic_int *)arg, 1);
+}
+
+/* In a parallel region of the program every thread is the first of its own loops. */
+static void test_foreign_region(void **state) {
+  (void)state;
+  atomic_int wrong = 0;
+  ist_set_threads(1);
+#pragma omp parallel num_threads(4)
+  {
+    ist_parallel_for(8, 1, keep_thread, &wrong);
+    ist_parallel_for_dynamic(8, 1, keep_thread, &wrong);
+  }
+  assert_int_equal(wrong, 0);
+  ist_set_threads(0);
+}
 #endif
 
 typedef struct outer {
@@ -120,6 +139,7 @@ int main(void) {
       cmocka_unit_test(test_every_item_once),
 #ifdef _OPENMP
       cmocka_unit_test(test_split),
+      cmocka_unit_test(test_foreign_region),
 #endif
       cmocka_unit_test(test_nested),
   };
