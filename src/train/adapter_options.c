@@ -122,7 +122,13 @@ static ist_status read_pattern(words *w, const char *field, const char *text, bo
   return IST_OK;
 }
 
-/* "0-5,7": numbers and ranges. */
+static bool has_layer(const int64_t *layers, int64_t n, int64_t layer) {
+  for (int64_t i = 0; i < n; i++)
+    if (layers[i] == layer) return true;
+  return false;
+}
+
+/* "0-5,7": numbers and ranges, which may overlap. */
 static ist_status read_layers(words *w, const char *text, const int64_t **out, int64_t *n,
                               ist_error *err) {
   *out = w->layers;
@@ -140,7 +146,8 @@ static ist_status read_layers(words *w, const char *text, const int64_t **out, i
           err, IST_ERR_ARG,
           "layers_to_transform: found \"%s\", expected layers of 0 to %lld such as 0-3,7", text,
           (long long)w->m->L - 1);
-    for (long l = first; l <= last && *n < w->m->L; l++) w->layers[(*n)++] = l;
+    for (long l = first; l <= last; l++)
+      if (!has_layer(w->layers, *n, l)) w->layers[(*n)++] = l;
     p = *end ? end + 1 : end;
   }
   return IST_OK;

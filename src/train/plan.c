@@ -214,13 +214,19 @@ static ist_status consider_weights(search *s, ist_run_plan p, ist_error *err) {
   return IST_OK;
 }
 
+/* In layer order every layer is computed again: who asks for that order gets this, and who asks for
+ * another recompute gets token order. */
+static bool is_asked_for(const ist_plan_input *in, int order, int recompute) {
+  if (in->order >= 0 && in->order != order) return false;
+  const bool layers = order == IST_ORDER_LAYER;
+  if (layers && recompute != IST_RECOMPUTE_LAYER) return false;
+  return in->recompute < 0 || in->recompute == recompute || (layers && in->order == order);
+}
+
 static ist_status consider_micro(search *s, int64_t micro, ist_error *err) {
-  const ist_plan_input *in = s->in;
   for (int order = 0; order < 2; order++) {
-    if (in->order >= 0 && in->order != order) continue;
     for (int recompute = 0; recompute < 3; recompute++) {
-      if (in->recompute >= 0 && in->recompute != recompute && order == IST_ORDER_TOKEN) continue;
-      if (order == IST_ORDER_LAYER && recompute != IST_RECOMPUTE_LAYER) continue;
+      if (!is_asked_for(s->in, order, recompute)) continue;
       ist_run_plan p = {
           .order = (ist_order)order, .recompute = (ist_recompute)recompute, .micro_tokens = micro};
       IST_TRY(consider_weights(s, p, err));
@@ -246,7 +252,10 @@ static ist_status cannot_fit(const search *s, ist_error *err) {
       err, IST_ERR_NOMEM,
       "memory: found a limit of %.0f MB, the smallest plan for these settings needs %.0f MB",
       (double)s->limit * 1e-6, ceil((double)s->smallest.total * 1e-6));
-  ist_hint(err, "shorter --max-tokens, a smaller --rank or fewer --targets need less");
+  ist_hint(err, "shorter --max-tokens, a smaller --rank or fewer --targets need less%s",
+           s->in->recompute >= 0 && s->in->recompute != IST_RECOMPUTE_LAYER
+               ? "; so may --recompute auto"
+               : "");
   return status;
 }
 

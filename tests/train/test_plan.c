@@ -281,6 +281,14 @@ static void test_choices_are_kept(void **state) {
   MUST(ist_plan_make(&p, &s.in, &err));
   assert_int_equal(p.order, IST_ORDER_LAYER);
   assert_int_equal(p.recompute, IST_RECOMPUTE_LAYER);
+  s.in.order = -1; /* a limit that only the other order would keep is no reason for it */
+  s.in.max_memory = p.total;
+  s.in.recompute = IST_RECOMPUTE_NONE;
+  assert_int_equal(ist_plan_make(&p, &s.in, &err), IST_ERR_NOMEM);
+  assert_non_null(strstr(err.hint, "--recompute auto"));
+  s.in.recompute = -1;
+  MUST(ist_plan_make(&p, &s.in, &err));
+  assert_true(p.total <= s.in.max_memory);
   close_shape(&s);
 }
 

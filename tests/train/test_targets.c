@@ -75,6 +75,8 @@ static void test_words(void **state) {
   EXPECT(o, "8000080", "0000000", "8000080", "8000080");
   o.layers_pattern = "layers";
   EXPECT(o, "8000080", "0000000", "8000080", "8000080");
+  o.layers_to_transform = "0-2,1-2,0,3";
+  EXPECT(o, "8000080", "8000080", "8000080", "8000080");
   o = options("q,k,down");
   o.rank_pattern = "q=2,layers.1.self_attn.k_proj=5,model\\.layers\\.[2,3]\\..*(k|down)_proj=3";
   EXPECT(o, "2800008", "2500008", "2300003", "2300003");
