@@ -3,6 +3,7 @@
 #define IST_CLI_CMD_H
 
 #include <jansson.h>
+#include <stdio.h>
 
 #include "opts.h"
 
@@ -16,6 +17,19 @@ ist_status ist_cmd_open_model(ist_model **out, const ist_args *a, ist_error *err
 
 /* The argument of the line, or all of standard input; free with free(). */
 char *ist_cmd_read_argument(const ist_args *a, size_t *len, ist_error *err);
+
+/* A file of results, written beside its final name, which it takes when it is whole. A device or
+ * pipe is written as it is. One at a time. */
+typedef struct ist_outfile {
+  FILE *to;
+  const char *path; /* borrowed */
+  bool temporary;
+} ist_outfile;
+ist_status ist_outfile_open(ist_outfile *f, const char *path, ist_error *err);
+/* keep: a write that failed is an error; else what was written is removed. */
+ist_status ist_outfile_close(ist_outfile *f, bool keep, ist_error *err);
+/* Removes what is not whole yet; safe to call in a signal handler. */
+void ist_outfile_discard(void);
 
 /* A mapped file that is truncated, or a file that may not grow, ends the process with an error
  * line, not a signal; a signal that ends it leaves no temporary file. */

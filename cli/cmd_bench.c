@@ -33,7 +33,7 @@ static void put_words(FILE *to, unsigned *state, int words) {
     fprintf(to, "%s%s", i ? " " : "", list[next_random(state) % (sizeof list / sizeof *list)]);
 }
 
-/* Records of 40 to 120 words, in a file of their own; free the path. */
+/* Records of 40 to 120 words, in a file of their own; unlink and free the path. */
 static char *make_data(ist_error *err) {
   const char *folder = getenv("TMPDIR");
   char *path = NULL;
@@ -47,6 +47,8 @@ static char *make_data(ist_error *err) {
     fputs("\"}\n", f);
   }
   if (f && fclose(f) == 0) return path;
+  if (fd >= 0) unlink(path);
+  if (fd >= 0 && !f) close(fd);
   ist_cli_fail(err, IST_ERR_IO, "%s: cannot be written", path ? path : "the data of the benchmark");
   free(path);
   return NULL;
@@ -87,17 +89,17 @@ static ist_status bench_training(ist_model *m, ist_args *a, bench_train *out, is
   a->train.output = NULL;
   ist_trainer *t = NULL;
   ist_status s = ist_trainer_open(&t, m, &a->train, err);
+  if (made) { /* the samples are read: nothing is left behind, whatever comes */
+    unlink(made);
+    a->train.train_path = NULL;
+    free(made);
+  }
   if (!s) ist_trainer_get_info(t, info);
   if (!s) s = ist_trainer_plan(t, &json, err);
   if (!s) s = ist_cmd_read_json(plan, json, err);
   if (!s) s = time_steps(t, a, out, err);
   ist_trainer_close(t);
   ist_free_memory(json);
-  if (made) {
-    unlink(made);
-    a->train.train_path = NULL;
-    free(made);
-  }
   return s;
 }
 

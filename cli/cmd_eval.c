@@ -16,15 +16,23 @@ static void put_number(const char *label, int64_t n, const char *after) {
   printf("%-12s%s%s\n", label, text, after);
 }
 
+/* A number of JSON, which has none that are not finite. */
+static const char *real_text(char out[32], double x) {
+  snprintf(out, 32, isfinite(x) ? "%.9g" : "null", x);
+  return out;
+}
+
 static ist_status eval_loss(ist_model *m, const ist_args *a, ist_error *err) {
   ist_loss_result r;
+  char loss[32], perplexity[32];
   ist_status s = ist_eval_loss(m, &a->eval, &r, err);
   if (s) return s;
   if (a->json) {
     printf(
-        "{\"loss\": %.9g, \"perplexity\": %.9g, \"samples\": %lld, \"tokens\": %lld, \"targets\": "
+        "{\"loss\": %s, \"perplexity\": %s, \"samples\": %lld, \"tokens\": %lld, \"targets\": "
         "%lld}\n",
-        r.loss, r.perplexity, (long long)r.samples, (long long)r.tokens, (long long)r.targets);
+        real_text(loss, r.loss), real_text(perplexity, r.perplexity), (long long)r.samples,
+        (long long)r.tokens, (long long)r.targets);
     return IST_OK;
   }
   char targets[64], whole[32];
@@ -119,39 +127,16 @@ static void show_exact(const ist_exact_result *r, bool json) {
   printf("%-12s%s, %lld tokens written\n", "time", elapsed, (long long)r->new_tokens);
 }
 
-/* A file written beside its final name, so that a failure leaves nothing. */
-static FILE *open_beside(char *temp, size_t cap, const char *path, ist_error *err) {
-  if (snprintf(temp, cap, "%s.part", path) >= (int)cap) {
-    ist_cli_fail(err, IST_ERR_ARG, "%.80s...: the name is too long", path);
-    return NULL;
-  }
-  FILE *f = fopen(temp, "wb");
-  if (!f) ist_cli_fail(err, IST_ERR_IO, "%s: %s", temp, strerror(errno));
-  return f;
-}
-
-static ist_status close_beside(FILE *f, const char *temp, const char *path, bool keep,
-                               ist_error *err) {
-  bool written = !ferror(f) && fflush(f) == 0 && fsync(fileno(f)) == 0;
-  ist_status s = IST_OK;
-  if (keep && !written) s = ist_cli_fail(err, IST_ERR_IO, "%s: %s", temp, strerror(errno));
-  fclose(f);
-  if (keep && written && rename(temp, path))
-    s = ist_cli_fail(err, IST_ERR_IO, "%s: %s", path, strerror(errno));
-  if (s || !keep) unlink(temp);
-  return s;
-}
-
 static ist_status eval_exact(ist_model *m, const ist_args *a, ist_error *err) {
   exact_view v = {.a = a, .progress = ist_term_of(stderr), .out = ist_term_of(stdout)};
   ist_exact_result r;
-  char temp[4096];
-  if (a->examples && !(v.examples = open_beside(temp, sizeof temp, a->examples, err)))
-    return err->code;
+  ist_outfile examples = {0};
+  if (a->examples && ist_outfile_open(&examples, a->examples, err)) return err->code;
+  v.examples = examples.to;
   ist_status s = ist_eval_exact(m, &a->eval, each_example, &v, &r, err);
   ist_live_clear();
   if (v.examples) {
-    ist_status closed = close_beside(v.examples, temp, a->examples, !s, err);
+    ist_status closed = ist_outfile_close(&examples, !s, err);
     if (!s) s = closed;
   }
   if (!s && a->show && v.seen && !a->json) putchar('\n');
@@ -163,9 +148,11 @@ static ist_status eval_exact(ist_model *m, const ist_args *a, ist_error *err) {
 
 static void show_layers_json(const ist_layer_importance *layer, int64_t L, double factor) {
   printf("{\"factor\": %.9g, \"layers\": [", factor);
+  char delta[32], low[32], high[32];
   for (int64_t i = 0; i < L; i++)
-    printf("%s\n  {\"layer\": %lld, \"delta\": %.9g, \"low\": %.9g, \"high\": %.9g}", i ? "," : "",
-           (long long)i, layer[i].delta, layer[i].low, layer[i].high);
+    printf("%s\n  {\"layer\": %lld, \"delta\": %s, \"low\": %s, \"high\": %s}", i ? "," : "",
+           (long long)i, real_text(delta, layer[i].delta), real_text(low, layer[i].low),
+           real_text(high, layer[i].high));
   printf("\n]}\n");
 }
 
@@ -230,20 +217,20 @@ static ist_status read_ids(const char *text, int64_t V, int32_t **ids, int64_t *
 
 static ist_status write_logits(const char *path, const float *logits, int64_t T, int64_t V,
                                ist_error *err) {
-  char temp[4096], header[256];
+  char header[256];
+  ist_outfile f;
   int64_t bytes = T * V * (int64_t)sizeof *logits;
   int n =
       snprintf(header, sizeof header,
                "{\"logits\":{\"dtype\":\"F32\",\"shape\":[%lld,%lld],\"data_offsets\":[0,%lld]}}",
                (long long)T, (long long)V, (long long)bytes);
   while (n % 8) header[n++] = ' '; /* so that the data is aligned */
-  FILE *f = open_beside(temp, sizeof temp, path, err);
-  if (!f) return err->code;
+  if (ist_outfile_open(&f, path, err)) return err->code;
   uint64_t length = (uint64_t)n; /* little-endian, as the data */
-  fwrite(&length, sizeof length, 1, f);
-  fwrite(header, 1, (size_t)n, f);
-  fwrite(logits, 1, (size_t)bytes, f);
-  return close_beside(f, temp, path, true, err);
+  fwrite(&length, sizeof length, 1, f.to);
+  fwrite(header, 1, (size_t)n, f.to);
+  fwrite(logits, 1, (size_t)bytes, f.to);
+  return ist_outfile_close(&f, true, err);
 }
 
 static void show_best(const float *logits, int64_t T, int64_t V) {

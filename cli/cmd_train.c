@@ -15,7 +15,7 @@ static ist_status train(ist_trainer *t, ist_screen *screen, ist_step_report *las
     ist_status s = ist_trainer_step(t, last, err);
     if (s) return s;
     finished = last->finished;
-    if (!screen->args->quiet) ist_screen_step(screen, last);
+    ist_screen_step(screen, last);
   }
   return IST_OK;
 }

@@ -52,6 +52,7 @@ enum { N_STOPPING = sizeof stopping / sizeof *stopping };
 /* Ends the process as the signal would, when this returns, but leaves no temporary file. */
 static void on_last_signal(int signal_number) {
   ist_discard_unfinished();
+  ist_outfile_discard();
   signal(signal_number, SIG_DFL);
   raise(signal_number);
 }
@@ -98,6 +99,7 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context) {
     if (write(STDERR_FILENO, parts[i], strlen(parts[i])) < 0) break;
   }
   ist_discard_unfinished();
+  ist_outfile_discard();
   _exit(1);
 }
 

@@ -321,7 +321,7 @@ ist_status ist_opt_set(ist_args *a, const ist_opt *o, const char *text, const ch
       if (ok) *(uint64_t *)field = (uint64_t)whole;
       break;
     case IST_OPT_SIZE:
-      ok = read_size(text, &whole);
+      ok = read_size(text, &whole) && within(&range, (double)whole);
       if (ok) *(int64_t *)field = whole;
       break;
     case IST_OPT_REAL:

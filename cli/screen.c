@@ -100,8 +100,8 @@ static void header_method(const ist_screen *s) {
   ist_format_count(trainable, (double)r->trainable);
   if (o->dropout > 0) snprintf(dropout, sizeof dropout, "dropout %g", o->dropout);
   put_items(s, "adapter",
-            "%s, rank %lld, alpha %g\n%s\non %s\n%s parameters (%.2g %% of the model)", o->method,
-            (long long)o->rank, o->alpha, dropout, o->targets, trainable, share);
+            "%s, rank %lld, alpha %g\n%s\non %s\n%s parameters (%.2g %% of the model)", r->method,
+            (long long)r->rank, r->alpha, dropout, r->targets, trainable, share);
   char selection[256] = "", probes[128] = "", redraw[64] = "";
   if (s->run.probes) {
     snprintf(selection, sizeof selection, "reward %s", o->reward);
@@ -407,6 +407,17 @@ static void keep_layers(ist_screen *s, const ist_step_report *r) {
   s->highest = r->importance[high], s->highest_layer = high;
 }
 
+static void show_step(ist_screen *s, const ist_step_report *r, bool due) {
+  if (!s->term.tty) {
+    if (due) put_plain_report(s, r);
+  } else {
+    ist_live_clear();
+    show_columns(s);
+    put_report(s, r, due);
+  }
+  fflush(s->term.to);
+}
+
 void ist_screen_step(ist_screen *s, const ist_step_report *r) {
   if (r->skipped) return; /* the library said so */
   s->trained = true;
@@ -419,14 +430,7 @@ void ist_screen_step(ist_screen *s, const ist_step_report *r) {
   if (r->evaluated && r->improved) s->best_step = r->step;
   bool first = r->step == s->first_step + 1;
   bool due = first || r->finished || r->evaluated || r->step % s->report_every == 0;
-  if (!s->term.tty) {
-    if (due) put_plain_report(s, r);
-  } else {
-    ist_live_clear();
-    show_columns(s);
-    put_report(s, r, due);
-  }
-  fflush(s->term.to);
+  if (!s->args->quiet) show_step(s, r, due);
   if (r->finished) keep_layers(s, r);
   if (due) s->loss = s->targets = s->tokens = s->seconds = 0;
 }
@@ -456,7 +460,7 @@ static void put_file(const ist_screen *s, const char *name, const char *what) {
 
 static void summary_files(const ist_screen *s) {
   fputs("\nwritten:\n", s->term.to);
-  const char *method = s->args->train.method;
+  const char *method = s->run.method;
   bool peft = !strcmp(method, "lora") || !strcmp(method, "dora"), runs = !strcmp(method, "lora");
   put_file(s, "adapter_model.safetensors",
            peft ? "the adapter for Hugging Face PEFT, with" : "the adapter, with");
@@ -475,7 +479,7 @@ static void summary_files(const ist_screen *s) {
 }
 
 void ist_screen_summary(ist_screen *s, double before, double after) {
-  char elapsed[32], peak[32], planned[32];
+  char elapsed[32], peak[32], planned[32], speed[48] = "";
   ist_live_clear();
   ist_term_measure(&s->term);
   fputc('\n', s->term.to);
@@ -492,8 +496,9 @@ void ist_screen_summary(ist_screen *s, double before, double after) {
   ist_format_time(elapsed, now() - s->started);
   ist_format_bytes(peak, (double)ist_peak_memory());
   ist_format_bytes(planned, (double)s->run.planned_bytes);
-  double speed = s->all_seconds > 0 ? s->all_tokens / s->all_seconds : 0;
-  put_items(s, "time", "%s in all\n%.0f tokens/s in training", elapsed, speed);
+  if (s->all_seconds > 0)
+    snprintf(speed, sizeof speed, "%.0f tokens/s in training", s->all_tokens / s->all_seconds);
+  put_items(s, "time", "%s in all\n%s", elapsed, speed);
   put_items(s, "memory", "peak %s\n%s expected", peak, planned);
   summary_layers(s);
   if (s->args->train.output) summary_files(s);

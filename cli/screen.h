@@ -35,6 +35,7 @@ void ist_screen_header(ist_screen *s);
 void ist_screen_wait(ist_screen *s, const char *what);
 /* The validation loss before the first step of this run. */
 void ist_screen_before(ist_screen *s, double valid_loss);
+/* Counts the step; shows it unless the command is quiet. */
 void ist_screen_step(ist_screen *s, const ist_step_report *r);
 /* The end of a run: validation before and after (NAN where not measured), time,
  * memory, layers, files. */

@@ -262,6 +262,11 @@ typedef struct ist_train_info {
   int64_t planned_bytes; /* expected peak, the model file's pages included */
   double lr;             /* peak learning rate in force */
   const char *template_name, *recompute, *order; /* resolved; static storage */
+  /* What is trained: the options', or of the adapter that the model carried. Borrowed until
+   * ist_trainer_close. */
+  const char *method, *targets;
+  int64_t rank;
+  double alpha;
   bool finished; /* all steps are done, or patience ran out: what is left is ist_trainer_finish */
 } ist_train_info;
 IST_API void ist_trainer_get_info(const ist_trainer *t, ist_train_info *info);
@@ -299,7 +304,8 @@ IST_API ist_status ist_trainer_validate(ist_trainer *t, double *loss, ist_error 
 IST_API ist_status ist_trainer_save(ist_trainer *t, ist_error *err);
 /* Restores the best adapter (where validation chose one), writes the adapter in
  * Hugging Face PEFT's format and as adapter.gguf, importance.json, settings.json.
- * IST_ERR_ARG where options->output is NULL. */
+ * IST_ERR_ARG where options->output is NULL. Ends the run: ist_trainer_step and ist_trainer_save
+ * return IST_ERR_ARG from then on, ist_trainer_validate measures what was written. */
 IST_API ist_status ist_trainer_finish(ist_trainer *t, ist_error *err);
 
 /* Peak resident memory of this process (VmHWM), in bytes; 0 where unknown. */
@@ -342,11 +348,11 @@ IST_API ist_status ist_merge(const ist_model *m, const ist_merge_options *option
 /* How far one tensor moved from A to B. Two models: of the weights. Two adapters: of what they
  * add to the weights (scale B A). Where one side lacks the tensor it counts as zero there. */
 typedef struct ist_diff_tensor {
-  const char *name; /* borrowed during the call */
-  int64_t layer;    /* -1: none */
+  const char *name;                 /* borrowed during the call */
+  int64_t layer;                    /* -1: none */
   double norm_a, norm_b, norm_diff; /* L2; norm_diff: of B - A */
-  double cosine; /* between A's and B's values; NaN where one is 0 */
-  bool only_a, only_b; /* the other side lacks it */
+  double cosine;                    /* between A's and B's values; NaN where one is 0 */
+  bool only_a, only_b;              /* the other side lacks it */
 } ist_diff_tensor;
 typedef void (*ist_diff_fn)(void *user, const ist_diff_tensor *tensor);
 /* Compares two GGUF models, or two adapters of one format (PEFT directories or GGUF); `each`,

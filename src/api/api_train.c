@@ -27,6 +27,7 @@ static json_t *importance_json(const ist_trainer *t) {
 ist_status ist_trainer_finish(ist_trainer *t, ist_error *err) {
   const char *dir = t->options.output;
   if (!dir) return ist_fail(err, IST_ERR_ARG, "finish: found no output directory");
+  t->ended = true;
   IST_TRY(ist_trainer_restore_best(t, err));
   IST_TRY(ist_adapter_save(dir, &t->adapters, t->model, err));
   IST_TRY(ist_write_json(dir, "importance.json", importance_json(t), err));

@@ -245,12 +245,12 @@ static ist_status skip_step(ist_trainer *t, ist_step_report *r, ist_error *err) 
   if (r->spike) {
     status = ist_fail(err, IST_ERR_NONFINITE,
                       "step %lld: %d spikes of the loss or the gradient norm in a row",
-                      (long long)p->step, MAX_SKIPPED_IN_ROW);
-    ist_hint(err, "try a lower --lr, a higher --spike-z, or no --skip-spikes");
+                      (long long)p->step + 1, MAX_SKIPPED_IN_ROW);
+    ist_hint(err, "try a lower --lr, a higher --spike-z, or --no-skip-spikes");
   } else {
     status = ist_fail(err, IST_ERR_NONFINITE,
                       "step %lld: the loss or the gradients were not finite %d times in a row",
-                      (long long)p->step, MAX_SKIPPED_IN_ROW);
+                      (long long)p->step + 1, MAX_SKIPPED_IN_ROW);
     ist_hint(err, "try a lower --lr, or --compute f32");
   }
   return status;
@@ -303,7 +303,7 @@ static ist_status train_batch(ist_trainer *t, ist_step_report *r, ist_error *err
 
 ist_status ist_trainer_step(ist_trainer *t, ist_step_report *r, ist_error *err) {
   *r = (ist_step_report){0};
-  if (ist_trainer_is_finished(t))
+  if (t->ended || ist_trainer_is_finished(t))
     return ist_fail(err, IST_ERR_ARG, "step: the run is finished after %lld steps",
                     (long long)t->progress.step);
   double start = ist_prof_now(), loss[IST_MAX_CANDIDATES];

@@ -34,6 +34,10 @@ void ist_trainer_get_info(const ist_trainer *t, ist_train_info *info) {
       .template_name = ist_template_name(t->tmpl),
       .recompute = ist_recompute_name(t->plan.recompute),
       .order = ist_order_name(t->plan.order),
+      .method = t->options.method,
+      .targets = t->options.targets,
+      .rank = t->options.rank,
+      .alpha = t->options.alpha,
   };
 }
 
@@ -219,6 +223,7 @@ ist_status ist_trainer_restore_best(ist_trainer *t, ist_error *err) {
 
 ist_status ist_trainer_save(ist_trainer *t, ist_error *err) {
   if (!t->options.output) return ist_fail(err, IST_ERR_ARG, "save: found no output directory");
+  if (t->ended) return ist_fail(err, IST_ERR_ARG, "save: the run was ended by ist_trainer_finish");
   IST_TRY(ist_metrics_sync(&t->metrics, err));
   t->progress.metrics_bytes = ist_metrics_size(&t->metrics);
   json_t *settings = ist_trainer_settings(t);

@@ -72,6 +72,7 @@ struct ist_trainer {
   ist_saved_hashes saved_modules; /* of what the model carries whole */
   int lock;                       /* the output directory's; -1: none */
   bool resumed, stopped;          /* stopped: patience ran out */
+  bool ended;                     /* ist_trainer_finish put the best parameters in place */
 };
 
 /* Parts, one file each. */

@@ -534,6 +534,26 @@ static void test_diff_refusals(void **state) {
   assert_error(ist_diff(TINY, TINY, NULL, NULL, &err), IST_ERR_ARG, &err, "no function");
 }
 
+static void take_whole(void *user, const ist_diff_tensor *d) {
+  ist_diff_tensor *out = user;
+  if (strcmp(d->name, "output.weight") == 0) *out = *d;
+}
+
+/* A tensor that one of two models lacks is zero there. */
+static void test_diff_of_what_one_lacks(void **state) {
+  (void)state;
+  char *untied = join("untied.gguf");
+  ist_merge_result r;
+  ist_diff_tensor to = {0}, back = {0};
+  MUST(merge(ADAPTERS "head", untied, NULL, &r));
+  MUST(ist_diff(TINY, untied, take_whole, &to, &err));
+  MUST(ist_diff(untied, TINY, take_whole, &back, &err));
+  assert_true(to.only_b && !to.only_a && back.only_a && !back.only_b);
+  assert_true(to.norm_a == 0 && to.norm_b > 0 && to.norm_diff == to.norm_b && isnan(to.cosine));
+  assert_true(back.norm_b == 0 && back.norm_a == to.norm_b && back.norm_diff == to.norm_b);
+  ist_free(untied);
+}
+
 /* Two adapters without their base: against the merged matrices themselves. */
 static void test_diff_of_adapters(void **state) {
   (void)state;
@@ -566,6 +586,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_not_finite, setup, teardown),
       cmocka_unit_test_setup_teardown(test_other_base, setup, teardown),
       cmocka_unit_test_setup_teardown(test_diff_refusals, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_diff_of_what_one_lacks, setup, teardown),
       cmocka_unit_test_setup_teardown(test_diff_of_adapters, setup, teardown),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,6 +16,9 @@ static void finish_run(ist_trainer *t) {
   ist_error err = {0};
   while (!take_step(t).finished) continue;
   MUST(ist_trainer_finish(t, &err));
+  ist_step_report r;
+  assert_int_equal(ist_trainer_save(t, &err), IST_ERR_ARG); /* the best parameters are no state */
+  assert_int_equal(ist_trainer_step(t, &r, &err), IST_ERR_ARG);
   ist_trainer_close(t);
 }
 

@@ -216,6 +216,7 @@ works "step $((step + 1))/" train --resume stopped --steps $((step + 1)) --eval-
 
 # ---- Adapters: trained on, merged, compared
 works 'step 2/2' train -m "$model" -d data.jsonl -o onward --adapter "$IST_GOLDEN_DIR/adapters/patterns" --steps 2 --batch 2 --probe-batch 2 --eval-every -1
+grep -q '^adapter  lora, rank 3, .*on q_proj,k_proj,up_proj' ../works.out || fail "train --adapter: another adapter in the header" ../works.out
 grep -q '"targets": "q_proj,k_proj,up_proj"' onward/settings.json || fail "train --adapter: not the adapter's targets"
 refused 2 'exclude each other' train --resume onward --adapter run
 works 'tensors merged' merge -m "$model" --adapter run -o merged.gguf -d data.jsonl --limit 4
@@ -238,11 +239,20 @@ cmp -s a.txt b.txt || fail "merged and unmerged write different texts"
 # ---- The other commands
 works perplexity eval -m "$model" -d data.jsonl --adapter run --limit 4
 works '"perplexity"' eval -m "$model" -d data.jsonl --limit 4 --json
+works '"low": null' eval -m "$model" -d data.jsonl --adapter run --layers --limit 1 --json
 works '95 % interval' eval -m "$model" -d data.jsonl --adapter run --layers --limit 4
 works 'exact       ' eval -m "$model" -d data.jsonl --task exact --limit 3 --max-new 4 --examples answers.jsonl
 [ "$(grep -c '"expected":"' answers.jsonl)" = 3 ] || fail "answers.jsonl has no three answers"
 works 'likeliest' eval -m "$model" --tokens '1 2 3'
 works '' eval -m "$model" --tokens '1 2 3' --logits-out logits.safetensors
+mkfifo pipe
+cat pipe >piped &
+works '' eval -m "$model" --tokens '1 2 3' --logits-out pipe
+wait
+[ -p pipe ] && cmp -s logits.safetensors piped || fail "eval: a pipe is not written as it is"
+echo mine >answers.jsonl.part
+works '' eval -m "$model" -d data.jsonl --task exact --limit 1 --max-new 1 --examples answers.jsonl
+[ "$(cat answers.jsonl.part)" = mine ] || fail "eval: a file beside the answers is gone"
 size=$(wc -c <logits.safetensors) # (3, 272) of 4 bytes behind a short header
 if [ $((size % 8)) != 0 ] || [ "$size" -lt 3264 ] || [ "$size" -gt 3464 ]; then
   fail "logits.safetensors has $size bytes"
@@ -293,6 +303,7 @@ grep -q 'open.json:2: not JSON: the array is not closed' ../works.out || fail "d
 bytes=$(printf '\377.jsonl')
 cp data.jsonl "$bytes"
 works ' ?.jsonl' data -m "$model" --template none "$bytes"
+works 'what is learned of the first records' data -m "$model" --template none data.jsonl
 works '"learned": true' data -m "$model" --template none --show 1 --json data.jsonl
 # What was to be learned lies behind the cut: too long, and left out.
 printf '%s\n' '{"prompt":"a long question","completion":"b"}' '{"prompt":"a","completion":"b"}' >long.jsonl

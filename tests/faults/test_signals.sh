@@ -192,6 +192,11 @@ nothing_left() { # CODE WHAT
   [ -z "$left" ] || fail "$2: left $left"
 }
 "$ist" make-model --layers 2 --type F16 -o large.gguf 2>err || fail "make-model"
+i=0
+while [ $((i += 1)) -le 200 ]; do echo '{"prompt": "a", "completion": "b"}'; done >questions.jsonl
+begun 'answers.jsonl.tmp-*' "$ist" eval -m large.gguf -d questions.jsonl --template none --task exact --examples answers.jsonl
+kill -INT $pid
+nothing_left 130 "SIGINT in eval"
 begun 'half.gguf.tmp-*' "$ist" make-model -o half.gguf
 kill -INT $pid
 nothing_left 130 "SIGINT in make-model"

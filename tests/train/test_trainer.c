@@ -584,6 +584,7 @@ static void test_not_finite(void **state) {
   ist_error err = {0};
   assert_int_equal(ist_trainer_step(t, &r, &err), IST_ERR_NONFINITE);
   assert_non_null(strstr(err.message, "8 times"));
+  assert_non_null(strstr(err.message, "step 6:"));
   free_snapshot(&before);
   ist_trainer_close(t);
   ist_model_close(m);
