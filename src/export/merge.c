@@ -161,6 +161,14 @@ bool ist_merge_is_copy(const ist_merge_item *it) {
          !it->turned;
 }
 
+ist_status ist_merge_check_type(const ist_merge_item *it, const char *hint, ist_error *err) {
+  if (ist_quantise_supported(it->to)) return IST_OK;
+  ist_fail(err, IST_ERR_UNSUPPORTED, "%s: found %s, which can be read but not written", it->name,
+           ist_dtype_get(it->to)->name);
+  ist_hint(err, "%s", hint);
+  return IST_ERR_UNSUPPORTED;
+}
+
 /* ---- Rows ---- */
 
 typedef struct job {

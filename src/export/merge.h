@@ -61,6 +61,8 @@ ist_status ist_merge_read(void *item, int64_t offset, int64_t n, unsigned char *
                           ist_error *err);
 /* The bytes of the base can be copied as they are. */
 bool ist_merge_is_copy(const ist_merge_item *item);
+/* Refuses an item in a type that is not written; hint: what to ask for. */
+ist_status ist_merge_check_type(const ist_merge_item *item, const char *hint, ist_error *err);
 
 /* type: the type of the weight matrices, -1 for each its own. */
 ist_status ist_merge_write_gguf(ist_merge_list *list, const ist_model *m, int type,

@@ -44,11 +44,9 @@ static ist_status choose_types(ist_merge_list *list, int type, bool tied, ist_er
   for (int64_t i = 0; i < list->n; i++) {
     ist_merge_item *it = &list->p[i];
     if (type >= 0) it->to = wanted(it, (ist_dtype)type, tied);
-    if (ist_merge_is_copy(it) || ist_quantise_supported(it->to)) continue;
-    ist_fail(err, IST_ERR_UNSUPPORTED, "%s: found %s, which can be read but not written", it->name,
-             ist_dtype_get(it->to)->name);
-    ist_hint(err, "--type Q4_K (or another type) writes the matrices in that type");
-    return IST_ERR_UNSUPPORTED;
+    if (ist_merge_is_copy(it)) continue;
+    IST_TRY(ist_merge_check_type(
+        it, "--type Q4_K (or another type) writes the matrices in that type", err));
   }
   return IST_OK;
 }

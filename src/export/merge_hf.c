@@ -13,13 +13,16 @@
 
 /* ---- Weights ---- */
 
-static void fill_items(ist_st_item *items, ist_merge_list *list, int type) {
+static ist_status fill_items(ist_st_item *items, ist_merge_list *list, int type, ist_error *err) {
   for (int64_t i = 0; i < list->n; i++) {
     ist_merge_item *it = &list->p[i];
     if (type >= 0) it->to = (ist_dtype)type;
+    IST_TRY(
+        ist_merge_check_type(it, "--type F32 (or F16, BF16) writes all tensors in that type", err));
     items[i] = (ist_st_item){.name = it->name, .type = it->to, .n_dims = it->n_dims, .user = it};
     memcpy(items[i].shape, it->shape, sizeof it->shape);
   }
+  return IST_OK;
 }
 
 /* Where each shard begins: shard[s] .. shard[s + 1]. Returns their number. */
@@ -140,10 +143,10 @@ static ist_status write_all(const char *dir, ist_merge_list *list, const ist_mod
   ist_error why = {0};
   ist_st_item *items = ist_calloc((size_t)list->n, sizeof *items);
   if (!items) return ist_fail_nomem(err, dir, (size_t)list->n * sizeof *items);
-  fill_items(items, list, type);
-  json_t *config = config_of(list, items, m, type, &why);
-  ist_status s = config ? ist_mkdirs(dir, err) : why.code;
-  if (!config && err) *err = why;
+  ist_status s = fill_items(items, list, type, err);
+  json_t *config = s == IST_OK ? config_of(list, items, m, type, &why) : NULL;
+  if (s == IST_OK) s = config ? ist_mkdirs(dir, err) : why.code;
+  if (why.code != IST_OK && err) *err = why;
   if (s == IST_OK) s = write_beside(dir, m, err); /* the quick part first: it may refuse a file */
   if (s == IST_OK) s = ist_merge_check_place(dir, o->output, o->overwrite, err);
   if (s == IST_OK) s = write_shards(dir, items, list->n, o->shard_bytes, err);

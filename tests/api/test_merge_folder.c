@@ -247,6 +247,46 @@ static void test_links(void **state) {
   ist_buf_free(&b);
 }
 
+/* ---- Types ---- */
+
+/* The golden folder with its first tensor in doubles: no type that is written, but others are, and
+ * nothing is lost in F32. */
+static void test_doubles(void **state) {
+  (void)state;
+  ist_merge_result r;
+  ist_safetensors *st;
+  copy_folder("doubles", NULL);
+  MUST(ist_safetensors_open(&st, HF "model.safetensors", &err));
+  ist_st_item *items = calloc((size_t)st->n, sizeof *items);
+  for (int64_t i = 0; i < st->n; i++) {
+    const ist_st_tensor *t = &st->tensor[i];
+    items[i] = (ist_st_item){.name = t->name, .type = t->type, .n_dims = t->n_dims};
+    items[i].data = t->data;
+    memcpy(items[i].shape, t->shape, sizeof t->shape);
+  }
+  const int64_t n = items[0].shape[0] * (items[0].n_dims > 1 ? items[0].shape[1] : 1);
+  float *values = calloc((size_t)n, sizeof *values);
+  double *doubles = calloc((size_t)n, sizeof *doubles);
+  MUST(ist_st_to_f32(&st->tensor[0], values, n, &err));
+  for (int64_t i = 0; i < n; i++) doubles[i] = (double)values[i];
+  items[0].type = IST_F64;
+  items[0].data = doubles;
+  MUST(ist_safetensors_write("doubles/model.safetensors", items, st->n, NULL, 0, &err));
+  assert_error(merge_into("doubles", NULL, "single", NULL, 0, &r, &err), IST_ERR_UNSUPPORTED, &err,
+               items[0].name);
+  assert_non_null(strstr(err.message, "found F64, which can be read but not written"));
+  assert_non_null(strstr(err.hint, "--type F32"));
+  assert_false(ist_file_exists("single"));
+  no_more_than_place();
+  MUST(merge_into("doubles", NULL, "single", "F32", 0, &r, &err));
+  MUST(merge_into(HF, NULL, "plain-single", "F32", 0, &r, &err));
+  assert_true(digest("single") == digest("plain-single"));
+  free(items);
+  free(values);
+  free(doubles);
+  ist_safetensors_close(st);
+}
+
 /* ---- Every family ---- */
 
 /* A family's base, merged with its adapter (or with none) into `out`: the logits with it. */
@@ -497,6 +537,7 @@ int main(void) {
       cmocka_unit_test(test_files_in_the_way),
       cmocka_unit_test(test_failed_replacement),
       cmocka_unit_test(test_links),
+      cmocka_unit_test(test_doubles),
       cmocka_unit_test(test_from_folder),
       cmocka_unit_test(test_from_gguf),
       cmocka_unit_test(test_turned_types),
