@@ -27,6 +27,8 @@ static ist_status find_places(ist_adapter_config *c, const ist_updates *u, int64
     const ist_update *p = &u->p[i];
     if (p->rank > c->rank) c->rank = p->rank;
     if (p->layer < 0 && !p->rank) continue; /* whole */
+    if (p->magnitude) c->method = "dora";
+    c->lora_bias |= p->bias != NULL;
     if (p->layer < 0) {
       c->outer[outer_of(p)] = (ist_adapter_place){p->rank, p->alpha, p->scale};
       continue;
@@ -40,8 +42,6 @@ static ist_status find_places(ist_adapter_config *c, const ist_updates *u, int64
     *place = (ist_adapter_place){p->rank, p->alpha, p->scale};
     c->modules |= 1u << p->id;
     if (p->rank > c->rank_of[p->id]) c->rank_of[p->id] = p->rank;
-    if (p->magnitude) c->method = "dora";
-    c->lora_bias |= p->bias != NULL;
   }
   return IST_OK;
 }
