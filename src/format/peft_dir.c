@@ -293,6 +293,8 @@ static ist_status read_config(json_t *root, ist_peft_config *c, ist_error *err) 
   IST_TRY(get_bool(root, "use_rslora", &c->rslora, err));
   IST_TRY(get_bool(root, "use_dora", &c->dora, err));
   IST_TRY(get_bool(root, "lora_bias", &c->lora_bias, err));
+  if (c->dora && c->lora_bias) /* nor by PEFT */
+    return ist_fail(err, IST_ERR_UNSUPPORTED, "use_dora together with lora_bias is not supported");
   IST_TRY(get_bool(root, "fan_in_fan_out", &c->fan_in_fan_out, err));
   IST_TRY(get_string(root, "base_model_name_or_path", &c->base_model, err));
   IST_TRY(get_names(root, "target_modules", &c->targets, &c->target_regex, err));

@@ -177,6 +177,7 @@ static void test_peft_refusals(void **state) {
   } c[] = {
       {"\"bias\":\"all\"", IST_ERR_UNSUPPORTED, "bias is 'all'"},
       {"\"lora_bias\":2", IST_ERR_FORMAT, "lora_bias is an integer"},
+      {"\"lora_bias\":true,\"use_dora\":true", IST_ERR_UNSUPPORTED, "use_dora together with"},
       {"\"trainable_token_indices\":[3]", IST_ERR_UNSUPPORTED, "trainable_token_indices"},
       {"\"layer_replication\":[[0,4]]", IST_ERR_UNSUPPORTED, "layer_replication"},
       {"\"megatron_config\":{\"a\":1}", IST_ERR_UNSUPPORTED, "megatron_config"},
