@@ -239,6 +239,10 @@ void ist_decoder_moe_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_v
 /* The input of attention's or the MLP's linears into h: normed, or as it is. */
 void ist_decoder_inner_norm(ist_decoder *d, const ist_pass *p, int64_t layer, ist_view x,
                             ist_view stat, int id);
+/* A buffer of the widest MLP as (rows, cols) with room for `tail` more columns. */
+static inline ist_view ist_decoder_fitted(ist_view v, int64_t rows, int64_t cols, int64_t tail) {
+  return ist_view_make(v.p, v.dt, rows, cols, cols + tail);
+}
 /* The norm in front of the MLP: its own, or attention's where they share one. */
 int ist_decoder_mlp_norm(const ist_model_config *c);
 static inline bool ist_block_parallel(const ist_model_config *c) {

@@ -68,9 +68,10 @@ static void mlp_bwd(ist_decoder *d, const ist_pass *p, const ist_work *w, ist_vi
   ist_attn_acts *s = &d->attn[w->attn];
   ist_mlp_acts *m = &d->mlp[w->mlp];
   ist_view gate = use(m->gate, p), up = use(m->up, p), both = use(m->both, p);
-  ist_view a = ist_view_none(), none = a, da = use(d->da, p), stat2 = use(s->stat2, p);
+  ist_view a = ist_view_none(), none = a, stat2 = use(s->stat2, p);
   ist_view in = ist_block_parallel(c) ? x : use(s->xmid, p);
   ist_view g = gate.p ? gate : up, u = gate.p ? up : none;
+  ist_view da = ist_decoder_fitted(d->da, p->micro->rows, g.cols, 0); /* experts may be wider */
   bool again = w->recompute == IST_RECOMPUTE_LAYER;
   bool kept = again && d->adapters && d->adapters->method->keeps_frozen;
   if (active || kept) {

@@ -10,11 +10,6 @@ static ist_view use(ist_view v, int64_t rows) {
   return v.p ? ist_view_rows(v, 0, rows) : v;
 }
 
-/* A buffer of the widest expert as (rows, cols) with room for `tail` more. */
-static ist_view fitted(ist_view v, int64_t rows, int64_t cols, int64_t tail) {
-  return ist_view_make(v.p, v.dt, rows, cols, cols + tail);
-}
-
 /* (n, k) as (n k, 1): one row a choice. */
 static ist_view flat(ist_view v) {
   return ist_view_make(v.p, v.dt, v.rows * v.cols, 1, 1);
@@ -126,11 +121,11 @@ static mlp mlp_of(ist_decoder *d, const ist_pass *p, int64_t layer, ist_site in,
       .in = in,
       .out = out,
       .x = x,
-      .gate = fitted(m->gate, rows, F, 0),
-      .up = fitted(m->up, rows, F, 0),
-      .a = fitted(m->a, rows, F, tail),
-      .u_in = fitted(m->u_in, rows, rank_of(d, in), 0),
-      .u_out = fitted(m->u_out, rows, rank_of(d, out), 0),
+      .gate = ist_decoder_fitted(m->gate, rows, F, 0),
+      .up = ist_decoder_fitted(m->up, rows, F, 0),
+      .a = ist_decoder_fitted(m->a, rows, F, tail),
+      .u_in = ist_decoder_fitted(m->u_in, rows, rank_of(d, in), 0),
+      .u_out = ist_decoder_fitted(m->u_out, rows, rank_of(d, out), 0),
       .y = use(m->y, rows),
   };
 }
@@ -150,7 +145,7 @@ static void mlp_outer_fwd(ist_decoder *d, const mlp *e) {
 static void mlp_bwd(ist_decoder *d, const mlp *e, ist_view dx, ist_view dw, ist_view dy, ist_view w,
                     int64_t count) {
   const ist_backend *be = d->ctx->be;
-  ist_view da = fitted(d->da, e->a.rows, e->a.cols, 0);
+  ist_view da = ist_decoder_fitted(d->da, e->a.rows, e->a.cols, 0);
   ist_view dots = ist_view_make(dw.p, dw.dt, 1, count, count);
   mlp_inner_fwd(d, e);
   if (rank_of(d, e->out)) {
@@ -204,7 +199,7 @@ static void shared_bwd(ist_decoder *d, const ist_pass *p, int64_t layer, ist_vie
               ist_view_none(), IST_ACT_SIGMOID);
   ist_view low = dw;
   if (d->compute != d->wide) {
-    low = fitted(m->dlow, n, 1, 0);
+    low = ist_decoder_fitted(m->dlow, n, 1, 0);
     be->copy(d->ctx, low, dw);
   }
   be->matmul(d->ctx, use(dh, n), low, false,

@@ -4,6 +4,8 @@
  * whole decoder against finite differences in double. Goldens: make_families.py. */
 #include "train/golden.h"
 
+#include <unistd.h>
+
 #include "base/parallel.h"
 #include "eval/generator.h"
 /* A direction moves hundreds of parameters at once. */
@@ -203,6 +205,66 @@ static void test_methods_on_experts(void **state) {
   }
 }
 
+/* qwen2_moe_mixed with dense MLPs of 6 columns, less than an expert's 12: its folder, in `dir`. */
+static void write_narrow(const char *dir) {
+  enum { NARROW = 6 };
+  const char *from = IST_GOLDEN_DIR "/families/qwen2_moe_mixed/";
+  ist_error err = {0};
+  char path[512], target[512];
+  json_t *config;
+  ist_safetensors *st;
+  snprintf(path, sizeof path, "%sconfig.json", from);
+  MUST(ist_json_read(&config, path, IST_JSON_SETTINGS, &err));
+  const int64_t wide = json_integer_value(json_object_get(config, "intermediate_size"));
+  json_object_set_new(config, "intermediate_size", json_integer(NARROW));
+  snprintf(path, sizeof path, "%sconfig.json", dir);
+  assert_int_equal(json_dump_file(config, path, 0), 0);
+  json_decref(config);
+  snprintf(path, sizeof path, "%smodel.safetensors", from);
+  MUST(ist_safetensors_open(&st, path, &err));
+  ist_st_item *items = calloc((size_t)st->n, sizeof *items);
+  float *values = calloc((size_t)st->n, NARROW * 64 * sizeof *values); /* D is 24 */
+  for (int64_t i = 0; i < st->n; i++) {
+    const ist_st_tensor *t = &st->tensor[i];
+    items[i] = (ist_st_item){.name = t->name, .type = t->type, .n_dims = t->n_dims};
+    memcpy(items[i].shape, t->shape, sizeof t->shape);
+    items[i].data = t->data;
+    const int narrow = t->n_dims == 2 && t->shape[0] == wide   ? 0
+                       : t->n_dims == 2 && t->shape[1] == wide ? 1
+                                                               : -1;
+    if (narrow < 0) continue;
+    float *v = values + i * NARROW * 64, all[20 * 64];
+    MUST(ist_st_to_f32(t, all, t->shape[0] * t->shape[1], &err));
+    items[i].shape[narrow] = NARROW;
+    for (int64_t k = 0; k < items[i].shape[0] * items[i].shape[1]; k++)
+      v[k] = all[k / items[i].shape[1] * t->shape[1] + k % items[i].shape[1]];
+    items[i].type = IST_F32;
+    items[i].data = v;
+  }
+  snprintf(path, sizeof path, "%smodel.safetensors", dir);
+  MUST(ist_safetensors_write(path, items, st->n, NULL, 0, &err));
+  ist_safetensors_close(st);
+  free(items);
+  free(values);
+  snprintf(path, sizeof path, "%sgoldens.safetensors", dir); /* for its tokens */
+  snprintf(target, sizeof target, "%sgoldens.safetensors", from);
+  assert_int_equal(symlink(target, path), 0);
+}
+
+/* Experts may be wider than the MLPs of the layers without. */
+static void test_wider_experts(void **state) {
+  (void)state;
+  static const ist_adapter_config lora = {.method = "lora", .rank = 3, .alpha = 6};
+  char dir[] = "/tmp/ist-narrow-XXXXXX", inside[64];
+  assert_non_null(mkdtemp(dir));
+  snprintf(inside, sizeof inside, "%s/", dir);
+  write_narrow(inside);
+  for (int order = 0; order < 2; order++) check_method(inside, &lora, order);
+  snprintf(inside, sizeof inside, "%s/goldens.safetensors", dir);
+  assert_int_equal(unlink(inside), 0);
+  assert_int_equal(ist_remove_tree(dir, NULL), IST_OK);
+}
+
 /* Every expert starts with the magnitudes of its own matrix, so that nothing changes. */
 static void test_fresh_experts(void **state) {
   (void)state;
@@ -268,7 +330,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_logits),        cmocka_unit_test(test_gradients),
       cmocka_unit_test(test_slopes),        cmocka_unit_test(test_methods_on_experts),
-      cmocka_unit_test(test_fresh_experts), cmocka_unit_test(test_greedy),
+      cmocka_unit_test(test_wider_experts), cmocka_unit_test(test_fresh_experts),
+      cmocka_unit_test(test_greedy),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
