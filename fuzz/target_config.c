@@ -8,7 +8,9 @@ static ist_source folder(void) {
   {                                                                                      \
     .name = {text, sizeof text - 1}, .type = IST_F32, .n_dims = 2, .ne = { 32, 8, 1, 1 } \
   }
-  static const ist_gguf_tensor tensor[] = {TABLE("gpt_neox.embed_in.weight"),
+  static const ist_gguf_tensor tensor[] = {TABLE("embed_out.weight"),
+                                           TABLE("gpt_neox.embed_in.weight"),
+                                           TABLE("lm_head.weight"),
                                            TABLE("model.decoder.embed_positions.weight"),
                                            TABLE("model.decoder.embed_tokens.weight"),
                                            TABLE("model.embed_tokens.weight"),

@@ -172,6 +172,19 @@ static ist_status read_heads(ist_model_config *c, const ist_source *s, ist_error
   return IST_OK;
 }
 
+/* A folder without a head has the embedding for one, unless it says that it has not: then the head
+ * is lost, and what the embedding would give in its place is not the model. */
+static ist_status read_tied(ist_model_config *c, const ist_source *s, ist_error *err) {
+  c->tied = !ist_tensor_find(s, c, -1, IST_T_OUTPUT, false);
+  if (!c->tied || !json_is_false(ist_key_json(s, "tie_word_embeddings"))) return IST_OK;
+  char name[160];
+  ist_tensor_name_in(name, sizeof name, s, c, -1, IST_T_OUTPUT, false);
+  return ist_fail(err, IST_ERR_FORMAT,
+                  "%s: found no such tensor, expected it, for config.json has "
+                  "tie_word_embeddings false",
+                  name);
+}
+
 /* Rotated dimensions, before the family has its say. */
 static ist_status read_rope_dim(ist_model_config *c, const ist_source *s, ist_error *err) {
   double part = 1.0;
@@ -216,7 +229,7 @@ static ist_status fill(ist_model_config *c, const ist_source *s, ist_error *err)
   IST_TRY(read_act(c, s, err));
   IST_TRY(find_embedding(c, s, &embed, err));
   c->V = embed->ne[1];
-  c->tied = !ist_tensor_find(s, c, -1, IST_T_OUTPUT, false);
+  IST_TRY(read_tied(c, s, err));
   c->block = row->block;
   c->norm = s->gguf && row->norm == IST_NORM_RMS1 ? IST_NORM_RMS : row->norm;
   c->gated = row->gated;
