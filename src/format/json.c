@@ -94,9 +94,9 @@ static ist_status check_memory(const char *text, size_t len, size_t memory, ist_
                   memory >> 20);
 }
 
-static ist_status parse(json_t **out, const char *text, size_t len, size_t flags, ist_error *err) {
+static ist_status parse(json_t **out, const char *text, size_t len, ist_error *err) {
   json_error_t e;
-  *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | flags, &e);
+  *out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
   if (!*out)
     return ist_fail(err, IST_ERR_FORMAT, "not valid JSON: %s (line %d, column %d)", e.text, e.line,
                     e.column);
@@ -112,7 +112,7 @@ ist_status ist_json_parse_within(json_t **out, const char *text, size_t len, siz
                                  ist_error *err) {
   *out = NULL;
   IST_TRY(check_memory(text, len, memory, err));
-  return parse(out, text, len, 0, err);
+  return parse(out, text, len, err);
 }
 
 ist_status ist_json_parse(json_t **out, const char *text, size_t len, ist_error *err) {
@@ -128,7 +128,14 @@ static ist_status parse_config(json_t **out, const char *text, size_t len, size_
   bool huge = !*out && json_error_code(&e) == json_error_numeric_overflow;
   if (json_is_object(*out)) return IST_OK;
   json_decref(*out);
-  return parse(out, text, len, huge ? JSON_DECODE_INT_AS_REAL : 0, err);
+  *out = NULL;
+  if (!huge) return parse(out, text, len, err);
+  ist_buf eased = {0};
+  ist_json_long_as_real(&eased, text, len);
+  ist_status s =
+      eased.failed ? ist_fail_nomem(err, "JSON", len) : parse(out, eased.p, eased.len, err);
+  ist_buf_free(&eased);
+  return s;
 }
 
 ist_status ist_json_parse_config(json_t **out, const char *text, size_t len, ist_error *err) {

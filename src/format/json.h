@@ -33,7 +33,7 @@ ist_status ist_json_parse_within(json_t **out, const char *text, size_t len, siz
                                  ist_error *err);
 
 /* The same for settings that a program wrote: transformers has an integer of 100 bits
- * for "no limit". Where one is beyond 64, every number of the text is given as real. */
+ * for "no limit". One beyond 64 is given as a real number. */
 ist_status ist_json_parse_config(json_t **out, const char *text, size_t len, ist_error *err);
 
 /* A path as a string of JSON, which holds UTF-8 only: other bytes, and control characters

@@ -157,8 +157,12 @@ static ist_status smollm3(ist_model_config *c, const ist_source *s, ist_error *e
                     ist_json_kind(list), (long long)json_array_size(list), (long long)c->L);
   IST_TRY(ist_arch_layers(c, err));
   for (int64_t l = 0; l < c->L; l++) {
-    bool rotated =
-        listed ? json_integer_value(json_array_get(list, (size_t)l)) != 0 : (l + 1) % interval != 0;
+    const json_t *entry = listed ? json_array_get(list, (size_t)l) : NULL;
+    if (entry && !json_is_integer(entry))
+      return ist_fail(err, IST_ERR_FORMAT,
+                      "config.json: no_rope_layers[%lld]: found %s, expected an integer",
+                      (long long)l, ist_json_kind(entry));
+    bool rotated = entry ? json_integer_value(entry) != 0 : (l + 1) % interval != 0;
     c->layer[l].rope = rotated ? 0 : -1;
   }
   return llama(c, s, err);
