@@ -6,10 +6,10 @@
 
 #include "base/mem.h"
 #include "base/parallel.h"
-#include "format/gguf.h"
 #include "format/lora_gguf.h"
 #include "format/peft_match.h"
 #include "format/quant.h"
+#include "format/source.h"
 
 /* The number behind the first "." or at the first "blk.", -1: none. */
 static int64_t layer_of(const char *name) {
@@ -36,6 +36,12 @@ static ist_diff_tensor result_of(const char *name, moments s) {
                            .norm_diff = sqrt(s.dd > 0 ? s.dd : 0),
                            .cosine = s.ab / sqrt(s.aa * s.bb)};
 }
+
+typedef struct side {
+  const char *path;
+  bool folder, adapter;
+  ist_source source; /* unless a folder: a GGUF, all files of a split one */
+} side;
 
 /* ---- Two models ---- */
 
@@ -103,11 +109,11 @@ static tensor_name name_of(const ist_gguf_tensor *t) {
   return n;
 }
 
-static ist_status compare_named(const ist_gguf *a, const ist_gguf *b, const ist_gguf_tensor *t,
+static ist_status compare_named(const side *a, const side *b, const ist_gguf_tensor *t,
                                 ist_diff_fn each, void *user, ist_error *err) {
   const tensor_name n = name_of(t);
   const char *name = n.text;
-  const ist_gguf_tensor *other = ist_gguf_find_tensor(b, name);
+  const ist_gguf_tensor *other = ist_source_find(&b->source, name);
   if (!ist_dequant_supported(t->type) || (other && !ist_dequant_supported(other->type)))
     return IST_OK; /* integers are no weights */
   if (other && memcmp(t->ne, other->ne, sizeof t->ne) != 0)
@@ -135,19 +141,19 @@ static ist_status only_in_b(const ist_gguf_tensor *t, ist_diff_fn each, void *us
   return IST_OK;
 }
 
-static ist_status diff_models(const ist_gguf *a, const ist_gguf *b, ist_diff_fn each, void *user,
+static ist_status diff_models(const side *a, const side *b, ist_diff_fn each, void *user,
                               ist_error *err) {
+  const ist_source *sa = &a->source, *sb = &b->source;
   int64_t common = 0;
-  for (int64_t i = 0; i < a->n_tensors; i++)
-    common += ist_gguf_find_tensor(b, name_of(&a->tensor[i]).text) != NULL;
+  for (int64_t i = 0; i < sa->n; i++)
+    common += ist_source_find(sb, name_of(&sa->tensor[i]).text) != NULL;
   if (common == 0)
     return ist_fail(err, IST_ERR_MISMATCH, "%s, %s: found no tensor that both have", a->path,
                     b->path);
-  for (int64_t i = 0; i < a->n_tensors; i++)
-    IST_TRY(compare_named(a, b, &a->tensor[i], each, user, err));
-  for (int64_t i = 0; i < b->n_tensors; i++)
-    if (!ist_gguf_find_tensor(a, name_of(&b->tensor[i]).text))
-      IST_TRY(only_in_b(&b->tensor[i], each, user, err));
+  for (int64_t i = 0; i < sa->n; i++) IST_TRY(compare_named(a, b, &sa->tensor[i], each, user, err));
+  for (int64_t i = 0; i < sb->n; i++)
+    if (!ist_source_find(sa, name_of(&sb->tensor[i]).text))
+      IST_TRY(only_in_b(&sb->tensor[i], each, user, err));
   return IST_OK;
 }
 
@@ -351,20 +357,14 @@ static ist_status diff_deltas(const deltas *a, const deltas *b, ist_diff_fn each
 
 /* ---- Which of the two ---- */
 
-typedef struct side {
-  const char *path;
-  bool folder, adapter;
-  ist_gguf *gguf; /* NULL: a folder */
-} side;
-
 static ist_status open_side(side *s, const char *path, ist_error *err) {
   struct stat st;
   *s = (side){.path = path, .folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode)};
   s->adapter = s->folder;
   if (s->folder) return IST_OK;
-  IST_TRY(ist_gguf_open(&s->gguf, path, err));
+  IST_TRY(ist_source_open(&s->source, path, err));
   ist_str type = {0};
-  ist_gguf_get_str(s->gguf, "general.type", false, &type, NULL);
+  ist_gguf_get_str(s->source.gguf, "general.type", false, &type, NULL);
   s->adapter = type.len == 7 && memcmp(type.p, "adapter", 7) == 0;
   return IST_OK;
 }
@@ -389,19 +389,18 @@ static ist_status diff_sides(const side *a, const side *b, ist_diff_fn each, voi
                     "%s, %s: found %s and %s, expected two models or two adapters of one format",
                     a->path, b->path, a->adapter ? "an adapter" : "a model",
                     b->adapter ? "an adapter" : "a model");
-  return a->adapter ? diff_adapters(a, b, each, user, err)
-                    : diff_models(a->gguf, b->gguf, each, user, err);
+  return a->adapter ? diff_adapters(a, b, each, user, err) : diff_models(a, b, each, user, err);
 }
 
 ist_status ist_diff(const char *a, const char *b, ist_diff_fn each, void *user, ist_error *err) {
-  side sa, sb = {0};
+  side sa = {0}, sb = {0};
   ist_error own;
   if (!err) err = &own; /* helpers pass its code on */
   if (!each) return ist_fail(err, IST_ERR_ARG, "diff: found no function to report to");
   ist_status s = open_side(&sa, a, err);
   if (s == IST_OK) s = open_side(&sb, b, err);
   if (s == IST_OK) s = diff_sides(&sa, &sb, each, user, err);
-  ist_gguf_close(sa.gguf);
-  ist_gguf_close(sb.gguf);
+  ist_source_close(&sa.source);
+  ist_source_close(&sb.source);
   return s;
 }
