@@ -303,11 +303,24 @@ static bool ends_in_gguf(const char *path) {
   return n > 5 && strcmp(path + n - 5, ".gguf") == 0;
 }
 
+static bool is_at(const struct stat *out, const char *path) {
+  struct stat there;
+  return stat(path, &there) == 0 && out->st_dev == there.st_dev && out->st_ino == there.st_ino;
+}
+
+/* The model's path, or one of the files that it leads to: parts of a GGUF, shards of a folder. */
+static bool is_base(const struct stat *out, const ist_model *m) {
+  bool found = is_at(out, m->path);
+  for (int64_t i = 0; i < m->source.n_parts; i++) found |= is_at(out, m->source.part[i]->path);
+  for (int64_t i = 0; i < m->source.n_shards; i++) found |= is_at(out, m->source.shard[i]->path);
+  return found;
+}
+
 /* The base is never changed, and nothing is overwritten unasked. */
 static ist_status check_output(const ist_model *m, const ist_merge_options *o, ist_error *err) {
-  struct stat out, base;
+  struct stat out;
   if (stat(o->output, &out) != 0) return IST_OK;
-  if (stat(m->path, &base) == 0 && out.st_dev == base.st_dev && out.st_ino == base.st_ino)
+  if (is_base(&out, m))
     return ist_fail(err, IST_ERR_ARG, "%s: found the base model itself, expected another name",
                     o->output);
   if (ends_in_gguf(o->output) ? o->overwrite && S_ISREG(out.st_mode) : S_ISDIR(out.st_mode))

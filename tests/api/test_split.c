@@ -1,10 +1,11 @@
-/* A base in several files: all of them are compared. */
+/* A base in several files: all of them are compared, and none is overwritten. */
 #include "../format/files.h"
 
 #include "folder.h"
 #include "format/gguf.h"
 
 #define TINY IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
+#define HF   IST_GOLDEN_DIR "/llama_hf_sharded"
 
 static ist_error err;
 
@@ -69,9 +70,27 @@ static void test_diff(void **state) {
                "expected the first of 2");
 }
 
+/* ---- Overwriting ---- */
+
+static void test_base_is_kept(void **state) {
+  (void)state;
+  static const char *const parts[] = {FIRST, SECOND};
+  ist_merge_result r;
+  for (int i = 0; i < 2; i++)
+    assert_error(merge_into(FIRST, NULL, parts[i], NULL, 0, &r, &err), IST_ERR_ARG, &err,
+                 "found the base model itself");
+  assert_int_equal(symlink(HF "/model-00002-of-00004.safetensors", "shard.gguf"), 0);
+  assert_error(merge_into(HF, NULL, "shard.gguf", NULL, 0, &r, &err), IST_ERR_ARG, &err,
+               "found the base model itself");
+  unlink("shard.gguf");
+  MUST(merge_into(FIRST, NULL, "whole.gguf", NULL, 0, &r, &err));
+  assert_int_equal(r.tensors, n_tensors);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_diff),
+      cmocka_unit_test(test_base_is_kept),
   };
   return cmocka_run_group_tests(tests, set_up, leave_folder);
 }
