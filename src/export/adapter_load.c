@@ -4,7 +4,6 @@
 #include "base/mem.h"
 #include "export/adapter_files.h"
 #include "export/updates.h"
-#include "format/quant.h"
 #include "model/targets.h"
 
 static ist_outer outer_of(const ist_update *u) {
@@ -119,36 +118,13 @@ static ist_status put_updates(ist_adapters *ad, unsigned char **params, const is
   return IST_OK;
 }
 
-/* PEFT saves a copy of the base's embedding and head beside an adapter on them. */
-static ist_status is_bases_own(bool *same, const ist_update *u, const ist_model *m,
-                               ist_error *err) {
-  const ist_stored *base = u->id == IST_T_EMBED ? ist_weights_stored(&m->weights, -1, IST_T_EMBED)
-                                                : ist_weights_stored(&m->weights, -1, IST_T_OUTPUT);
-  if (!base->data) base = ist_weights_stored(&m->weights, -1, IST_T_EMBED); /* tied */
-  float *row = ist_calloc((size_t)u->cols, sizeof *row);
-  if (!row) return ist_fail_nomem(err, "a row", (size_t)u->cols * sizeof *row);
-  *same = true;
-  for (int64_t r = 0; *same && r < u->rows; r++) {
-    const unsigned char *p = base->data + ist_dtype_bytes(base->type, r * u->cols);
-    ist_dequant_f32(row, p, base->type, u->cols);
-    *same = memcmp(row, u->whole + r * u->cols, (size_t)u->cols * sizeof *row) == 0;
-  }
-  ist_free(row);
-  return IST_OK;
-}
-
 /* Moves the whole matrices out of the updates. */
-static ist_status take_whole(float *whole[IST_OUTER_COUNT], ist_updates *u, const ist_model *m,
-                             ist_error *err) {
+static void take_whole(float *whole[IST_OUTER_COUNT], ist_updates *u) {
   for (int64_t i = 0; i < u->n; i++) {
-    bool same = false;
     if (!u->p[i].whole) continue;
-    IST_TRY(is_bases_own(&same, &u->p[i], m, err));
-    if (same) continue;
     whole[outer_of(&u->p[i])] = u->p[i].whole;
     u->p[i].whole = NULL;
   }
-  return IST_OK;
 }
 
 /* Reads what `path` is: parts are put on the model at once, updates are left in `u`. */
@@ -172,7 +148,8 @@ ist_status ist_adapter_load(ist_adapters *ad, unsigned char **params, float *who
   ist_updates u = {0};
   ist_status s = read_any(ad, params, &u, path, m, err);
   if (s == IST_OK && u.n) s = put_updates(ad, params, &u, m, err);
-  if (s == IST_OK) s = take_whole(whole, &u, m, err);
+  if (s == IST_OK) s = ist_updates_drop_own(&u, m, err);
+  if (s == IST_OK) take_whole(whole, &u);
   ist_updates_free(&u);
   if (s == IST_OK) return IST_OK;
   for (int i = 0; i < IST_OUTER_COUNT; i++) ist_free(whole[i]);

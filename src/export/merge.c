@@ -396,6 +396,7 @@ ist_status ist_merge(const ist_model *m, const ist_merge_options *options, ist_m
   ist_updates u = {0};
   ist_merge_list list = {0};
   ist_status s = o.adapter ? ist_updates_read(&u, o.adapter, m, err) : IST_OK;
+  if (s == IST_OK) s = ist_updates_drop_own(&u, m, err);
   if (s == IST_OK && gguf) s = check_gguf(m, err);
   if (s == IST_OK) s = ist_merge_list_make(&list, m, &u, !gguf, err);
   if (s == IST_OK && gguf) s = ist_merge_write_gguf(&list, m, type, o.output, o.adapter, err);

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "base/mem.h"
+#include "format/quant.h"
 
 ist_update *ist_updates_add(ist_updates *u, const ist_model *m, int64_t layer, int id,
                             int64_t copy) {
@@ -32,6 +33,38 @@ const ist_update *ist_updates_find(const ist_updates *u, int64_t layer, int id, 
   for (int64_t i = 0; i < u->n; i++)
     if (u->p[i].layer == layer && u->p[i].id == id && u->p[i].copy == copy) return &u->p[i];
   return NULL;
+}
+
+static ist_status is_bases_own(bool *same, const ist_update *u, const ist_model *m,
+                               ist_error *err) {
+  const ist_stored *base = u->id == IST_T_EMBED ? ist_weights_stored(&m->weights, -1, IST_T_EMBED)
+                                                : ist_weights_stored(&m->weights, -1, IST_T_OUTPUT);
+  if (!base->data) base = ist_weights_stored(&m->weights, -1, IST_T_EMBED); /* tied */
+  float *row = ist_calloc((size_t)u->cols, sizeof *row);
+  if (!row) return ist_fail_nomem(err, "a row", (size_t)u->cols * sizeof *row);
+  *same = true;
+  for (int64_t r = 0; *same && r < u->rows; r++) {
+    const unsigned char *p = base->data + ist_dtype_bytes(base->type, r * u->cols);
+    ist_dequant_f32(row, p, base->type, u->cols);
+    *same = memcmp(row, u->whole + r * u->cols, (size_t)u->cols * sizeof *row) == 0;
+  }
+  ist_free(row);
+  return IST_OK;
+}
+
+ist_status ist_updates_drop_own(ist_updates *u, const ist_model *m, ist_error *err) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < u->n; i++) {
+    bool same = false;
+    if (u->p[i].whole) IST_TRY(is_bases_own(&same, &u->p[i], m, err));
+    if (!same) continue;
+    ist_free(u->p[i].whole);
+    u->p[i].whole = NULL;
+  }
+  for (int64_t i = 0; i < u->n; i++)
+    if (u->p[i].rank || u->p[i].whole) u->p[kept++] = u->p[i];
+  u->n = kept;
+  return IST_OK;
 }
 
 ist_status ist_check_finite(const float *v, int64_t n, const char *path, const char *name,

@@ -40,6 +40,9 @@ bool ist_adapter_is_file(const char *path);
 ist_status ist_updates_read_dir(ist_updates *out, const ist_peft_dir *d, const char *dir,
                                 const ist_model *m, ist_error *err);
 void ist_updates_free(ist_updates *u);
+/* Drops the whole matrices that are the base's own, of which PEFT saves a copy beside an adapter on
+ * one of them; an update that has nothing else goes with its matrix. */
+ist_status ist_updates_drop_own(ist_updates *u, const ist_model *m, ist_error *err);
 /* The update of a tensor (of one expert's matrix in a stack), or NULL. */
 const ist_update *ist_updates_find(const ist_updates *u, int64_t layer, int id, int64_t copy);
 

@@ -1,4 +1,5 @@
-/* Embedding and head of a base where an adapter is on them. */
+/* Embedding and head of a base where an adapter is on them, or holds a copy of
+ * the base's own. */
 #include "../format/files.h"
 
 #include <math.h>
@@ -7,9 +8,11 @@
 #include "folder.h"
 #include "format/gguf.h"
 #include "format/peft_dir.h"
+#include "format/quant.h"
 #include "model/model.h"
 
-#define TINY IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
+#define TINY  IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
+#define GEMMA IST_GOLDEN_DIR "/families/gemma"
 
 static ist_error err;
 
@@ -83,9 +86,68 @@ static void test_more_than_lora_at_the_head(void **state) {
   free(magnitude);
 }
 
+/* ---- Copies of the base's own ---- */
+
+/* A pair at one q, beside which `embed` and `head` are saved as they are. */
+static void write_saved(const char *dir, const ist_model *m, const float *embed,
+                        const float *head) {
+#define Q MODEL "model.layers.0.self_attn.q_proj."
+  static const char *const target[] = {"layers.0.self_attn.q_proj"};
+  const ist_peft_config c = {.r = R, .alpha = 4, .targets = {target, 1}};
+  const int64_t D = m->config.D, V = m->config.V, q = m->config.H * m->config.E;
+  float *a = make(R * D, 0.1f), *b = make(q * R, -0.05f);
+  const ist_st_item items[] = {item(Q "lora_A.weight", R, D, a), item(Q "lora_B.weight", q, R, b),
+                               item(MODEL "model.embed_tokens.weight", V, D, embed),
+                               item(MODEL "lm_head.weight", V, D, head)};
+  MUST(ist_peft_write(dir, &c, items, 4, &err));
+  free(a);
+  free(b);
+}
+
+/* With the base's own embedding and head, or another head: whether the result has a head. */
+static bool merged_head(const char *base, const char *out, bool other, int64_t *merged) {
+  ist_merge_result r;
+  ist_model *m = open_model(base);
+  const ist_stored *embed = ist_weights_stored(&m->weights, -1, IST_T_EMBED);
+  const int64_t n = embed->rows * embed->cols;
+  float *own = calloc((size_t)n, sizeof *own), *head = calloc((size_t)n, sizeof *head);
+  ist_dequant_f32(own, embed->data, embed->type, n);
+  memcpy(head, own, (size_t)n * sizeof *own);
+  if (other) head[n - 1] += 1;
+  write_saved("saved", m, own, head);
+  ist_model_close(m);
+  free(own);
+  free(head);
+  MUST(merge_into(base, "saved", out, "F32", 0, &r, &err));
+  *merged = r.merged;
+  m = open_model(out);
+  const bool found = ist_weights_stored(&m->weights, -1, IST_T_OUTPUT)->data != NULL;
+  ist_model_close(m);
+  return found;
+}
+
+/* They change nothing, and so do not part what the base ties; Gemma's files could not hold them
+ * apart. */
+static void test_saved_copies(void **state) {
+  (void)state;
+  static const char *const outs[] = {"copies", "copies.gguf"}, *const gemma[] = {"g", "g.gguf"};
+  int64_t merged;
+  for (int i = 0; i < 2; i++) {
+    assert_false(merged_head(TINY, outs[i], false, &merged));
+    assert_int_equal(merged, 1);
+    assert_true(merged_head(TINY, outs[i], true, &merged));
+    assert_int_equal(merged, 2);
+    assert_false(merged_head(GEMMA "/model.gguf", gemma[i], false, &merged));
+    assert_int_equal(merged, 1);
+  }
+  assert_false(merged_head(GEMMA, "from-folder", false, &merged));
+  assert_int_equal(merged, 1);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_more_than_lora_at_the_head),
+      cmocka_unit_test(test_saved_copies),
   };
   return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }
