@@ -15,6 +15,10 @@ bool ist_merge_unties(const ist_model *m, const ist_updates *u) {
                             ist_updates_find(u, -1, IST_T_OUTPUT, 0) != NULL);
 }
 
+const ist_stored *ist_merge_tied_head(const ist_model *m) {
+  return ist_weights_stored(&m->weights, -1, IST_T_EMBED);
+}
+
 bool ist_merge_sets_apart(const ist_merge_list *list) {
   bool head = false, changed = false;
   for (int64_t i = 0; i < list->n; i++) {
@@ -114,8 +118,7 @@ static ist_status list_gguf(ist_merge_list *out, const ist_model *m, const ist_u
   for (int64_t i = 0; i < m->source.n; i++)
     IST_TRY(add_tensor(out, m, u, &m->source.tensor[i], err));
   if (!ist_merge_unties(m, u)) return IST_OK;
-  return add(out, m, u, "output.weight", -1, IST_T_OUTPUT, false, ist_weights_head(&m->weights),
-             err);
+  return add(out, m, u, "output.weight", -1, IST_T_OUTPUT, false, ist_merge_tied_head(m), err);
 }
 
 /* Most bases have no bias that could take it, and PEFT does not merge it there either. */

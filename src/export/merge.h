@@ -52,6 +52,8 @@ ist_status ist_merge_list_folder(ist_merge_list *out, const ist_model *m, const 
                                  ist_error *err);
 /* True when the base shares one matrix for embedding and head, and the result cannot. */
 bool ist_merge_unties(const ist_model *m, const ist_updates *u);
+/* What that head begins with, whatever head an adapter on the model brings. */
+const ist_stored *ist_merge_tied_head(const ist_model *m);
 /* True when the result has both and one was changed here: they may have been one, or a folder may
  * have said so and held both. */
 bool ist_merge_sets_apart(const ist_merge_list *list);

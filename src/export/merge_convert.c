@@ -109,5 +109,5 @@ ist_status ist_merge_list_convert(ist_merge_list *out, const ist_model *m, const
   for (int64_t l = 0; l < m->config.L; l++)
     for (int id = 0; id < (int)IST_T_LAYER_COUNT; id++) IST_TRY(add_tensor(out, m, u, l, id, err));
   if (!ist_merge_unties(m, u)) return IST_OK;
-  return add(out, m, u, -1, IST_T_OUTPUT, 0, false, ist_weights_head(&m->weights), err);
+  return add(out, m, u, -1, IST_T_OUTPUT, 0, false, ist_merge_tied_head(m), err);
 }

@@ -82,7 +82,7 @@ static ist_status add_head(ist_merge_list *list, const ist_model *m, const ist_u
   char stem[128];
   bool named = ist_tensor_hf_stem(stem, sizeof stem, &m->config, -1, IST_T_OUTPUT);
   IST_ASSERT(named);
-  const ist_stored *from = ist_weights_head(&m->weights);
+  const ist_stored *from = ist_merge_tied_head(m);
   IST_TRY(ist_grow(&list->p, &list->cap, list->n + 1, sizeof *list->p, err));
   ist_merge_item *it = &list->p[list->n++];
   *it = (ist_merge_item){.model = m,

@@ -1,4 +1,4 @@
-/* Embedding and head of a base where an adapter is on them, or holds a copy of
+/* Embedding and head of a base where an adapter is on them, brings them whole, or holds a copy of
  * the base's own. */
 #include "../format/files.h"
 
@@ -144,10 +144,48 @@ static void test_saved_copies(void **state) {
   assert_int_equal(merged, 1);
 }
 
+/* ---- A model with an adapter on it ---- */
+
+static ist_buf file_of(const char *out) {
+  ist_buf b = {0};
+  char *inside = ist_path_join(out, "model.safetensors");
+  MUST(ist_file_read(&b, ist_file_exists(inside) ? inside : out, 1 << 24, &err));
+  ist_free(inside);
+  return b;
+}
+
+/* The head that the merge adds is the base's, not the one that the set adapter brings. */
+static void test_head_of_a_set_adapter(void **state) {
+  (void)state;
+  static const char *const bases[] = {TINY, TINY, "base"}, *const outs[] = {"a.gguf", "a", "b"};
+  ist_merge_result r;
+  MUST(merge_into(TINY, NULL, "base", "F32", 0, &r, &err));
+  for (int i = 0; i < 3; i++) {
+    ist_merge_options o;
+    ist_merge_options_init(&o);
+    o.adapter = IST_GOLDEN_DIR "/adapters/embedding";
+    o.output = outs[i];
+    o.type = "F32";
+    o.overwrite = true;
+    ist_model *m = open_model(bases[i]);
+    MUST(ist_merge(m, &o, NULL, NULL, &r, &err));
+    ist_buf plain = file_of(outs[i]);
+    MUST(ist_model_set_adapter(m, IST_GOLDEN_DIR "/adapters/saved", &err));
+    assert_non_null(m->whole[IST_OUTER_HEAD]);
+    MUST(ist_merge(m, &o, NULL, NULL, &r, &err));
+    ist_buf with = file_of(outs[i]);
+    assert_true(plain.len == with.len && memcmp(plain.p, with.p, plain.len) == 0);
+    ist_buf_free(&plain);
+    ist_buf_free(&with);
+    ist_model_close(m);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_more_than_lora_at_the_head),
       cmocka_unit_test(test_saved_copies),
+      cmocka_unit_test(test_head_of_a_set_adapter),
   };
   return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }
