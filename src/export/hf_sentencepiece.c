@@ -25,7 +25,7 @@ typedef struct pieces {
 /* A piece that stands for its text. */
 static bool is_text(const pieces *p, uint64_t id) {
   if (!p->type || id >= p->type->count) return true;
-  const int type = (int)ist_gguf_elem_f64(p->type, id);
+  const double type = ist_gguf_elem_f64(p->type, id); /* any number */
   return type != TYPE_UNKNOWN && type != TYPE_CONTROL && type != TYPE_BYTE;
 }
 

@@ -55,12 +55,13 @@ static const struct {
 
 /* ---- Tokens ---- */
 
-static int type_of(const ist_gguf *g, uint64_t id) {
+/* As the file has it, which may be any number. */
+static double type_of(const ist_gguf *g, uint64_t id) {
   const ist_gguf_kv *types = ist_gguf_find(g, KEY "token_type");
-  return types && id < types->count ? (int)ist_gguf_elem_f64(types, id) : 1;
+  return types && id < types->count ? ist_gguf_elem_f64(types, id) : 1;
 }
 
-static bool is_added(int type) {
+static bool is_added(double type) {
   return type == TYPE_UNKNOWN || type == TYPE_CONTROL || type == TYPE_USER;
 }
 
@@ -68,7 +69,7 @@ static json_t *string_of(ist_str s) {
   return json_stringn(s.p, s.len);
 }
 
-static json_t *added_token(ist_str text, int type) {
+static json_t *added_token(ist_str text, double type) {
   return json_pack("{s:o, s:b, s:b, s:b, s:b, s:b}", "content", string_of(text), "single_word", 0,
                    "lstrip", 0, "rstrip", 0, "normalized", 0, "special", type != TYPE_USER);
 }
@@ -76,7 +77,7 @@ static json_t *added_token(ist_str text, int type) {
 static json_t *added_tokens(const ist_gguf *g, const ist_gguf_kv *tokens) {
   json_t *list = json_array();
   for (uint64_t i = 0; i < tokens->count; i++) {
-    int type = type_of(g, i);
+    const double type = type_of(g, i);
     if (!is_added(type)) continue;
     json_t *one = json_pack("{s:I}", "id", (json_int_t)i);
     json_t *rest = added_token(tokens->strings[i], type);
@@ -217,7 +218,7 @@ json_t *ist_hf_tokenizer_config(const ist_model *m) {
   const ist_gguf_kv *tokens = ist_gguf_find(g, KEY "tokens");
   json_t *decoder = json_object();
   for (uint64_t i = 0; i < tokens->count; i++) {
-    int type = type_of(g, i);
+    const double type = type_of(g, i);
     char id[24];
     snprintf(id, sizeof id, "%llu", (unsigned long long)i);
     if (is_added(type)) json_object_set_new(decoder, id, added_token(tokens->strings[i], type));

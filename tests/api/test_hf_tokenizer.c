@@ -106,6 +106,40 @@ static void test_refused(void **state) {
   ist_gguf_close(g);
 }
 
+/* Types are numbers of any kind: one that is none of those known is plain text. */
+static void test_odd_types(void **state) {
+  (void)state;
+  enum { PIECES = 4 };
+  static const ist_str text[PIECES] = {{"<unk>", 5}, {"a", 1}, {"b", 1}, {"ab", 2}};
+  static const float score[PIECES] = {0, -2, -3, -1}, type[PIECES] = {2, 3.5f, 1e20f, 1};
+  char *folder = make_folder(), *path = ist_path_join(folder, "odd.gguf");
+  ist_gguf_writer *w = ist_gguf_writer_new();
+  ist_gguf_put_str(w, "tokenizer.ggml.model", "llama", 5);
+  ist_gguf_put_strs(w, "tokenizer.ggml.tokens", text, PIECES);
+  ist_gguf_put_f32s(w, "tokenizer.ggml.scores", score, PIECES);
+  ist_gguf_put_f32s(w, "tokenizer.ggml.token_type", type, PIECES);
+  must(ist_gguf_write(w, path, &err));
+  ist_gguf_writer_free(w);
+  ist_gguf *g;
+  ist_model m = {.path = path};
+  must(ist_gguf_open(&g, path, &err));
+  must(ist_tokenizer_from_gguf(&m.tokenizer, g, &err));
+  m.source = ist_source_of_gguf(g);
+  json_t *root = ist_hf_tokenizer(&m, &err), *config = ist_hf_tokenizer_config(&m);
+  if (!root) fail_msg("%s", err.message);
+  const json_t *pairs = json_object_get(json_object_get(root, "model"), "merges");
+  assert_int_equal(json_array_size(json_object_get(root, "added_tokens")), 1);
+  assert_int_equal(json_object_size(json_object_get(config, "added_tokens_decoder")), 1);
+  assert_int_equal(json_array_size(pairs), 1);
+  assert_string_equal(json_string_value(json_array_get(pairs, 0)), "a b");
+  json_decref(root);
+  json_decref(config);
+  ist_tokenizer_free(m.tokenizer);
+  ist_gguf_close(g);
+  ist_free(path);
+  remove_folder(folder);
+}
+
 /* Pieces of one letter up to 1200 times: 720 KB whose merges would be 430 MB. */
 static void test_merges_that_multiply(void **state) {
   (void)state;
@@ -143,8 +177,8 @@ static void test_merges_that_multiply(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip),
-                                     cmocka_unit_test(test_merges_that_multiply),
-                                     cmocka_unit_test(test_refused)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_round_trip), cmocka_unit_test(test_merges_that_multiply),
+      cmocka_unit_test(test_odd_types), cmocka_unit_test(test_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
