@@ -52,7 +52,10 @@ static jinja_value strftime_now(jinja_run *r, const jinja_args *a) {
                    sizeof format);
   ist_jinja_step(r, 1 + (int64_t)f->len);
   memcpy(format, f->p, f->len);
-  localtime_r(&r->now, &now);
+  if (!gmtime_r(&r->now, &now)) ist_jinja_fail(r, "a date of no year that can be written");
+  /* Of no zone, as Python's datetime.now(): %z and %Z give nothing. */
+  now.tm_isdst = -1;
+  now.tm_zone = "";
   if (*format && strftime(text, sizeof text, format, &now) == 0)
     ist_jinja_fail(r, "a date format that gives nothing");
   /* Which part of the format a byte comes from is not known: all are the input's if any is. */

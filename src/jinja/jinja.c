@@ -152,6 +152,12 @@ void *ist_jinja_new(jinja_run *r, size_t count, size_t size) {
   return p;
 }
 
+time_t ist_jinja_now(void) {
+  time_t now = time(NULL);
+  struct tm local;
+  return localtime_r(&now, &local) ? timegm(&local) : now;
+}
+
 static void copy_out(jinja_run *r, const jinja_out *o, ist_buf *text, uint16_t **origin) {
   ist_buf_add(text, o->p ? o->p : "", o->len);
   if (!origin) return;
@@ -170,7 +176,7 @@ ist_status ist_jinja_render(const ist_jinja *t, const json_t *globals,
   r->t = t;
   r->max_steps = options && options->max_steps ? options->max_steps : MAX_STEPS;
   r->arena.limit = options && options->max_memory ? options->max_memory : MAX_MEMORY;
-  r->now = options && options->now ? options->now : time(NULL);
+  r->now = options && options->now ? options->now : ist_jinja_now();
   ist_status status;
   if (setjmp(r->fail) == 0) {
     jinja_out *out = r->out = ist_jinja_out_new(r);

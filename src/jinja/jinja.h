@@ -28,12 +28,16 @@ enum {
 };
 
 typedef struct ist_jinja_options {
-  time_t now;        /* what strftime_now shows; 0: the clock */
+  time_t now;        /* what strftime_now shows, as of ist_jinja_now; 0: the clock */
   int64_t max_steps; /* 0: a default that no real template comes near */
   size_t max_memory; /* of a rendering, in bytes; 0: a default */
   /* Names of fields whose strings count as the template's, behind the last NULL; NULL: none. */
   const char *const *markers;
 } ist_jinja_options;
+
+/* The clock as the walls here show it: the seconds that UTC will count from 1970 when it shows the
+ * same. One number, so that a date shown once can be shown again later, and elsewhere. */
+time_t ist_jinja_now(void);
 
 /* Renders over the fields of `globals` (an object). Strings within item i of its
  * field "messages" are numbered i + 1, except the values of the items' own fields "role", which

@@ -161,6 +161,29 @@ static void test_origin_of_fields(void **state) {
   json_decref(globals);
 }
 
+/* A date is of no zone, as Python's datetime.now(): '%z%Z' give nothing there either. What the
+ * clock shows here is the same text wherever it is shown again. */
+static void test_dates(void **state) {
+  (void)state;
+  static const struct {
+    const char *zone;
+    int hours; /* east of UTC */
+  } rows[] = {{"CET-1", 1}, {"XYZ+7", -7}, {"UTC", 0}};
+  json_t *globals = json_object(), *expected = json_string("25 Jul 2024 10:00:00 []");
+  for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+    static const char source[] = "{{ strftime_now('%d %b %Y %H:%M:%S [%z%Z]') }}";
+    setenv("TZ", rows[k].zone, 1);
+    tzset();
+    check(source, sizeof source - 1, globals, expected);
+    int64_t ahead = (int64_t)ist_jinja_now() - (int64_t)time(NULL);
+    assert_in_range(ahead - rows[k].hours * 3600 + 5, 0, 5);
+  }
+  unsetenv("TZ");
+  tzset();
+  json_decref(globals);
+  json_decref(expected);
+}
+
 /* Every one ends with an error, and soon. */
 static void test_hostile(void **state) {
   (void)state;
@@ -264,7 +287,7 @@ int main(void) {
       cmocka_unit_test(test_snippets),      cmocka_unit_test(test_templates),
       cmocka_unit_test(test_origin),        cmocka_unit_test(test_origin_of_fields),
       cmocka_unit_test(test_hostile),       cmocka_unit_test(test_broken),
-      cmocka_unit_test(test_out_of_memory),
+      cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_dates),
   };
   return cmocka_run_group_tests(tests, load, unload);
 }
