@@ -104,7 +104,7 @@ static void read_records(const char *path, const ist_tokenizer *tok, ist_templat
     if (status != IST_OK || !more) continue;
     ist_ids prompt = {0};
     const char *answer;
-    status = ist_prompt_build(&prompt, &record, tok, tmpl, &answer, &err);
+    status = ist_prompt_build(&prompt, &record, tok, tmpl, 0, &answer, &err);
     fuzz_check(status, &err);
     ist_ids_free(&prompt);
     ist_record_free(&record);

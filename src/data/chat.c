@@ -33,6 +33,7 @@ typedef struct chat {
   const ist_record *record;
   const ist_tokenizer *tok;
   ist_rendered *out;
+  time_t now;         /* the date that is shown */
   int64_t max_tokens; /* what stands behind them is cut away; 0: nothing is */
   text whole;
   uint8_t *literal; /* a byte for each of the whole's: from the template */
@@ -98,7 +99,7 @@ static ist_status make_globals(json_t *globals, const chat *c, int64_t n, bool r
 
 /* The text of the first n messages, with the opening of a reply if asked for. */
 static ist_status render(text *out, const chat *c, int64_t n, bool reply, ist_error *err) {
-  const ist_jinja_options options = {.markers = special_names};
+  const ist_jinja_options options = {.now = c->now, .markers = special_names};
   json_t *globals = json_object();
   if (!globals) return ist_fail_nomem(err, "a conversation", 64);
   ist_status status = make_globals(globals, c, n, reply, err);
@@ -279,31 +280,34 @@ static ist_status put_whole(chat *c, int64_t n, ist_error *err) {
   return is_full(c) ? IST_OK : put(c, (span){at, c->whole.b.len}, false, err);
 }
 
-static ist_status write(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok, int64_t n,
-                        bool reply, int64_t max_tokens, ist_error *err) {
-  chat c = {.record = r, .tok = tok, .out = out, .max_tokens = max_tokens};
-  ist_status status = render(&c.whole, &c, n, reply, err);
-  size_t len = c.whole.b.len;
+/* The first n messages; frees what the conversation has gathered. */
+static ist_status write(chat *c, int64_t n, bool reply, ist_error *err) {
+  /* It is rendered several times, which must not see another date each. */
+  if (!c->now) c->now = ist_jinja_now();
+  ist_status status = render(&c->whole, c, n, reply, err);
+  size_t len = c->whole.b.len;
   if (status == IST_OK) {
-    c.literal = ist_calloc(len + 1, 1);
-    if (!c.literal) status = ist_fail_nomem(err, "a conversation", len);
+    c->literal = ist_calloc(len + 1, 1);
+    if (!c->literal) status = ist_fail_nomem(err, "a conversation", len);
   }
   for (size_t i = 0; status == IST_OK && i < len; i++)
-    c.literal[i] = (c.whole.origin[i] & IST_JINJA_INPUT) == IST_JINJA_TEMPLATE;
-  if (status == IST_OK) status = put_whole(&c, n, err);
-  ist_free(c.literal);
-  ist_free(c.message);
-  text_free(&c.whole);
+    c->literal[i] = (c->whole.origin[i] & IST_JINJA_INPUT) == IST_JINJA_TEMPLATE;
+  if (status == IST_OK) status = put_whole(c, n, err);
+  ist_free(c->literal);
+  ist_free(c->message);
+  text_free(&c->whole);
   return status;
 }
 
 ist_status ist_chat_record(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
-                           int64_t max_tokens, ist_error *err) {
-  return write(out, r, tok, r->n_messages, false, max_tokens, err);
+                           time_t now, int64_t max_tokens, ist_error *err) {
+  chat c = {.record = r, .tok = tok, .out = out, .now = now, .max_tokens = max_tokens};
+  return write(&c, r->n_messages, false, err);
 }
 
 ist_status ist_chat_prompt(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
-                           ist_error *err) {
+                           time_t now, ist_error *err) {
   bool answered = r->message[r->n_messages - 1].role == IST_ROLE_ASSISTANT;
-  return write(out, r, tok, r->n_messages - answered, true, 0, err);
+  chat c = {.record = r, .tok = tok, .out = out, .now = now};
+  return write(&c, r->n_messages - answered, true, err);
 }

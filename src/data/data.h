@@ -99,6 +99,7 @@ typedef struct ist_dataset {
 
 typedef struct ist_data_options {
   ist_template tmpl; /* resolved */
+  time_t now;        /* the date that a template shows: ist_jinja_now; 0: the clock, every time */
   ist_loss_on loss_on;
   int64_t max_tokens;
   int64_t limit;      /* of each file; 0: all records */
@@ -125,9 +126,9 @@ void ist_dataset_free(ist_dataset *d);
 /* The prompt of a record as ids: the tokens that a sample has before the text of
  * its last message, when that is the assistant's; its text is then the expected
  * answer (borrowed from the record). When the last message is not the assistant's,
- * the prompt asks for a reply to it, and *answer is NULL. */
+ * the prompt asks for a reply to it, and *answer is NULL. `now`: ist_data_options. */
 ist_status ist_prompt_build(ist_ids *out, const ist_record *r, const ist_tokenizer *tok,
-                            ist_template tmpl, const char **answer, ist_error *err);
+                            ist_template tmpl, time_t now, const char **answer, ist_error *err);
 
 /* Seeded split of 0..n-1 into train, validation and probe index lists, disjoint.
  * Returns lists in fresh memory owned by the caller (ist_split_free). */

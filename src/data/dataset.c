@@ -54,7 +54,8 @@ static ist_status build_one(const builder *w, int64_t i, ist_rendered *r, ist_er
   struct built *b = &w->built[i];
   *b = (struct built){.sample.line = record->line};
   r->ids.n = 0;
-  ist_status status = ist_render_record(r, record, w->tok, w->opt->tmpl, w->opt->max_tokens, err);
+  ist_status status =
+      ist_render_record(r, record, w->tok, w->opt->tmpl, w->opt->now, w->opt->max_tokens, err);
   if (status != IST_OK) {
     ist_error_context(err, "%s: record %" PRId64, w->records->path, record->line);
     return status;

@@ -14,18 +14,18 @@ typedef struct ist_rendered {
 void ist_rendered_free(ist_rendered *r);
 
 /* Appends the whole record, or at least max_tokens + 1 tokens of it (0: all): the caller cuts.
- * The paper template adds EOS where it fits below. */
+ * The paper template adds EOS where it fits below. `now`: ist_data_options. */
 ist_status ist_render_record(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
-                             ist_template tmpl, int64_t max_tokens, ist_error *err);
+                             ist_template tmpl, time_t now, int64_t max_tokens, ist_error *err);
 /* Appends what a record has before the text of its last message, when that is the
  * assistant's, else the record and the opening of a reply. */
 ist_status ist_render_prompt(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
-                             ist_template tmpl, ist_error *err);
+                             ist_template tmpl, time_t now, ist_error *err);
 
 /* chat.c: the same by the model's own template. */
 ist_status ist_chat_record(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
-                           int64_t max_tokens, ist_error *err);
+                           time_t now, int64_t max_tokens, ist_error *err);
 ist_status ist_chat_prompt(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
-                           ist_error *err);
+                           time_t now, ist_error *err);
 
 #endif

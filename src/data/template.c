@@ -306,13 +306,13 @@ static ist_status paper_prompt(writer *w, const ist_record *r) {
 
 /* ---- Records ---- */
 
-static ist_status render(writer *w, const ist_record *r, ist_template tmpl, int64_t max_tokens,
-                         bool prompt) {
+static ist_status render(writer *w, const ist_record *r, ist_template tmpl, time_t now,
+                         int64_t max_tokens, bool prompt) {
   IST_ASSERT(tmpl != IST_TEMPLATE_AUTO && r->n_messages > 0);
   if (r->plain) tmpl = IST_TEMPLATE_NONE;
   if (tmpl == IST_TEMPLATE_MODEL)
-    return prompt ? ist_chat_prompt(w->out, r, w->tok, w->err)
-                  : ist_chat_record(w->out, r, w->tok, max_tokens, w->err);
+    return prompt ? ist_chat_prompt(w->out, r, w->tok, now, w->err)
+                  : ist_chat_record(w->out, r, w->tok, now, max_tokens, w->err);
   if (r->tools)
     return ist_fail(w->err, IST_ERR_DATA,
                     "found tools, calls or their answers, which template %s cannot show, expected "
@@ -323,17 +323,17 @@ static ist_status render(writer *w, const ist_record *r, ist_template tmpl, int6
 }
 
 ist_status ist_render_record(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
-                             ist_template tmpl, int64_t max_tokens, ist_error *err) {
+                             ist_template tmpl, time_t now, int64_t max_tokens, ist_error *err) {
   writer w = {.tok = tok, .out = out, .err = err};
-  ist_status status = render(&w, r, tmpl, max_tokens, false);
+  ist_status status = render(&w, r, tmpl, now, max_tokens, false);
   ist_buf_free(&w.text);
   return status;
 }
 
 ist_status ist_render_prompt(ist_rendered *out, const ist_record *r, const ist_tokenizer *tok,
-                             ist_template tmpl, ist_error *err) {
+                             ist_template tmpl, time_t now, ist_error *err) {
   writer w = {.tok = tok, .out = out, .err = err};
-  ist_status status = render(&w, r, tmpl, 0, true);
+  ist_status status = render(&w, r, tmpl, now, 0, true);
   ist_buf_free(&w.text);
   return status;
 }
@@ -345,9 +345,9 @@ void ist_rendered_free(ist_rendered *r) {
 }
 
 ist_status ist_prompt_build(ist_ids *out, const ist_record *r, const ist_tokenizer *tok,
-                            ist_template tmpl, const char **answer, ist_error *err) {
+                            ist_template tmpl, time_t now, const char **answer, ist_error *err) {
   ist_rendered rendered = {.ids = *out};
-  ist_status status = ist_render_prompt(&rendered, r, tok, tmpl, err);
+  ist_status status = ist_render_prompt(&rendered, r, tok, tmpl, now, err);
   if (status != IST_OK) rendered.ids.n = out->n;
   *out = rendered.ids;
   ist_free(rendered.mask);

@@ -11,6 +11,7 @@ struct ist_chat {
   bool opened; /* the generator; the model is ours then */
   ist_generate_options options;
   ist_template template;
+  time_t now; /* the date of all its turns: another one would begin the tokens anew */
   int64_t context;
   ist_message *message; /* those that still fit; their texts are ours */
   int64_t n, cap;
@@ -50,8 +51,8 @@ static ist_status render(ist_ids *ids, const ist_chat *c, int64_t left_out, ist_
   const ist_record record = {.line = 1, .n_messages = n, .message = list};
   const char *answer;
   ids->n = 0;
-  ist_status status =
-      ist_prompt_build(ids, &record, c->generator.model->tokenizer, c->template, &answer, err);
+  ist_status status = ist_prompt_build(ids, &record, c->generator.model->tokenizer, c->template,
+                                       c->now, &answer, err);
   ist_free(list);
   return status;
 }
@@ -190,6 +191,7 @@ ist_status ist_chat_open(ist_chat **out, ist_model *m, const ist_generate_option
   ist_chat *c = ist_calloc(1, sizeof *c);
   if (!c) return ist_fail_nomem(err, "a conversation", sizeof *c);
   c->options = *o;
+  c->now = ist_jinja_now();
   ist_status status = open_chat(c, m, context, err);
   if (status != IST_OK) {
     ist_chat_close(c);

@@ -13,6 +13,7 @@ typedef struct exact_task {
   const ist_model *model;
   const ist_records *records;
   ist_template tmpl;
+  time_t now; /* the date that all prompts show */
   ist_exact_fn each;
   void *user;
   ist_exact_result *result;
@@ -122,8 +123,8 @@ static ist_status generate_lanes(exact_task *t, int64_t lanes, int64_t max_new, 
 static ist_status build_prompt(exact_task *t, int64_t index, int lane, ist_error *err) {
   const ist_record *r = &t->records->p[index];
   t->prompt[lane].n = t->answer[lane].n = 0;
-  IST_TRY(
-      ist_prompt_build(&t->prompt[lane], r, t->model->tokenizer, t->tmpl, &t->expected[lane], err));
+  IST_TRY(ist_prompt_build(&t->prompt[lane], r, t->model->tokenizer, t->tmpl, t->now,
+                           &t->expected[lane], err));
   if (t->prompt[lane].n > 0 && t->expected[lane]) return IST_OK;
   return ist_fail(err, IST_ERR_DATA, "%s:%lld: found no %s, expected a prompt and an answer",
                   t->records->path, (long long)r->line, t->expected[lane] ? "prompt" : "answer");
@@ -147,7 +148,12 @@ ist_status ist_eval_exact(ist_model *m, const ist_eval_options *o, ist_exact_fn 
                     (long long)o->max_new, (long long)IST_MAX_REGION);
   IST_TRY(ist_model_check_free(m, err));
   ist_records records = {0};
-  exact_task t = {.model = m, .records = &records, .each = each, .user = user, .result = r};
+  exact_task t = {.model = m,
+                  .records = &records,
+                  .now = ist_jinja_now(),
+                  .each = each,
+                  .user = user,
+                  .result = r};
   ist_status status = ist_eval_read(&records, &t.tmpl, m, o, err);
   double start = ist_prof_now();
   int64_t n = o->limit > 0 && o->limit < records.n ? o->limit : records.n;

@@ -47,7 +47,7 @@ static ist_status prompt_ids(ist_ids *ids, const ist_model *m, const char *promp
   messages[n++] = (ist_message){IST_ROLE_ASSISTANT, "", 0, NULL};
   const ist_record record = {.line = 1, .n_messages = n, .message = messages};
   const char *answer;
-  return ist_prompt_build(ids, &record, m->tokenizer, resolved, &answer, err);
+  return ist_prompt_build(ids, &record, m->tokenizer, resolved, 0, &answer, err);
 }
 
 /* Bytes at the end of the text that begin a UTF-8 character but do not end it. */

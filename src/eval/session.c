@@ -79,7 +79,7 @@ ist_status ist_eval_read(ist_records *records, ist_template *tmpl, const ist_mod
 
 ist_status ist_eval_data_options(ist_data_options *out, const ist_model *m,
                                  const ist_eval_options *o, ist_error *err) {
-  *out = (ist_data_options){.max_tokens = o->max_tokens, .limit = o->limit};
+  *out = (ist_data_options){.now = ist_jinja_now(), .max_tokens = o->max_tokens, .limit = o->limit};
   int loss_on = ist_loss_on_from_name(o->loss_on);
   if (loss_on < 0)
     return ist_fail(err, IST_ERR_ARG, "loss_on: found \"%s\", expected completion, all or last",

@@ -31,6 +31,7 @@ struct ist_trainer {
   ist_model *model; /* borrowed */
   ist_train_options options;
   ist_template tmpl;
+  time_t now;               /* the date that the data show: of the run's start, not of a resume */
   ist_dataset data;         /* training file, and validation file behind it */
   ist_sources sources;      /* the training files and their weights */
   int64_t n_cut, n_dropped; /* training samples cut; records without a supervised token */
@@ -94,6 +95,9 @@ ist_status ist_trainer_log_step(ist_trainer *t, const ist_step_report *r, const 
 /* New reference: everything that a resumed run must find again; and whether it is there
  * (trainer_resume.c). */
 json_t *ist_trainer_settings(const ist_trainer *t);
+/* The moment that the run's templates show: the saved one, else (NULL: a fresh run; or the run is
+ * older than the setting) the clock's. */
+time_t ist_trainer_now(const json_t *saved);
 ist_status ist_trainer_check_resume(const ist_trainer *t, const json_t *saved, ist_error *err);
 /* The state of the checkpoint at `path`, its values checked. */
 ist_status ist_trainer_load_state(ist_trainer *t, const char *path, ist_error *err);

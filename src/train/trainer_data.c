@@ -9,6 +9,7 @@
 static ist_status append_file(ist_trainer *t, const char *path, int source, ist_error *err) {
   const ist_data_options opt = {
       .tmpl = t->tmpl,
+      .now = t->now,
       .loss_on = (ist_loss_on)ist_loss_on_from_name(t->options.loss_on),
       .max_tokens = t->options.max_tokens,
       .limit = t->options.limit,

@@ -343,6 +343,7 @@ static ist_status open_all(ist_trainer *t, ist_error *err) {
       return status;
     }
   }
+  t->now = ist_trainer_now(saved);
   ist_status status = ist_trainer_load_data(t, err);
   if (status == IST_OK && saved) status = ist_trainer_check_resume(t, saved, err);
   if (status == IST_OK && saved)

@@ -30,12 +30,20 @@ json_t *ist_trainer_settings(const ist_trainer *t) {
   if (t->model->requantised)
     json_object_set_new(more, "base_type", json_string(ist_base_type_name(t->model->base_type)));
   if (cache) json_object_set_new(more, "base_cache", ist_json_path(cache->path));
+  if (t->tmpl == IST_TEMPLATE_MODEL) /* the others show no date */
+    json_object_set_new(more, "template_time", json_integer(t->now));
   ist_saved_modules_to_json(more, &t->saved_modules);
   int bad = !root || !more || json_object_update(root, more) != 0;
   json_decref(more);
   if (!bad) return root;
   json_decref(root);
   return NULL;
+}
+
+/* A template that shows the date would give other tokens, and so other data, the day after. */
+time_t ist_trainer_now(const json_t *saved) {
+  const json_t *then = json_object_get(saved, "template_time");
+  return json_is_integer(then) ? (time_t)json_integer_value(then) : ist_jinja_now();
 }
 
 /* ---- The same run ---- */

@@ -74,7 +74,7 @@ static void answer_anew(talk *t, int64_t n, char *text, int64_t *n_prompt) {
   memcpy(list, t->message, sizeof t->message);
   list[t->n] = (ist_message){IST_ROLE_ASSISTANT, "", 0, NULL};
   const ist_record record = {.line = 1, .n_messages = t->n + 1, .message = list};
-  MUST(ist_prompt_build(&ids, &record, t->m->tokenizer, IST_TEMPLATE_CHATML, &ignored, &err));
+  MUST(ist_prompt_build(&ids, &record, t->m->tokenizer, IST_TEMPLATE_CHATML, 0, &ignored, &err));
   MUST(ist_generator_open(&g, t->other, 1, ids.n + n, IST_STEP_FLOAT, &err));
   *n_prompt = ids.n;
   const float *logits = ist_generator_prompt(&g, 0, ids.p, ids.n, 0);

@@ -68,7 +68,7 @@ static void check(const char *chat_template, const turns *c, const char *expecte
   ist_tokenizer *t = open_with(chat_template);
   ist_rendered r = {0};
   ist_buf out = {0};
-  if (ist_render_record(&r, &c->r, t, IST_TEMPLATE_MODEL, 0, &err) != IST_OK)
+  if (ist_render_record(&r, &c->r, t, IST_TEMPLATE_MODEL, 0, 0, &err) != IST_OK)
     fail_msg("%s", err.message);
   show(&out, t, &r);
   assert_string_equal(out.p, expected);
@@ -135,12 +135,13 @@ static void test_as_built_in(void **state) {
       turns c;
       random_turns(&c, &rng);
       ist_rendered own = {0}, built_in = {0}, prompt = {0}, built_in_prompt = {0};
-      assert_int_equal(ist_render_record(&own, &c.r, t, IST_TEMPLATE_MODEL, 0, NULL), IST_OK);
-      assert_int_equal(ist_render_record(&built_in, &c.r, t, IST_TEMPLATE_CHATML, 0, NULL), IST_OK);
+      assert_int_equal(ist_render_record(&own, &c.r, t, IST_TEMPLATE_MODEL, 0, 0, NULL), IST_OK);
+      assert_int_equal(ist_render_record(&built_in, &c.r, t, IST_TEMPLATE_CHATML, 0, 0, NULL),
+                       IST_OK);
       assert_int_equal(own.ids.n, built_in.ids.n);
       assert_same(&own, &built_in, own.ids.n);
-      assert_int_equal(ist_render_prompt(&prompt, &c.r, t, IST_TEMPLATE_MODEL, NULL), IST_OK);
-      assert_int_equal(ist_render_prompt(&built_in_prompt, &c.r, t, IST_TEMPLATE_CHATML, NULL),
+      assert_int_equal(ist_render_prompt(&prompt, &c.r, t, IST_TEMPLATE_MODEL, 0, NULL), IST_OK);
+      assert_int_equal(ist_render_prompt(&built_in_prompt, &c.r, t, IST_TEMPLATE_CHATML, 0, NULL),
                        IST_OK);
       assert_int_equal(prompt.ids.n, built_in_prompt.ids.n);
       assert_same(&prompt, &built_in_prompt, prompt.ids.n);
@@ -185,7 +186,7 @@ static void test_refused(void **state) {
   add(&c, IST_ROLE_USER, "a");
   ist_tokenizer *t = open_with("{{ raise_exception('no ' ~ messages[0].role) }}");
   ist_rendered r = {0};
-  assert_int_equal(ist_render_record(&r, &c.r, t, IST_TEMPLATE_MODEL, 0, &err), IST_ERR_DATA);
+  assert_int_equal(ist_render_record(&r, &c.r, t, IST_TEMPLATE_MODEL, 0, 0, &err), IST_ERR_DATA);
   assert_non_null(strstr(err.message, "no user"));
   ist_rendered_free(&r);
   ist_tokenizer_free(t);
@@ -253,11 +254,11 @@ static void test_tools(void **state) {
   ist_error err = {0};
   ist_tokenizer *t = open_with(CALLING);
   ist_rendered r = {0};
-  assert_int_equal(ist_render_record(&r, &c.r, t, IST_TEMPLATE_MODEL, 0, &err), IST_OK);
+  assert_int_equal(ist_render_record(&r, &c.r, t, IST_TEMPLATE_MODEL, 0, 0, &err), IST_OK);
   int ends = 0, end = ist_tokenizer_find(t, END);
   for (int64_t i = 0; i < r.ids.n; i++) ends += r.ids.p[i] == end;
   assert_int_equal(ends, 4); /* one a message: those of the record are text */
-  assert_int_equal(ist_render_record(&r, &c.r, t, IST_TEMPLATE_CHATML, 0, &err), IST_ERR_DATA);
+  assert_int_equal(ist_render_record(&r, &c.r, t, IST_TEMPLATE_CHATML, 0, 0, &err), IST_ERR_DATA);
   assert_non_null(strstr(err.message, "template chatml cannot show"));
   ist_rendered_free(&r);
   ist_tokenizer_free(t);

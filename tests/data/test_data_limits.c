@@ -180,10 +180,10 @@ static void test_long_conversation(void **state) {
   ist_rendered some = {0}, beginning = {0}, all = {0};
   ist_error err = {0};
   hang_after(SECONDS);
-  if (ist_render_record(&some, &r, t, IST_TEMPLATE_MODEL, MOST_TOKENS, &err) != IST_OK)
+  if (ist_render_record(&some, &r, t, IST_TEMPLATE_MODEL, 0, MOST_TOKENS, &err) != IST_OK)
     fail_msg("%s", err.message);
   r.n_messages = 200;
-  if (ist_render_record(&beginning, &r, t, IST_TEMPLATE_MODEL, 0, &err) != IST_OK)
+  if (ist_render_record(&beginning, &r, t, IST_TEMPLATE_MODEL, 0, 0, &err) != IST_OK)
     fail_msg("%s", err.message);
   hang_after(0);
   assert_true(some.ids.n > MOST_TOKENS && some.ids.n < 2 * MOST_TOKENS);
@@ -192,7 +192,7 @@ static void test_long_conversation(void **state) {
   assert_memory_equal(some.mask, beginning.mask, MOST_TOKENS);
   r.n_messages = MESSAGES;
   hang_after(SECONDS);
-  assert_int_equal(ist_render_record(&all, &r, t, IST_TEMPLATE_MODEL, 0, &err), IST_ERR_DATA);
+  assert_int_equal(ist_render_record(&all, &r, t, IST_TEMPLATE_MODEL, 0, 0, &err), IST_ERR_DATA);
   hang_after(0);
   assert_non_null(strstr(err.message, "a conversation of 10000 messages"));
   ist_rendered_free(&some);

@@ -298,7 +298,7 @@ static void test_prompt_is_training_prefix(void **state) {
     ist_ids ids = {0};
     const char *answer = NULL;
     ist_error err = {0};
-    assert_int_equal(ist_prompt_build(&ids, &r.p[0], t, tmpl, &answer, &err), IST_OK);
+    assert_int_equal(ist_prompt_build(&ids, &r.p[0], t, tmpl, 0, &answer, &err), IST_OK);
     assert_string_equal(answer, answers[j]);
     const ist_sample *s = &d.p[0];
     int32_t last = s->n; /* where the last run of supervised tokens begins */
@@ -334,7 +334,7 @@ static void test_prompt_without_answer(void **state) {
     ist_buf text = {0};
     ist_error err = {0};
     const char *answer = "unset";
-    assert_int_equal(ist_prompt_build(&ids, &r.p[0], t, cases[k].tmpl, &answer, &err), IST_OK);
+    assert_int_equal(ist_prompt_build(&ids, &r.p[0], t, cases[k].tmpl, 0, &answer, &err), IST_OK);
     assert_null(answer);
     assert_int_equal(ist_tokenizer_decode(t, ids.p, ids.n, true, &text, &err), IST_OK);
     assert_string_equal(text.p, cases[k].text);
@@ -473,7 +473,7 @@ static void test_out_of_memory(void **state) {
     ist_data_options opt = {.tmpl = IST_TEMPLATE_CHATML, .max_tokens = 100};
     ist_alloc_fail_at(n);
     ist_status status = ist_dataset_build(&d, &r, t, &opt, &err);
-    if (status == IST_OK) status = ist_prompt_build(&ids, &r.p[0], t, opt.tmpl, &answer, &err);
+    if (status == IST_OK) status = ist_prompt_build(&ids, &r.p[0], t, opt.tmpl, 0, &answer, &err);
     ist_alloc_fail_at(0);
     if (status != IST_OK) assert_int_equal(status, IST_ERR_NOMEM);
     failures += status != IST_OK;
