@@ -257,9 +257,11 @@ static ist_status fail_rendered(int64_t n, ist_error *err) {
 
 static ist_status put_replies(chat *c, size_t *at, int64_t n, ist_error *err) {
   IST_TRY(find_messages(c, n, err));
-  for (int64_t i = 0; i < n && !is_full(c); i++) {
+  for (int64_t i = 0; i < n; i++) {
     span s;
     if (c->record->message[i].role != IST_ROLE_ASSISTANT) continue;
+    c->out->unfinished = is_full(c);
+    if (c->out->unfinished) break;
     bool found = find_reply(c, i, n, &s);
     if (c->rendered > MOST_RENDERED) return fail_rendered(n, err);
     if (found) IST_TRY(put_between(c, at, s, err));
@@ -272,8 +274,11 @@ static ist_status put_whole(chat *c, int64_t n, ist_error *err) {
   size_t at = 0;
   span s;
   if (ist_jinja_has_generation(ist_tokenizer_chat(c->tok))) {
-    for (size_t from = 0; !is_full(c) && find_generated(c, from, &s); from = s.end)
+    for (size_t from = 0; find_generated(c, from, &s); from = s.end) {
+      c->out->unfinished = is_full(c);
+      if (c->out->unfinished) break;
       IST_TRY(put_between(c, &at, s, err));
+    }
   } else {
     IST_TRY(put_replies(c, &at, n, err));
   }

@@ -18,17 +18,22 @@ typedef struct builder {
   } * built; /* one a record */
 } builder;
 
-/* The mask of one sample by what the loss is on; returns the index behind the
+/* Keeps the last reply in the mask of all tokens, wherever a sample of them ends: an earlier one
+ * must not be taken for it. */
+static void keep_last(ist_rendered *r) {
+  int64_t end = r->ids.n;
+  while (end > 0 && !r->mask[end - 1]) end--;
+  int64_t begin = end;
+  while (begin > 0 && r->mask[begin - 1] == r->mask[end - 1]) begin--;
+  memset(r->mask, 0, (size_t)(r->unfinished ? r->ids.n : begin));
+}
+
+/* The mask of a sample, the first n tokens, by what the loss is on; returns the index behind the
  * last supervised token, 0 if there is none. */
-static int64_t supervise(uint8_t *mask, int64_t n, ist_loss_on loss_on) {
+static int64_t supervise(ist_rendered *r, int64_t n, ist_loss_on loss_on) {
+  uint8_t *mask = r->mask;
   if (loss_on == IST_LOSS_ALL) memset(mask, 1, (size_t)n);
-  if (loss_on == IST_LOSS_LAST) {
-    int64_t end = n;
-    while (end > 0 && !mask[end - 1]) end--;
-    int64_t begin = end;
-    while (begin > 0 && mask[begin - 1] == mask[end - 1]) begin--;
-    memset(mask, 0, (size_t)begin);
-  }
+  if (loss_on == IST_LOSS_LAST) keep_last(r);
   for (int64_t t = 0; t < n; t++) mask[t] = mask[t] != 0;
   mask[0] = 0;
   while (n > 0 && !mask[n - 1]) n--;
@@ -54,6 +59,7 @@ static ist_status build_one(const builder *w, int64_t i, ist_rendered *r, ist_er
   struct built *b = &w->built[i];
   *b = (struct built){.sample.line = record->line};
   r->ids.n = 0;
+  r->unfinished = false;
   ist_status status =
       ist_render_record(r, record, w->tok, w->opt->tmpl, w->opt->now, w->opt->max_tokens, err);
   if (status != IST_OK) {
@@ -63,7 +69,7 @@ static ist_status build_one(const builder *w, int64_t i, ist_rendered *r, ist_er
   int64_t n = r->ids.n;
   b->cut = n > w->opt->max_tokens;
   if (b->cut) n = w->opt->max_tokens;
-  return make_sample(b, r, n > 0 ? supervise(r->mask, n, w->opt->loss_on) : 0, err);
+  return make_sample(b, r, n > 0 ? supervise(r, n, w->opt->loss_on) : 0, err);
 }
 
 static void build_some(void *arg, int64_t begin, int64_t end, int thread) {

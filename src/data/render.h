@@ -10,6 +10,7 @@ typedef struct ist_rendered {
   ist_ids ids;
   uint8_t *mask;
   int64_t mask_cap;
+  bool unfinished; /* replies of the record are left, behind the tokens asked for */
 } ist_rendered;
 void ist_rendered_free(ist_rendered *r);
 

@@ -220,6 +220,44 @@ static void test_loss_on_last(void **state) {
   }
 }
 
+/* Where a sample is cut does not say which reply is the last: one that is cut in two is learned as
+ * far as it goes, and where it is cut away nothing is, however the replies were found. */
+static void test_last_of_a_cut_sample(void **state) {
+  (void)state;
+  turns c = {0};
+  add(&c, IST_ROLE_USER, "a");
+  add(&c, IST_ROLE_ASSISTANT, "bc");
+  add(&c, IST_ROLE_USER, "d");
+  add(&c, IST_ROLE_ASSISTANT, "efg");
+  ist_records records = {.p = &c.r, .n = 1, .path = "records"};
+  static const struct {
+    const char *source;
+    ist_template tmpl;
+  } rows[] = {{CHATML, IST_TEMPLATE_MODEL},
+              {MARKED, IST_TEMPLATE_MODEL},
+              {MARKED, IST_TEMPLATE_CHATML},
+              {MARKED, IST_TEMPLATE_NONE}};
+  for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+    ist_error err = {0};
+    ist_tokenizer *t = open_with(rows[k].source);
+    ist_dataset d;
+    ist_data_options o = {.tmpl = rows[k].tmpl, .loss_on = IST_LOSS_LAST, .max_tokens = 1000};
+    assert_int_equal(ist_dataset_build(&d, &records, t, &o, &err), IST_OK);
+    int64_t n = d.p[0].n, first = n - d.p[0].n_target;
+    assert_int_equal(d.p[0].n_target, 4);
+    ist_dataset_free(&d);
+    for (o.max_tokens = 2; o.max_tokens < n; o.max_tokens++) {
+      ist_status status = ist_dataset_build(&d, &records, t, &o, &err);
+      assert_int_equal(d.n_cut, 1);
+      assert_int_equal(d.n_dropped, o.max_tokens <= first);
+      assert_int_equal(status, o.max_tokens <= first ? IST_ERR_DATA : IST_OK);
+      if (status == IST_OK) assert_int_equal(d.p[0].n_target, o.max_tokens - first);
+      ist_dataset_free(&d);
+    }
+    ist_tokenizer_free(t);
+  }
+}
+
 /* Tools, calls, answers and options of the template. What the record says stays text: names
  * of arguments, roles among them, and options never become control tokens. */
 #define CALLING                                                                               \
@@ -276,7 +314,7 @@ int main(void) {
       cmocka_unit_test(test_masks),        cmocka_unit_test(test_as_built_in),
       cmocka_unit_test(test_resolve),      cmocka_unit_test(test_refused),
       cmocka_unit_test(test_loss_on_last), cmocka_unit_test(test_other_opening),
-      cmocka_unit_test(test_tools),
+      cmocka_unit_test(test_tools),        cmocka_unit_test(test_last_of_a_cut_sample),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
