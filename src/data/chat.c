@@ -139,27 +139,23 @@ static ist_status find_messages(chat *c, int64_t n, ist_error *err) {
   return IST_OK;
 }
 
+/* A stretch of the whole, to be tokenised. */
+static ist_encode_query stretch(const chat *c, span s) {
+  return (ist_encode_query){.text = c->whole.b.p + s.begin,
+                            .len = s.end - s.begin,
+                            .special = true,
+                            .literal = c->literal + s.begin,
+                            .continued = s.begin > 0};
+}
+
 /* Behind the token that ends a reply, in what the template writes from `at` on
  * before the next text of the record; `at` where there is no such token. */
 static size_t behind_end_token(const chat *c, size_t at) {
-  ist_ids ids = {0};
-  ist_buf through = {0};
-  size_t end = at, found = at;
+  size_t end = at, found = 0;
   while (end < c->whole.b.len && c->literal[end]) end++;
-  const ist_encode_query q = {.text = c->whole.b.p + at,
-                              .len = end - at,
-                              .special = true,
-                              .literal = c->literal + at,
-                              .continued = true};
-  bool fine = ist_tokenizer_encode_query(c->tok, &q, &ids, NULL) == IST_OK;
-  for (int64_t i = 0; fine && i < ids.n && found == at; i++) {
-    fine = ist_tokenizer_decode_piece(c->tok, ids.p[i], true, &through, NULL) == IST_OK;
-    if (fine && ist_tokenizer_is_eog(c->tok, ids.p[i]) && through.len <= end - at)
-      found = at + through.len;
-  }
-  ist_buf_free(&through);
-  ist_ids_free(&ids);
-  return found;
+  const ist_encode_query q = stretch(c, (span){at, end});
+  ist_status status = ist_tokenizer_find_end(c->tok, &q, true, &found, NULL);
+  return status == IST_OK ? at + found : at;
 }
 
 /* Where the reply that is message i begins and ends in the whole text. */
@@ -194,12 +190,8 @@ static bool find_generated(const chat *c, size_t from, span *s) {
 static ist_status put(chat *c, span s, bool reply, ist_error *err) {
   ist_rendered *o = c->out;
   int64_t from = o->ids.n;
-  const ist_encode_query q = {.text = c->whole.b.p + s.begin,
-                              .len = s.end - s.begin,
-                              .special = true,
-                              .literal = c->literal + s.begin,
-                              .continued = s.begin > 0};
   if (s.begin >= s.end) return IST_OK;
+  const ist_encode_query q = stretch(c, s);
   IST_TRY(ist_tokenizer_encode_query(c->tok, &q, &o->ids, err));
   IST_TRY(ist_grow(&o->mask, &o->mask_cap, o->ids.n, 1, err));
   if (o->ids.n > from)
@@ -211,24 +203,11 @@ static ist_status put(chat *c, span s, bool reply, ist_error *err) {
 /* What stands behind the token that ends a reply is not the assistant's: it goes
  * with the text behind the reply. */
 static ist_status cut_behind_end(const chat *c, span *s, ist_error *err) {
-  ist_ids ids = {0};
-  ist_buf tail = {0};
-  const ist_encode_query q = {.text = c->whole.b.p + s->begin,
-                              .len = s->end - s->begin,
-                              .special = true,
-                              .literal = c->literal + s->begin,
-                              .continued = s->begin > 0};
-  ist_status status = ist_tokenizer_encode_query(c->tok, &q, &ids, err);
-  int64_t last = ids.n;
-  while (last > 0 && !ist_tokenizer_is_eog(c->tok, ids.p[last - 1])) last--;
-  for (int64_t i = last; last > 0 && i < ids.n && status == IST_OK; i++)
-    status = ist_tokenizer_decode_piece(c->tok, ids.p[i], true, &tail, err);
-  if (status == IST_OK && tail.len > 0 && tail.len < s->end - s->begin &&
-      memcmp(c->whole.b.p + s->end - tail.len, tail.p, tail.len) == 0)
-    s->end -= tail.len;
-  ist_buf_free(&tail);
-  ist_ids_free(&ids);
-  return status;
+  const ist_encode_query q = stretch(c, *s);
+  size_t end;
+  IST_TRY(ist_tokenizer_find_end(c->tok, &q, false, &end, err));
+  if (end > 0) s->end = s->begin + end;
+  return IST_OK;
 }
 
 static ist_status put_between(chat *c, size_t *at, span s, ist_error *err) {

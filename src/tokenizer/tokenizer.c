@@ -187,15 +187,21 @@ static ist_status encode_stretch(encoder *e, const char *text, size_t len, bool 
   return encode_plain(e, text + at, len - at, first && at == 0, err);
 }
 
+/* The tokens that are cut out of the text as it stands. */
+static ist_status find_raw(const ist_tokenizer *t, const ist_encode_query *q, ist_special_hits *out,
+                           ist_error *err) {
+  const ist_special_query special = {.text = q->text,
+                                     .len = q->len,
+                                     .leftmost = t->leftmost,
+                                     .control = q->special,
+                                     .literal = q->literal};
+  return ist_specials_find(&t->raw, &t->vocab, &special, out, err);
+}
+
 static ist_status encode_all(encoder *e, const ist_encode_query *q, ist_error *err) {
   IST_TRY(ist_pieces_init(&e->pieces, &e->t->pre, err));
   e->pieces.growth = ist_growth_of(q->len);
-  const ist_special_query special = {.text = q->text,
-                                     .len = q->len,
-                                     .leftmost = e->t->leftmost,
-                                     .control = q->special,
-                                     .literal = q->literal};
-  IST_TRY(ist_specials_find(&e->t->raw, &e->t->vocab, &special, &e->raw_hits, err));
+  IST_TRY(find_raw(e->t, q, &e->raw_hits, err));
   size_t at = 0;
   for (int64_t i = 0; i <= e->raw_hits.n; i++) {
     bool last = i == e->raw_hits.n, begins = at == 0;
@@ -208,12 +214,16 @@ static ist_status encode_all(encoder *e, const ist_encode_query *q, ist_error *e
   return IST_OK;
 }
 
+static ist_status check_length(const ist_encode_query *q, ist_error *err) {
+  if (q->len <= INT32_MAX) return IST_OK;
+  return ist_fail(err, IST_ERR_DATA, "a text of %zu bytes, at most %d can be tokenised", q->len,
+                  INT32_MAX);
+}
+
 ist_status ist_tokenizer_encode_query(const ist_tokenizer *t, const ist_encode_query *q,
                                       ist_ids *out, ist_error *err) {
   if (q->len == 0) return IST_OK;
-  if (q->len > INT32_MAX)
-    return ist_fail(err, IST_ERR_DATA, "a text of %zu bytes, at most %d can be tokenised", q->len,
-                    INT32_MAX);
+  IST_TRY(check_length(q, err));
   encoder e = {.t = t, .out = out};
   if (q->len >= CACHE_FROM) e.cache = ist_calloc(CACHE, sizeof *e.cache);
   int64_t before = out->n;
@@ -226,6 +236,18 @@ ist_status ist_tokenizer_encode_query(const ist_tokenizer *t, const ist_encode_q
   ist_free(e.raw_hits.p);
   ist_buf_free(&e.text);
   ist_buf_free(&e.spare);
+  return status;
+}
+
+ist_status ist_tokenizer_find_end(const ist_tokenizer *t, const ist_encode_query *q, bool first,
+                                  size_t *end, ist_error *err) {
+  ist_special_hits hits = {0};
+  *end = 0;
+  IST_TRY(check_length(q, err));
+  ist_status status = find_raw(t, q, &hits, err);
+  for (int64_t i = 0; i < hits.n && status == IST_OK && !(first && *end); i++)
+    if (ist_tokenizer_is_eog(t, hits.p[i].id)) *end = (size_t)(hits.p[i].at + hits.p[i].len);
+  ist_free(hits.p);
   return status;
 }
 

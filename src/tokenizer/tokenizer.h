@@ -43,6 +43,11 @@ typedef struct ist_encode_query {
 } ist_encode_query;
 ist_status ist_tokenizer_encode_query(const ist_tokenizer *t, const ist_encode_query *q,
                                       ist_ids *out, ist_error *err);
+/* Where the first, or the last, of the text's tokens that end generation ends, in bytes, white
+ * space that the token takes with it included; 0: there is none. Of those cut out of the text as it
+ * stands, which control tokens are. */
+ist_status ist_tokenizer_find_end(const ist_tokenizer *t, const ist_encode_query *q, bool first,
+                                  size_t *end, ist_error *err);
 /* Appends the bytes of the tokens; `special`: control tokens give their text,
  * else nothing. Ids out of range are an error. */
 ist_status ist_tokenizer_decode(const ist_tokenizer *t, const int32_t *ids, int64_t n, bool special,
