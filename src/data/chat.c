@@ -38,6 +38,7 @@ typedef struct chat {
   text whole;
   uint8_t *literal; /* a byte for each of the whole's: from the template */
   span *message;    /* a message's text in the whole */
+  bool after_token; /* the stretches that are tokenised end in a token cut out of the text */
   size_t rendered;  /* bytes read and written to find replies; more than MOST_RENDERED: given up */
   int turn;
 } chat;
@@ -191,7 +192,9 @@ static ist_status put(chat *c, span s, bool reply, ist_error *err) {
   ist_rendered *o = c->out;
   int64_t from = o->ids.n;
   if (s.begin >= s.end) return IST_OK;
-  const ist_encode_query q = stretch(c, s);
+  ist_encode_query q = stretch(c, s);
+  q.after_token = c->after_token;
+  q.ends_in_token = &c->after_token;
   IST_TRY(ist_tokenizer_encode_query(c->tok, &q, &o->ids, err));
   IST_TRY(ist_grow(&o->mask, &o->mask_cap, o->ids.n, 1, err));
   if (o->ids.n > from)

@@ -204,11 +204,12 @@ static ist_status encode_all(encoder *e, const ist_encode_query *q, ist_error *e
   IST_TRY(find_raw(e->t, q, &e->raw_hits, err));
   size_t at = 0;
   for (int64_t i = 0; i <= e->raw_hits.n; i++) {
-    bool last = i == e->raw_hits.n, begins = at == 0;
+    bool last = i == e->raw_hits.n, begins = at == 0 && !q->after_token;
     ist_special_hit hit = last ? (ist_special_hit){(int32_t)q->len, 0, -1} : e->raw_hits.p[i];
     IST_TRY(encode_stretch(e, q->text + at, (size_t)hit.at - at, begins && !q->continued,
                            begins && q->continued, err));
     if (!last) IST_TRY(ist_ids_add(e->out, hit.id, err));
+    if (last && q->ends_in_token) *q->ends_in_token = at == q->len;
     at = (size_t)(hit.at + hit.len);
   }
   return IST_OK;

@@ -40,6 +40,10 @@ typedef struct ist_encode_query {
   /* A byte for each of the text's, nonzero where it may be part of a control token. */
   const uint8_t *literal;
   bool continued; /* the text goes on where another ended: no space is put before it */
+  /* The text goes on behind a token that was cut out: it begins as it would there in the whole,
+   * whatever `continued` says. */
+  bool after_token;
+  bool *ends_in_token; /* set: the text ends in such a token; NULL: nobody asks */
 } ist_encode_query;
 ist_status ist_tokenizer_encode_query(const ist_tokenizer *t, const ist_encode_query *q,
                                       ist_ids *out, ist_error *err);

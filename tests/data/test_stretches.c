@@ -110,7 +110,55 @@ static void test_what_is_behind_the_end(void **state) {
   }
 }
 
+/* What the template makes of a conversation, written by hand. */
+static void write_out(ist_buf *out, const talk *c, int64_t n, const char *behind) {
+  ist_buf_clear(out);
+  for (int64_t i = 0; i < n; i++) {
+    if (i % 2 == 0)
+      ist_buf_printf(out, "<s>%s<s>", c->m[i].text);
+    else
+      ist_buf_printf(out, "%s</s>%s", c->m[i].text, behind);
+  }
+}
+
+static void check_ids(const ist_tokenizer *t, const ist_buf *text, const ist_rendered *r,
+                      const char *name) {
+  ist_ids whole = {0};
+  assert_int_equal(ist_tokenizer_encode(t, text->p, text->len, true, &whole, NULL), IST_OK);
+  if (r->ids.n != whole.n || memcmp(r->ids.p, whole.p, (size_t)whole.n * sizeof *whole.p) != 0)
+    fail_msg("%s: '%s' in stretches has other tokens", name, text->p);
+  ist_ids_free(&whole);
+}
+
+/* Stretches that meet at tokens have, one behind the other, the tokens of the whole text; so has
+ * the prompt for the last reply. */
+static void test_stretches_are_the_whole(void **state) {
+  (void)state;
+  ist_rng rng = ist_rng_stream(4, IST_RNG_SPLIT, 0, 0, 0);
+  for (int k = 0; k < TOKENIZERS * TEMPLATES; k++) {
+    const char *name = tokenizers[k / TEMPLATES], *behind = templates[k % TEMPLATES].behind;
+    ist_tokenizer *t = open_with(name, templates[k % TEMPLATES].source);
+    ist_buf text = {0};
+    for (int i = 0; i < 50; i++) {
+      talk c;
+      ist_rendered r = {0}, prompt = {0};
+      random_talk(&c, &rng);
+      assert_int_equal(ist_render_record(&r, &c.r, t, IST_TEMPLATE_MODEL, 0, 0, NULL), IST_OK);
+      write_out(&text, &c, c.r.n_messages, behind);
+      check_ids(t, &text, &r, name);
+      assert_int_equal(ist_render_prompt(&prompt, &c.r, t, IST_TEMPLATE_MODEL, 0, NULL), IST_OK);
+      write_out(&text, &c, c.r.n_messages - 1, behind);
+      check_ids(t, &text, &prompt, name);
+      ist_rendered_free(&r);
+      ist_rendered_free(&prompt);
+    }
+    ist_buf_free(&text);
+    ist_tokenizer_free(t);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_behind_the_end)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_behind_the_end),
+                                     cmocka_unit_test(test_stretches_are_the_whole)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
