@@ -87,24 +87,47 @@ void ist_jinja_format_float(char out[64], double f) {
   snprintf(out, 64, "%.*f", decimals > 1 ? decimals : 1, f);
 }
 
+/* As Python's str.isprintable. */
+static bool is_printable(utf8proc_int32_t c) {
+  switch (utf8proc_category(c)) {
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP: return false;
+    case UTF8PROC_CATEGORY_ZS: return c == ' ';
+    default: return true;
+  }
+}
+
+/* How Python writes a character between such quotes; "": as it is. */
+static void escape_char(char out[12], utf8proc_int32_t c, char quote) {
+  unsigned code = (unsigned)c;
+  *out = 0;
+  if (c == quote || c == '\\')
+    snprintf(out, 12, "\\%c", c);
+  else if (c == '\n' || c == '\r' || c == '\t')
+    snprintf(out, 12, "\\%c", c == '\n' ? 'n' : c == '\r' ? 'r' : 't');
+  else if (!is_printable(c))
+    snprintf(out, 12, code < 0x100 ? "\\x%02x" : code < 0x10000 ? "\\u%04x" : "\\U%08x", code);
+}
+
 static void repr_string(jinja_run *r, jinja_out *o, const jinja_str *s) {
   ist_jinja_step_chars(r, s->len);
   char quote = memchr(s->p, '\'', s->len) && !memchr(s->p, '"', s->len) ? '"' : '\'';
   ist_jinja_write(r, o, &quote, 1, NULL);
-  for (size_t i = 0; i < s->len; i++) {
-    unsigned char c = (unsigned char)s->p[i];
-    uint16_t origin = s->origin ? s->origin[i] : 0;
-    char escaped[8] = "";
-    if (c == (unsigned char)quote || c == '\\')
-      snprintf(escaped, sizeof escaped, "\\%c", c);
-    else if (c == '\n' || c == '\r' || c == '\t')
-      snprintf(escaped, sizeof escaped, "\\%c", c == '\n' ? 'n' : c == '\r' ? 'r' : 't');
-    else if (c < 0x20 || c == 0x7f)
-      snprintf(escaped, sizeof escaped, "\\x%02x", c);
-    if (*escaped)
-      ist_jinja_write_one(r, o, escaped, strlen(escaped), origin);
-    else
-      ist_jinja_write_one(r, o, s->p + i, 1, origin);
+  for (size_t at = 0, size; at < s->len; at += size) {
+    char escaped[12] = "";
+    utf8proc_int32_t c;
+    utf8proc_ssize_t n =
+        utf8proc_iterate((const utf8proc_uint8_t *)s->p + at, (utf8proc_ssize_t)(s->len - at), &c);
+    size = n > 0 ? (size_t)n : 1; /* a byte of no character stays what it is */
+    if (n > 0) escape_char(escaped, c, quote);
+    const char *text = *escaped ? escaped : s->p + at;
+    ist_jinja_write_one(r, o, text, *escaped ? strlen(escaped) : size,
+                        s->origin ? s->origin[at] : 0);
   }
   ist_jinja_write(r, o, &quote, 1, NULL);
 }

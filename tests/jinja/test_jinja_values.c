@@ -113,6 +113,14 @@ static const row strings[] = {
     {"{{ 'a\\x0bb\\x0cc\\u2028d\\x1ce\\x85f\\r\\r\\ng' .splitlines() }} {{ "
      "'a\\u2029\\nb\\n\\n'.splitlines(true)|length }} {{ 'é\\u2030x'.splitlines() }}",
      "['a', 'b', 'c', 'd', 'e', 'f', '', 'g'] 4 ['é‰x']", NULL},
+    {"{{ ['a\\u00a0b', '\\u200bx', '\\ue000', '\\u2028', '\\u0378', '\\u3000', ' ', '\\x85', "
+     "'\\xad', "
+     "'\\ufeff', '\\x7f'] }} {{ {'\\u00a0': '\\u2003'} }}",
+     "['a\\xa0b', '\\u200bx', '\\ue000', '\\u2028', '\\u0378', '\\u3000', ' ', '\\x85', '\\xad', "
+     "'\\ufeff', '\\x7f'] {'\\xa0': '\\u2003'}",
+     NULL},
+    {"{{ ['🎉', 'é漢', '\U000e0001', '\U0010ffff'] }}", "['🎉', 'é漢', '\\U000e0001', '\\U0010ffff']",
+     NULL},
 };
 
 static const row collections[] = {
