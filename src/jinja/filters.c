@@ -98,7 +98,7 @@ static jinja_value f_indent(jinja_run *r, jinja_value v, const jinja_args *a) {
   return ist_jinja_out_value(r, o);
 }
 
-static jinja_value f_escape(jinja_run *r, jinja_value v, const jinja_args *a) {
+static jinja_value f_forceescape(jinja_run *r, jinja_value v, const jinja_args *a) {
   (void)a;
   const jinja_str *s = ist_jinja_string(r, v);
   jinja_out *o = ist_jinja_out_new(r);
@@ -116,6 +116,11 @@ static jinja_value f_escape(jinja_run *r, jinja_value v, const jinja_args *a) {
   v = ist_jinja_out_value(r, o);
   v.safe = true;
   return v;
+}
+
+/* What is markup already stays as it is. */
+static jinja_value f_escape(jinja_run *r, jinja_value v, const jinja_args *a) {
+  return v.safe ? v : f_forceescape(r, v, a);
 }
 
 static jinja_value f_string(jinja_run *r, jinja_value v, const jinja_args *a) {
@@ -576,7 +581,7 @@ static const struct {
     {"indent", f_indent},
     {"escape", f_escape},
     {"e", f_escape},
-    {"forceescape", f_escape},
+    {"forceescape", f_forceescape},
     {"string", f_string},
     {"safe", f_safe},
     {"format", f_format},

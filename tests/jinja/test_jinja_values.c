@@ -170,6 +170,9 @@ static const row collections[] = {
      "[('A', 2), ('b', 1)] [('A', 2), ('b', 1)] [('b', 1), ('A', 2)]", NULL},
     {"{{ 'a b c' | replace(' ', '_') }}", "a_b_c", NULL},
     {"{{ '<a>' | forceescape }}", "&lt;a&gt;", NULL},
+    {"{{ '<' | e | e }} {{ '<' | safe | escape }} {{ '<' | e | forceescape }} {{ ['<' | e] | "
+     "map('e') | join }} {{ 7 | e | e }}",
+     "&lt; < &amp;lt; &lt; 7", NULL},
     {"{{ [1, 2, 1].index(1, 1) }} {{ l.index(2, -1) }} {{ l.index(2, 0, 99) }} {{ l.index(3, -99, "
      "1) }} {{ (1, 2, 1).index(1, 1) }}",
      "2 2 2 0 2", NULL},
