@@ -125,7 +125,9 @@ static ist_status build_prompt(exact_task *t, int64_t index, int lane, ist_error
   t->prompt[lane].n = t->answer[lane].n = 0;
   IST_TRY(ist_prompt_build(&t->prompt[lane], r, t->model->tokenizer, t->tmpl, t->now,
                            &t->expected[lane], err));
-  if (t->prompt[lane].n > 0 && t->expected[lane]) return IST_OK;
+  /* What stands before every text asks for nothing. */
+  bool asks = !r->plain && t->prompt[lane].n > 0;
+  if (asks && t->expected[lane]) return IST_OK;
   return ist_fail(err, IST_ERR_DATA, "%s:%lld: found no %s, expected a prompt and an answer",
                   t->records->path, (long long)r->line, t->expected[lane] ? "prompt" : "answer");
 }

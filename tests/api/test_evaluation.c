@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "folder.h"
 #include "model/model.h"
+#include "tokenizer/small_vocab.h"
 
 #define GGUF    IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
 #define ADAPTER IST_GOLDEN_DIR "/llama_tiny/adapter"
@@ -330,6 +331,14 @@ static void test_refused(void **state) {
     write_text("bad.jsonl", rows[k][0]);
     expect(ist_eval_exact(m, &o, NULL, NULL, &exact, &err), IST_ERR_DATA, &err, rows[k][1]);
   }
+  /* A token before every text is no prompt either. */
+  static const small_token extra[] = {{"<s>", CONTROL}, {NULL, 0}};
+  const small_vocab v = {.pre = "llama-bpe", .extra = extra, .bos = "<s>"};
+  ist_tokenizer_free(m->tokenizer);
+  m->tokenizer = small_vocab_open(&v);
+  assert_true(ist_tokenizer_add_bos(m->tokenizer));
+  write_text("bad.jsonl", rows[0][0]);
+  expect(ist_eval_exact(m, &o, NULL, NULL, &exact, &err), IST_ERR_DATA, &err, rows[0][1]);
   float logits[8];
   expect(ist_model_logits(m, NULL, 0, logits, &err), IST_ERR_ARG, &err, "logits: found no tokens");
   int32_t id = -1;
