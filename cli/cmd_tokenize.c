@@ -1,4 +1,5 @@
 /* cmd_tokenize.c: the tokens of a text. */
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,6 +132,7 @@ static ist_status tokenize_lines(const ist_tokenizer *t, const ist_args *a, ist_
                        (long long)number, value ? "found another JSON value" : problem.text);
     json_decref(value);
   }
+  if (!s && !feof(stdin)) s = ist_cli_fail(err, IST_ERR_IO, "standard input: %s", strerror(errno));
   free(line);
   return s;
 }

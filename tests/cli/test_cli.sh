@@ -337,6 +337,8 @@ printf '"hello there"\n""\n' | "$ist" tokenize -m "$model" --json-lines >lines 2
 [ "$(sed -n 2p lines)" = '[]' ] || fail "tokenize --json-lines: the empty string"
 printf '"a"\nb\n' | "$ist" tokenize -m "$model" --json-lines >lines 2>err && fail "tokenize --json-lines took a line that is not JSON"
 grep -q '^error: standard input:2: ' err || fail "tokenize --json-lines: no line number"
+"$ist" tokenize -m "$model" --json-lines <. >lines 2>err && fail "tokenize --json-lines took a folder for input"
+grep -q '^error: standard input: ' err || fail "tokenize --json-lines: a read that fails goes unnoticed"
 if [ -c /dev/full ]; then
   "$ist" inspect "$model" >/dev/full 2>err
   [ $? = 1 ] || fail "a full disk: exit status"
