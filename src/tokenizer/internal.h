@@ -246,7 +246,8 @@ extern const char ist_pre_gpt2[]; /* GPT-2's expression */
 typedef struct ist_pieces {
   const ist_pre *pre;
   const char *at, *end, *valid_end; /* what is left of the text; of its valid stretch */
-  bool first;                       /* the next stretch begins the text */
+  bool first;                       /* the next stretch begins the text, */
+  bool continued;                   /* or goes on where another ended */
   ist_growth growth;                /* of all texts since init; set where their length is known */
   struct ist_piece_level {
     ist_regex_match *match;
@@ -262,8 +263,9 @@ typedef struct ist_pieces {
   } level[IST_PRE_MAX];
 } ist_pieces;
 ist_status ist_pieces_init(ist_pieces *it, const ist_pre *pre, ist_error *err);
-/* `first`: the text is the beginning of what is tokenised. */
-void ist_pieces_start(ist_pieces *it, const char *text, size_t len, bool first);
+/* `first`: the text is the beginning of what is tokenised; `continued`: it goes on where another
+ * ended, and no step puts a space before it. */
+void ist_pieces_start(ist_pieces *it, const char *text, size_t len, bool first, bool continued);
 /* Sets *len to 0 at the end. The piece is valid until the next call. */
 ist_status ist_pieces_next(ist_pieces *it, const char **piece, size_t *len, ist_error *err);
 void ist_pieces_free(ist_pieces *it);

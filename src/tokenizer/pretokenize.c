@@ -47,11 +47,12 @@ void ist_pieces_free(ist_pieces *it) {
   *it = (ist_pieces){0};
 }
 
-void ist_pieces_start(ist_pieces *it, const char *text, size_t len, bool first) {
+void ist_pieces_start(ist_pieces *it, const char *text, size_t len, bool first, bool continued) {
   it->at = text;
   it->end = text + len;
   it->valid_end = ist_skip_valid(text, it->end);
   it->first = first;
+  it->continued = continued;
   for (int i = 0; i < it->pre->n; i++) it->level[i].p = it->level[i].end = NULL;
 }
 
@@ -62,13 +63,17 @@ static bool begins_with(const char *p, const char *end, const char *prefix) {
   return (size_t)(end - p) >= n && memcmp(p, prefix, n) == 0;
 }
 
+/* Where a piece stands. */
+typedef enum piece_place { INSIDE, FIRST, CONTINUED } piece_place;
+
 /* Spaces become marks, and one goes in front; no further than to a text longer than `most`. */
 static void rewrite_marks(level *l, const ist_pre_step *step, const char *p, const char *end,
-                          bool first, size_t most) {
+                          piece_place place, size_t most) {
   ist_buf_clear(&l->text);
   bool marked = p < end && (*p == ' ' || begins_with(p, end, step->mark));
-  if (!marked && (step->when == IST_MARK_ALWAYS || (step->when == IST_MARK_FIRST && first)))
-    ist_buf_str(&l->text, step->mark);
+  bool wanted = step->when == IST_MARK_ALWAYS ? place != CONTINUED
+                                              : step->when == IST_MARK_FIRST && place == FIRST;
+  if (!marked && wanted) ist_buf_str(&l->text, step->mark);
   while (p < end && l->text.len <= most) {
     const char *space = memchr(p, ' ', (size_t)(end - p));
     if (!space) space = end;
@@ -79,8 +84,8 @@ static void rewrite_marks(level *l, const ist_pre_step *step, const char *p, con
 }
 
 /* Gives a step a piece to split. */
-static ist_status begin(level *l, const ist_pre_step *step, const char *p, size_t len, bool first,
-                        ist_growth *growth, ist_error *err) {
+static ist_status begin(level *l, const ist_pre_step *step, const char *p, size_t len,
+                        piece_place place, ist_growth *growth, ist_error *err) {
   const char *end = p + len;
   bool rewritten = true;
   l->found = false;
@@ -88,8 +93,8 @@ static ist_status begin(level *l, const ist_pre_step *step, const char *p, size_
   l->origin = p;
   l->counted = NULL;
   if (step->kind == IST_PRE_MARK) {
-    rewrite_marks(l, step, p, end, first, len + growth->left);
-  } else if (step->kind == IST_PRE_SPACE && *p != ' ') {
+    rewrite_marks(l, step, p, end, place, len + growth->left);
+  } else if (step->kind == IST_PRE_SPACE && *p != ' ' && place != CONTINUED) {
     ist_buf_clear(&l->text);
     ist_buf_str(&l->text, " ");
     ist_buf_add(&l->text, p, len);
@@ -217,17 +222,18 @@ static ist_status pull(ist_pieces *it, int k, const char **piece, size_t *len, i
     IST_TRY(step_next(l, step, piece, &end, &it->growth, err));
     *len = (size_t)(end - *piece);
     if (*len > 0) return IST_OK;
-    bool first = it->first && it->at != it->valid_end;
+    bool begins = it->at != it->valid_end;
+    piece_place place = begins && it->first ? FIRST : begins && it->continued ? CONTINUED : INSIDE;
     IST_TRY(pull(it, k - 1, piece, len, err));
     if (*len == 0) return IST_OK;
-    IST_TRY(begin(l, step, *piece, *len, first, &it->growth, err));
+    IST_TRY(begin(l, step, *piece, *len, place, &it->growth, err));
   }
 }
 
 ist_status ist_pieces_next(ist_pieces *it, const char **piece, size_t *len, ist_error *err) {
   for (;;) {
     IST_TRY(pull(it, it->pre->n - 1, piece, len, err));
-    it->first = false;
+    it->first = it->continued = false;
     if (*len > 0 || it->at == it->end) return IST_OK;
     if (it->at == it->valid_end) {
       *piece = it->at++;

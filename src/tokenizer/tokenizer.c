@@ -148,10 +148,11 @@ static ist_status encode_piece(encoder *e, const char *piece, size_t size, ist_e
   return IST_OK;
 }
 
-/* Text without special tokens. `first`: with it the whole text begins. */
-static ist_status encode_plain(encoder *e, const char *text, size_t len, bool first,
+/* Text without special tokens. `first`: with it the whole text begins; `continued`: with it goes on
+ * another. */
+static ist_status encode_plain(encoder *e, const char *text, size_t len, bool first, bool continued,
                                ist_error *err) {
-  ist_pieces_start(&e->pieces, text, len, first);
+  ist_pieces_start(&e->pieces, text, len, first, continued);
   for (;;) {
     const char *piece;
     size_t size;
@@ -180,11 +181,12 @@ static ist_status encode_stretch(encoder *e, const char *text, size_t len, bool 
   size_t at = 0;
   for (int64_t i = 0; i < e->hits.n; i++) {
     ist_special_hit hit = e->hits.p[i];
-    IST_TRY(encode_plain(e, text + at, (size_t)hit.at - at, first && at == 0, err));
+    IST_TRY(encode_plain(e, text + at, (size_t)hit.at - at, first && at == 0, continued && at == 0,
+                         err));
     IST_TRY(ist_ids_add(e->out, hit.id, err));
     at = (size_t)(hit.at + hit.len);
   }
-  return encode_plain(e, text + at, len - at, first && at == 0, err);
+  return encode_plain(e, text + at, len - at, first && at == 0, continued && at == 0, err);
 }
 
 /* The tokens that are cut out of the text as it stands. */

@@ -157,8 +157,38 @@ static void test_stretches_are_the_whole(void **state) {
   }
 }
 
+/* A reply that begins behind text of the template goes on with it: no space is put before it. */
+static void test_behind_text(void **state) {
+  (void)state;
+  static const char source[] =
+      "{% for m in messages %}{% if m.role == 'user' %}{{ '<s>' + m.content + '<s>:' }}{% else %}"
+      "{{ m.content + '</s>' }}{% endif %}{% endfor %}";
+  static const char *const replies[] = {"a", " b", "Hello, 1 2", "\n"};
+  for (int k = 0; k < TOKENIZERS * 4; k++) {
+    ist_tokenizer *t = open_with(tokenizers[k / 4], source);
+    const char *reply = replies[k % 4];
+    ist_message m[2] = {{IST_ROLE_USER, (char[]){"q"}, 1, NULL},
+                        {IST_ROLE_ASSISTANT, (char *)(uintptr_t)reply, strlen(reply), NULL}};
+    const ist_record record = {.message = m, .n_messages = 2};
+    ist_rendered r = {0};
+    ist_buf text = {0}, want = {0};
+    assert_int_equal(ist_render_record(&r, &record, t, IST_TEMPLATE_MODEL, 0, 0, NULL), IST_OK);
+    for (int64_t i = 0; i < r.ids.n; i++)
+      if (r.mask[i])
+        assert_int_equal(ist_tokenizer_decode_piece(t, r.ids.p[i], true, &text, NULL), IST_OK);
+    ist_buf_printf(&want, "%s</s>", reply);
+    if (strcmp(text.p, want.p) != 0)
+      fail_msg("%s: '%s' is learned as '%s'", tokenizers[k / 4], want.p, text.p);
+    ist_buf_free(&text);
+    ist_buf_free(&want);
+    ist_rendered_free(&r);
+    ist_tokenizer_free(t);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_behind_the_end),
-                                     cmocka_unit_test(test_stretches_are_the_whole)};
+                                     cmocka_unit_test(test_stretches_are_the_whole),
+                                     cmocka_unit_test(test_behind_text)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,7 +17,7 @@ static inline ist_buf join_pieces(const ist_pre *pre, const char *text, const ch
   ist_buf out = {0};
   assert_int_equal(ist_pieces_init(&it, pre, NULL), IST_OK);
   it.growth = ist_growth_of(strlen(text));
-  ist_pieces_start(&it, text, strlen(text), true);
+  ist_pieces_start(&it, text, strlen(text), true, false);
   for (;;) {
     const char *piece;
     size_t size;

@@ -13,7 +13,7 @@ static void split(ist_buf *out, const char *rule, const char *text, size_t len) 
   assert_int_equal(ist_pre_from_rule(&pre, r, &err), IST_OK);
   ist_pieces it;
   assert_int_equal(ist_pieces_init(&it, &pre, &err), IST_OK);
-  ist_pieces_start(&it, text, len, true);
+  ist_pieces_start(&it, text, len, true, false);
   ist_buf_clear(out);
   for (;;) {
     const char *piece;
