@@ -175,6 +175,10 @@ int64_t ist_model_file_bytes(const ist_model *m) {
   return m->weights.cache ? (int64_t)m->weights.cache->map.size : 0;
 }
 
+const char *ist_model_isa(const ist_model *m) {
+  return m->ctx.be == ist_backend_reference() ? "reference" : ist_backend_cpu_isa();
+}
+
 void ist_model_get_info(const ist_model *m, ist_model_info *info) {
   const ist_model_config *c = &m->config;
   *info = (ist_model_info){
@@ -194,8 +198,7 @@ void ist_model_get_info(const ist_model *m, ist_model_info *info) {
   memcpy(info->architecture, c->arch, sizeof info->architecture);
   strncpy(info->quantisation, main_type(m), sizeof info->quantisation - 1);
   strncpy(info->compute, m->compute == IST_BF16 ? "bf16" : "f32", sizeof info->compute - 1);
-  strncpy(info->isa, m->ctx.be == ist_backend_reference() ? "reference" : ist_backend_cpu_isa(),
-          sizeof info->isa - 1);
+  strncpy(info->isa, ist_model_isa(m), sizeof info->isa - 1);
 }
 
 uint64_t ist_model_hash(const ist_model *m) {

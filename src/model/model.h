@@ -39,6 +39,8 @@ void ist_model_drop_adapter(ist_model *m);
 /* Identity of the base, for checkpoints: sizes, types and a hash over the tensor
  * table and a sample of every tensor's bytes. */
 uint64_t ist_model_hash(const ist_model *m);
+/* The instruction set that computes; static storage. */
+const char *ist_model_isa(const ist_model *m);
 
 /* Bytes of the files whose pages the weights are read from. */
 int64_t ist_model_file_bytes(const ist_model *m);

@@ -20,12 +20,12 @@ json_t *ist_trainer_settings(const ist_trainer *t) {
   ist_hash_text(model_hash, ist_model_hash(t->model));
   ist_hash_text(data_hash, t->data_hash);
   json_t *root = ist_options_to_json(&t->options);
-  json_t *more =
-      json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:o}", "ist_version", ist_version(),
-                "model_path", ist_json_path(t->model->path), "model_hash", model_hash, "data_hash",
-                data_hash, "compute", compute_name(t->model), "backend", t->model->ctx.be->name,
-                "threads", ist_get_threads(), "template", ist_template_name(t->tmpl), "rng_layout",
-                IST_RNG_LAYOUT, "plan", ist_plan_to_json(&t->plan));
+  json_t *more = json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:i, s:o}", "ist_version",
+                           ist_version(), "model_path", ist_json_path(t->model->path), "model_hash",
+                           model_hash, "data_hash", data_hash, "compute", compute_name(t->model),
+                           "backend", t->model->ctx.be->name, "isa", ist_model_isa(t->model),
+                           "threads", ist_get_threads(), "template", ist_template_name(t->tmpl),
+                           "rng_layout", IST_RNG_LAYOUT, "plan", ist_plan_to_json(&t->plan));
   const ist_gguf *cache = t->model->weights.cache;
   if (t->model->requantised)
     json_object_set_new(more, "base_type", json_string(ist_base_type_name(t->model->base_type)));
@@ -80,9 +80,31 @@ static ist_status check_computation(const char *what, const char *now, const jso
                   was);
 }
 
+/* Another processor may go on, but says so. */
+static void compare_isa(const ist_trainer *t, const json_t *saved) {
+  const char *was = json_string_value(json_object_get(saved, "isa"));
+  const char *now = ist_model_isa(t->model);
+  if (was && strcmp(was, now) != 0)
+    ist_log(IST_LOG_WARN,
+            "isa: found \"%s\", but the run to resume has \"%s\": it goes on, its last bits are "
+            "others than there",
+            now, was);
+}
+
+static ist_status check_layout(const json_t *saved, ist_error *err) {
+  const json_t *was = json_object_get(saved, "rng_layout");
+  if (!was || json_integer_value(was) == IST_RNG_LAYOUT) return IST_OK;
+  return ist_fail(err, IST_ERR_MISMATCH,
+                  "rng_layout: found %d, but the run to resume has %lld: its random numbers are "
+                  "another version's",
+                  IST_RNG_LAYOUT, (long long)json_integer_value(was));
+}
+
 ist_status ist_trainer_check_resume(const ist_trainer *t, const json_t *saved, ist_error *err) {
   IST_TRY(check_computation("backend", t->model->ctx.be->name, saved, err));
   IST_TRY(check_computation("compute", compute_name(t->model), saved, err));
+  IST_TRY(check_layout(saved, err));
+  compare_isa(t, saved);
   IST_TRY(check_base_type(t, saved, err));
   IST_TRY(refuse_other("model_hash", t->model->path, saved, ist_model_hash(t->model), err));
   IST_TRY(refuse_other("data_hash", t->options.train_path, saved, t->data_hash, err));

@@ -407,13 +407,13 @@ static void no_memory_to_look(void) {
   }
   failed = true;
   for (uint64_t n = 1; failed; n++) {
-    int64_t *values, count;
+    int64_t *found, count;
     ist_alloc_fail_at(n);
-    ist_status status = ist_checkpoint_values("run", "count", &values, &count, &err);
+    ist_status status = ist_checkpoint_values("run", "count", &found, &count, &err);
     failed = ist_alloc_fail_at(0) == 0;
     assert_int_equal(status, failed ? IST_ERR_NOMEM : IST_OK);
     if (!failed) assert_int_equal(count, 2);
-    ist_free(values);
+    ist_free(found);
   }
 }
 

@@ -370,6 +370,46 @@ static void test_resume_with_another_computation(void **state) {
   ist_model_close(m);
 }
 
+static void find_isa(void *user, ist_log_level level, const char *message) {
+  bool *said = user;
+  if (level == IST_LOG_WARN && strstr(message, "isa: found")) *said = true;
+}
+
+/* Another processor may go on with a run, which is then not exact to the bit: it says so. */
+static void test_resume_on_another_processor(void **state) {
+  (void)state;
+  ist_error err = {0};
+  ist_model_options how;
+  ist_model_options_init(&how);
+  how.compute = IST_COMPUTE_F32;
+  ist_model *m;
+  MUST(ist_model_open(&m, TINY_MODEL, &how, &err));
+  ist_train_options o = run_options();
+  o.output = "moved";
+  ist_trainer *t = open_run(m, &o);
+  take_step(t);
+  json_t *settings = ist_trainer_settings(t);
+  json_object_set_new(settings, "isa", json_string("another"));
+  MUST(ist_checkpoint_save("moved", &t->state, settings, 1, 2, &err));
+  ist_trainer_close(t);
+  o.resume = true;
+  bool said = false;
+  ist_log_set(find_isa, &said);
+  run_steps(m, &o, 1);
+  assert_true(said);
+  said = false;
+  run_steps(m, &o, 1); /* the same now */
+  assert_false(said);
+  ist_log_set(NULL, NULL);
+  json_object_set_new(settings, "rng_layout", json_integer(1 << 20));
+  t = open_run(m, &o);
+  MUST(ist_checkpoint_save("moved", &t->state, settings, 3, 2, &err));
+  ist_trainer_close(t);
+  must_refuse(m, &o, IST_ERR_MISMATCH, "rng_layout");
+  json_decref(settings);
+  ist_model_close(m);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_options),
@@ -385,6 +425,7 @@ int main(void) {
       cmocka_unit_test(test_resume_passes_over_damage),
       cmocka_unit_test(test_resume_of_what_no_run_wrote),
       cmocka_unit_test(test_resume_with_another_computation),
+      cmocka_unit_test(test_resume_on_another_processor),
   };
   return cmocka_run_group_tests(tests, enter_with_data, leave_folder);
 }
