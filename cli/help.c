@@ -69,8 +69,9 @@ static void put_examples(FILE *to, const char *examples) {
 
 void ist_help_overview(FILE *to) {
   fprintf(to,
-          "ist %s: fine-tunes the language model you already run (a GGUF file or a Hugging Face\n"
-          "folder), in the memory you already have, and shows which layers matter.\n\n"
+          "ist %s: fine-tunes the language model you already run (a GGUF file or a\n"
+          "Hugging Face folder), in the memory you already have, and shows which layers\n"
+          "matter.\n\n"
           "usage: ist COMMAND [options]\n\n",
           ist_version());
   for (int i = 0; i < IST_N_COMMANDS; i++)
@@ -81,8 +82,9 @@ void ist_help_overview(FILE *to) {
       "other options:\n"
       "  --man                       print the manual page\n"
       "  --completions SHELL         print completions for bash or zsh\n\n"
-      "exit status: 0 done, 1 failed, 2 a line that makes no sense, 130 (143, 129)\n"
-      "interrupted (terminated, its terminal closed) after a clean save. Results go to standard output, all else to standard error.\n",
+      "exit status: 0 done, 1 failed, 2 a line that makes no sense, 130\n"
+      "(143, 129) interrupted (terminated, its terminal closed) after a clean save.\n"
+      "Results go to standard output, all else to standard error.\n",
       to);
 }
 
@@ -215,7 +217,8 @@ void ist_help_man(FILE *to) {
       "(terminated, its terminal closed) after a clean save.\n"
       ".SH ENVIRONMENT\n\\fBNO_COLOR\\fR: no colours. \\fBLC_ALL\\fR, \\fBLC_CTYPE\\fR, "
       "\\fBLANG\\fR: blocks\n"
-      "are drawn where they name UTF\\-8. \\fBIST_ISA\\fR: the instruction set to use in place of the\n"
+      "are drawn where they name UTF\\-8. \\fBIST_ISA\\fR: the instruction set to use in place of "
+      "the\n"
       "best. \\fBTMPDIR\\fR: where scratch files without a name go (/var/tmp).\n",
       to);
 }

@@ -7,12 +7,13 @@
 set -eu
 
 build="gcc libc6-dev cmake ninja-build pkg-config libdnnl-dev libjansson-dev libpcre2-dev
-  libutf8proc-dev libxxhash-dev zlib1g-dev libzstd-dev libcmocka-dev"
+  libutf8proc-dev libxxhash-dev zlib1g-dev libzstd-dev"
+tests="libcmocka-dev"
 case ${1-} in
   build) want=$build ;;
-  test) want="$build g++ clang binutils" ;;
+  test) want="$build $tests g++ clang binutils" ;;
   demo) want="$build ca-certificates python3 python3-pip" ;;
-  check) want="$build clang libclang-rt-dev libomp-dev cppcheck clang-tidy valgrind" ;;
+  check) want="$build $tests clang libclang-rt-dev libomp-dev cppcheck clang-tidy valgrind" ;;
   *) echo "usage: install-deps.sh build|test|demo|check" >&2; exit 2 ;;
 esac
 

@@ -216,7 +216,7 @@ works "step $((step + 1))/" train --resume stopped --steps $((step + 1)) --eval-
 
 # ---- Adapters: trained on, merged, compared
 works 'step 2/2' train -m "$model" -d data.jsonl -o onward --adapter "$IST_GOLDEN_DIR/adapters/patterns" --steps 2 --batch 2 --probe-batch 2 --eval-every -1
-grep -q '^adapter  lora, rank 3, .*on q_proj,k_proj,up_proj' ../works.out || fail "train --adapter: another adapter in the header" ../works.out
+grep -q '^adapter  lora, rank 5, .*on q_proj,k_proj,up_proj' ../works.out || fail "train --adapter: another adapter in the header"
 grep -q '"targets": "q_proj,k_proj,up_proj"' onward/settings.json || fail "train --adapter: not the adapter's targets"
 refused 2 'exclude each other' train --resume onward --adapter run
 works 'tensors merged' merge -m "$model" --adapter run -o merged.gguf -d data.jsonl --limit 4

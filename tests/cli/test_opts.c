@@ -171,18 +171,18 @@ static void refusals(void **state) {
   assert_refused("train --no-rank", "unknown option --no-rank of ist train",
                  "did you mean --rank?");
   assert_refused("train --rank abc",
-                 "--rank: found \"abc\", expected a whole number from 1 to 65536", "");
-  assert_refused("train --rank 0", "--rank: found \"0\", expected a whole number from 1 to 65536",
+                 "--rank: found \"abc\", expected a whole number from 1 to 4096", "");
+  assert_refused("train --rank 0", "--rank: found \"0\", expected a whole number from 1 to 4096",
                  "");
   assert_refused("train -r 1e3",
-                 "-r (--rank): found \"1e3\", expected a whole number from 1 to 65536", "");
+                 "-r (--rank): found \"1e3\", expected a whole number from 1 to 4096", "");
   assert_refused("train --lr=-1", "--lr: found \"-1\", expected a number above 0", "");
   assert_refused("train --lr 0", "--lr: found \"0\", expected a number above 0", "");
   assert_refused("train --lr nan", "--lr: found \"nan\", expected a number above 0", "");
   assert_refused("train --lr 0x1p3", "--lr: found \"0x1p3\", expected a number above 0", "");
   assert_refused("train --lr 1e999", "--lr: found \"1e999\", expected a number above 0", "");
-  assert_refused("train --dropout 1",
-                 "--dropout: found \"1\", expected a number of at least 0 and below 1", "");
+  assert_refused("train --dropout 1", "--dropout: found \"1\", expected a number from 0 to 0.99",
+                 "");
   assert_refused("train --active-ratio 1.01",
                  "--active-ratio: found \"1.01\", expected a number above 0 and at most 1", "");
   assert_refused("train --steps 99999999999999999999",
@@ -197,7 +197,7 @@ static void refusals(void **state) {
       "");
   assert_refused("train --overwrite=1", "--overwrite: found \"1\", expected no value", "");
   assert_refused("train --rank --lr 3",
-                 "--rank: found no value, expected a whole number from 1 to 65536", "");
+                 "--rank: found no value, expected a whole number from 1 to 4096", "");
   assert_refused("train -m", "-m (--model): found no value, expected a file", "");
   assert_refused("train x", "unexpected argument \"x\" of ist train",
                  "ist help train lists the options");

@@ -50,7 +50,11 @@ static void mock_init(mock *k, int64_t L, int64_t steps) {
                             .lr = 8e-4,
                             .template_name = "chatml",
                             .recompute = "none",
-                            .order = "token"};
+                            .order = "token",
+                            .method = "lora",
+                            .targets = "all-linear",
+                            .rank = 16,
+                            .alpha = 32};
   for (int64_t i = 0; i < L; i++) {
     k->active[i] = i % 4 == 1;
     k->importance[i] = (double)i / (double)L;

@@ -281,8 +281,21 @@ static void test_choices_are_kept(void **state) {
   MUST(ist_plan_make(&p, &s.in, &err));
   assert_int_equal(p.order, IST_ORDER_LAYER);
   assert_int_equal(p.recompute, IST_RECOMPUTE_LAYER);
-  s.in.order = -1; /* a limit that only the other order would keep is no reason for it */
+  close_shape(&s);
+}
+
+/* A limit that only the other order would keep is no reason for it. */
+static void test_recompute_is_kept(void **state) {
+  (void)state;
+  ist_error err = {0};
+  shape s;
+  ist_run_plan p;
+  open_shape(&s, &large_shape, IST_Q4_0, 32, 8, 512);
+  s.in.order = IST_ORDER_LAYER; /* the smallest of these */
+  for (s.in.max_memory = INT64_C(1) << 40; ist_plan_make(&p, &s.in, &err) == IST_OK;)
+    s.in.max_memory = p.total - 1;
   s.in.max_memory = p.total;
+  s.in.order = -1;
   s.in.recompute = IST_RECOMPUTE_NONE;
   assert_int_equal(ist_plan_make(&p, &s.in, &err), IST_ERR_NOMEM);
   assert_non_null(strstr(err.hint, "--recompute auto"));
@@ -425,6 +438,7 @@ int main(void) {
       cmocka_unit_test(test_larger_limit_is_no_slower),
       cmocka_unit_test(test_growth_with_settings),
       cmocka_unit_test(test_choices_are_kept),
+      cmocka_unit_test(test_recompute_is_kept),
       cmocka_unit_test(test_disk_too_small),
       cmocka_unit_test(test_moments_on_disk),
       cmocka_unit_test(test_sizes_of_this_run),

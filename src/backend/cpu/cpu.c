@@ -39,8 +39,16 @@ ist_status ist_cpu_open_with(ist_ctx *ctx, const ist_simd *simd, const ist_produ
   return IST_OK;
 }
 
+/* Without AVX-512 the order of oneDNN's sums depends on how it shares a product out among threads:
+ * there the kernels are ours (docs/performance.md has what it costs). */
+static bool onednn_keeps_order(void) {
+  const ist_simd *levels[4];
+  ist_cpu_levels(levels);
+  return strncmp(levels[0]->name, "avx512", 6) == 0;
+}
+
 const ist_products *ist_products_best(void) {
-  const ist_products *dnnl = ist_products_dnnl();
+  const ist_products *dnnl = onednn_keeps_order() ? ist_products_dnnl() : NULL;
   return dnnl != NULL ? dnnl : ist_products_cblas();
 }
 

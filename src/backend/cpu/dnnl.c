@@ -42,7 +42,6 @@ typedef struct engine {
   entry set[SETS][WAYS];
   void *workspace; /* the largest scratchpad of any primitive so far */
   size_t workspace_bytes;
-  bool splits_sums;
 } engine;
 
 static void empty_entry(entry *e) {
@@ -78,17 +77,10 @@ static void limit_isa(void) {
   }
 }
 
-static bool has_avx512(void) {
-  const ist_simd *levels[4];
-  ist_cpu_levels(levels);
-  return strncmp(levels[0]->name, "avx512", 6) == 0;
-}
-
 static ist_status open_engine(void **state, ist_error *err) {
   engine *d = ist_calloc(1, sizeof *d);
   if (d == NULL) return ist_fail_nomem(err, "oneDNN's primitives", sizeof *d);
   limit_isa();
-  d->splits_sums = !has_avx512();
   if (dnnl_engine_create(&d->engine, dnnl_cpu, 0) != dnnl_success ||
       dnnl_stream_create(&d->stream, d->engine, dnnl_stream_default_flags) != dnnl_success) {
     close_engine(d);
@@ -235,24 +227,9 @@ static bool dense(const ist_view *v) {
   return v->stride == v->cols;
 }
 
-/* Without AVX-512 oneDNN shares a sum of more than 768 products out among threads where there are
- * more of them than blocks (of 64 by 48) in C, and its order then depends on their number. Where C
- * has more blocks than machines have threads it never does. */
-enum { LONGEST_WHOLE_SUM = 768, MOST_THREADS = 256 };
-
-static int64_t blocks(int64_t rows, int64_t cols) {
-  return (rows + 63) / 64 * ((cols + 47) / 48);
-}
-
-static bool may_split(const engine *d, const ist_gemm *g) {
-  if (!d->splits_sums || g->term[0].k <= LONGEST_WHOLE_SUM) return false;
-  return blocks(g->c.rows, g->c.cols) < MOST_THREADS || blocks(g->c.cols, g->c.rows) < MOST_THREADS;
-}
-
 static bool run(void *state, const ist_gemm *g) {
   engine *d = state;
   const ist_gemm_term *t = &g->term[0];
-  if (may_split(d, g)) return false;
   if (g->n_terms != 1 || g->bias != NULL || !dense(&g->c) || !dense(&t->a) || !dense(&t->b) ||
       t->a.dt != t->b.dt || (g->c.dt != t->a.dt && g->c.dt != IST_F32)) {
     return false;

@@ -69,8 +69,7 @@ static void run_in_parts(ist_ctx *ctx, const ist_gemm *g) {
 }
 
 /* A library may share a long sum out among threads, and its order then depends on how many there
- * are. The sums of weight gradients (a^T b, over all positions) are the long ones: never there.
- * What else a library would share out it refuses itself (dnnl.c). */
+ * are. The sums of weight gradients (a^T b, over all positions) are the long ones: never there. */
 static bool library_may(const ist_gemm *g) {
   return !g->term[0].ta;
 }
