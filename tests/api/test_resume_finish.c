@@ -16,9 +16,6 @@ static void finish_run(ist_trainer *t) {
   ist_error err = {0};
   while (!take_step(t).finished) continue;
   MUST(ist_trainer_finish(t, &err));
-  ist_step_report r;
-  assert_int_equal(ist_trainer_save(t, &err), IST_ERR_ARG); /* the best parameters are no state */
-  assert_int_equal(ist_trainer_step(t, &r, &err), IST_ERR_ARG);
   ist_trainer_close(t);
 }
 
@@ -172,11 +169,28 @@ static void test_ended_by_patience(void **state) {
   ist_model_close(m);
 }
 
+/* The best parameters are in place of the last ones, which the moments belong to. */
+static void test_nothing_after_finish(void **state) {
+  (void)state;
+  ist_error err = {0};
+  ist_step_report r;
+  ist_train_options o = carried_options("early");
+  ist_model *m = open_tiny();
+  ist_trainer *t = open_run(m, &o);
+  take_step(t);
+  MUST(ist_trainer_finish(t, &err));
+  assert_int_equal(ist_trainer_save(t, &err), IST_ERR_ARG);
+  assert_int_equal(ist_trainer_step(t, &r, &err), IST_ERR_ARG);
+  ist_trainer_close(t);
+  ist_model_close(m);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_methods),
       cmocka_unit_test(test_saved_modules),
       cmocka_unit_test(test_ended_by_patience),
+      cmocka_unit_test(test_nothing_after_finish),
   };
   return cmocka_run_group_tests(tests, enter_with_data, leave_folder);
 }
