@@ -238,17 +238,30 @@ static ist_status put_in_place(const char *run, const char *folder, const char *
   return prune(run, folder, step, keep, err);
 }
 
+static bool has_step(const char *run, int64_t step) {
+  char *path = step_path(run, step);
+  bool found = path && ist_file_exists(path);
+  ist_free(path);
+  return found;
+}
+
+/* What a save that failed has under its temporary name: half of a checkpoint (the disk may be
+ * full), or a whole one that did not get to its place. Where the one of the same step is gone
+ * already, it is the only one, and stays. */
+static void discard(const char *run, const char *temp, int64_t step, bool was_there) {
+  if (!was_there || has_step(run, step)) ist_remove_tree(temp, NULL);
+}
+
 ist_status ist_checkpoint_save(const char *run, const ist_state *s, json_t *settings, int64_t step,
                                int64_t keep, ist_error *err) {
   IST_ASSERT(step >= 0 && keep >= 1);
   char *folder = ist_path_join(run, FOLDER), *temp = folder_path(run, "writing");
   ist_status status = folder && temp ? IST_OK : no_memory(err);
   if (status == IST_OK) status = ist_remove_tree(temp, err); /* of a writer that died */
-  if (status == IST_OK) {
-    status = write_into(temp, s, settings, step, err);
-    if (status != IST_OK) ist_remove_tree(temp, NULL); /* the disk may be full */
-  }
+  const bool was_there = has_step(run, step);
+  if (status == IST_OK) status = write_into(temp, s, settings, step, err);
   if (status == IST_OK) status = put_in_place(run, folder, temp, step, keep, err);
+  if (status != IST_OK && temp) discard(run, temp, step, was_there);
   ist_free(folder);
   ist_free(temp);
   return status;

@@ -433,6 +433,7 @@ static void test_no_memory(void **state) {
     ist_alloc_fail_at(0);
     if (status == IST_OK) break;
     assert_int_equal(status, IST_ERR_NOMEM);
+    assert_false(ist_file_exists("run/checkpoints/writing"));
     char *path;
     assert_int_equal(ist_checkpoint_find_newest("run", &path, NULL), IST_OK);
     ist_free(path);
