@@ -49,10 +49,15 @@ static const char *notice_text;
 static const int stopping[] = {SIGINT, SIGTERM, SIGHUP};
 enum { N_STOPPING = sizeof stopping / sizeof *stopping };
 
-/* Ends the process as the signal would, when this returns, but leaves no temporary file. */
-static void on_last_signal(int signal_number) {
+/* Of the library and of the command: no temporary file is left. */
+static void discard_temporaries(void) {
   ist_discard_unfinished();
   ist_outfile_discard();
+}
+
+/* Ends the process as the signal would, when this returns, but leaves no temporary file. */
+static void on_last_signal(int signal_number) {
+  discard_temporaries();
   signal(signal_number, SIG_DFL);
   raise(signal_number);
 }
@@ -98,8 +103,7 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context) {
   for (int i = 0; i < 3; i++) {
     if (write(STDERR_FILENO, parts[i], strlen(parts[i])) < 0) break;
   }
-  ist_discard_unfinished();
-  ist_outfile_discard();
+  discard_temporaries();
   _exit(1);
 }
 

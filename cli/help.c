@@ -124,10 +124,14 @@ static void put_roff(FILE *to, const char *text) {
   fputc('\n', to);
 }
 
+static void put_roff_word(FILE *to, const char *word) {
+  for (; *word; word++) fputs(*word == '-' ? "\\-" : (char[]){*word, 0}, to);
+}
+
 static void put_roff_name(FILE *to, const char *prefix, const char *name) {
   fputs("\\fB", to);
-  for (const char *p = prefix; *p; p++) fputs(*p == '-' ? "\\-" : (char[]){*p, 0}, to);
-  for (const char *p = name; *p; p++) fputs(*p == '-' ? "\\-" : (char[]){*p, 0}, to);
+  put_roff_word(to, prefix);
+  put_roff_word(to, name);
   fputs("\\fR", to);
 }
 
@@ -168,7 +172,7 @@ static void put_roff_plan(FILE *to) {
 static void put_roff_command(FILE *to, ist_command_id command, const ist_args *defaults) {
   const ist_command *c = &ist_commands[command];
   fprintf(to, ".SH IST %s\n\\fBist ", c->name);
-  for (const char *p = c->name; *p; p++) fputs(*p == '-' ? "\\-" : (char[]){*p, 0}, to);
+  put_roff_word(to, c->name);
   fprintf(to, "\\fR [options]%s%s\n.PP\n", *c->arguments ? " " : "", c->arguments);
   put_roff(to, c->detail);
   fputs(".PP\n.nf\n", to);

@@ -210,13 +210,11 @@ static ist_status prune(const char *run, const char *folder, int64_t step, int64
   ist_status status = list_steps(folder, &steps, &n, err);
   for (int64_t i = 0; status == IST_OK && i < n; i++) {
     char *path = step_path(run, steps[i]);
-    const bool later = steps[i] > step, link = path && is_link(path);
+    const bool link = path && is_link(path);
     if (!path)
       status = no_memory(err);
-    else if (link && later)
-      status = ist_remove_file(path, err);
-    else if (!link && (later || kept++ >= keep))
-      status = ist_remove_tree(path, err);
+    else if (steps[i] > step || (!link && kept++ >= keep))
+      status = link ? ist_remove_file(path, err) : ist_remove_tree(path, err);
     ist_free(path);
   }
   ist_free(steps);
@@ -376,7 +374,7 @@ ist_status ist_checkpoint_find_newest(const char *run, char **path, ist_error *e
   char *folder = ist_path_join(run, FOLDER);
   if (!folder) return no_memory(err);
   ist_status status = list_steps(folder, &steps, &n, err);
-  for (int64_t i = 0; status == IST_OK && i < n && !*path; i++) {
+  for (int64_t i = 0; status == IST_OK && i < n; i++) {
     ist_error damage = {0};
     char *candidate = step_path(run, steps[i]);
     ist_status found = candidate ? check_whole(candidate, &damage) : no_memory(&damage);
