@@ -1,8 +1,7 @@
 /* A base in several files: all of them are compared, and none is overwritten. */
 #include "../format/files.h"
 
-#include "folder.h"
-#include "format/gguf.h"
+#include "split.h"
 
 #define TINY IST_GOLDEN_DIR "/llama_tiny/llama_tiny.gguf"
 #define HF   IST_GOLDEN_DIR "/llama_hf_sharded"
@@ -12,24 +11,6 @@ static ist_error err;
 #define FIRST  "m-00001-of-00002.gguf"
 #define SECOND "m-00002-of-00002.gguf"
 
-/* Part `no` of the tiny model: its first tensors, or the others. */
-static void write_part(const char *path, const ist_gguf *g, uint32_t no) {
-  ist_gguf_writer *w = ist_gguf_writer_new();
-  const int64_t half = g->n_tensors / 2;
-  for (int64_t i = 0; no == 0 && i < g->n_kv; i++) ist_gguf_put_kv(w, &g->kv[i]);
-  ist_gguf_put_u32(w, "split.no", no);
-  ist_gguf_put_u32(w, "split.count", 2);
-  ist_gguf_put_u32(w, "split.tensors.count", (uint32_t)g->n_tensors);
-  for (int64_t i = no ? half : 0; i < (no ? g->n_tensors : half); i++) {
-    const ist_gguf_tensor *t = &g->tensor[i];
-    char name[96];
-    snprintf(name, sizeof name, "%.*s", (int)t->name.len, t->name.p);
-    ist_gguf_put_tensor_data(w, name, t->type, t->n_dims, t->ne, t->data);
-  }
-  MUST(ist_gguf_write(w, path, &err));
-  ist_gguf_writer_free(w);
-}
-
 static int64_t n_tensors;
 
 static int set_up(void **state) {
@@ -37,8 +18,8 @@ static int set_up(void **state) {
   ist_gguf *g;
   MUST(ist_gguf_open(&g, TINY, &err));
   n_tensors = g->n_tensors;
-  write_part(FIRST, g, 0);
-  write_part(SECOND, g, 1);
+  write_part(g, FIRST, 0);
+  write_part(g, SECOND, 1);
   ist_gguf_close(g);
   return 0;
 }
